@@ -1,0 +1,56 @@
+"""What goes wrong, by whose doing: the user's input, the data of one row, or the run itself."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with what a user gave.
+
+    place: where, for a person: `jobs/nightly.yaml:12 steps.tickets.text`, or a flag such as `--date`.
+    value: what stood there, as written; None where something is missing.
+    expected: what would have been right, in words, without a final full stop.
+    suggestion: the nearest right name, or what to do; may be empty.
+    """
+
+    place: str
+    value: object
+    expected: str
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        shown = "" if self.value is None else f"{_short(self.value)}: "
+        hint = f"; {self.suggestion}" if self.suggestion else ""
+        return f"{self.place}: {shown}{self.expected}{hint}"
+
+
+class UserError(Exception):
+    """The user's input was wrong; exit status 2. Carries every fault that was found, one line each."""
+
+    def __init__(self, *faults: Fault) -> None:
+        assert faults, "a UserError names at least one fault"
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = faults
+
+
+class RunError(Exception):
+    """The run failed for a reason that is not the user's YAML; exit status 1. The message never holds row text."""
+
+
+class LockHeld(RunError):
+    """Another run holds this job and date; exit status 3."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'body'?` for the closest of the known names, else an empty string."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
