@@ -32,6 +32,13 @@ Shape = Literal["row", "group", "table"]
 Dates = Literal["day", "to_date", "all"]
 Subjects = npt.NDArray[np.int64]
 
+# What a report can draw of a step, and the columns that `Outcome.exhibit` then has:
+#   series:     series string, time timestamp[us] or date32, value double, size double, error double: the recent history
+#               of the batch's largest and worst-predicted series; the forecasts themselves come from the table
+#   samples:    title string, source string, result string, score double: an input beside what the task made of it
+#   categories: no exhibit; the report counts `Task.category_column` in the table, and moves from `previous_<column>`
+Exhibit = Literal["series", "samples", "categories"]
+
 # Codes that tell about the data, not about the task: they spare the reject budget.
 DATA_CODES = frozenset({"empty", "too_short", "no_key", "no_time", "no_value", "after_date"})
 
@@ -69,12 +76,14 @@ class Outcome:
     columns: (records,) rows of the task's own columns, in the order of `Task.columns()`.
     rejects: the subjects without an answer. Every subject is in `subject` or in `rejects`, never in both.
     tokens:  model tokens that were read, 0 where no model took part.
+    exhibit: a few rows for the night's report (see `Task.exhibits`), bounded whatever the batch's size.
     """
 
     subject: Subjects
     columns: pa.Table
     rejects: Sequence[Reject] = ()
     tokens: int = 0
+    exhibit: pa.Table | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,8 @@ class Task(ABC):
     version: ClassVar[int]  # raise it when outputs move; part of the fingerprint
     Settings: ClassVar[type[TaskSettings]]
     summary: ClassVar[str]  # one sentence for `bizllm tasks`
+    exhibits: ClassVar[Exhibit | None] = None
+    category_column: ClassVar[str] = ""  # where exhibits == "categories"
     prior_columns: ClassVar[tuple[str, ...]] = ()  # own columns of the newest earlier night that the task wants to see
 
     settings: Any
