@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _short(value: object, limit: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class Cancelled(RunError):
+    """The run was interrupted; exit status 130. Nothing half-visible is left."""
+
+
+def safe_text(fault: BaseException) -> str:
+    """What may be written of an exception: our own messages whole; of others the type and the place in our code.
+
+    Messages of other libraries may quote the row that they choked on (pyarrow: "could not convert 'Jane Doe'").
+    """
+    if isinstance(fault, (UserError, RunError)):
+        return str(fault)
+    place = ""
+    for frame in traceback.extract_tb(fault.__traceback__):
+        if "bizllm" in Path(frame.filename).parts:
+            place = f" at {frame.filename[frame.filename.rindex('bizllm') :]}:{frame.lineno} in {frame.name}"
+    return f"{type(fault).__name__}{place}"

@@ -77,6 +77,8 @@ class Outcome:
     rejects: the subjects without an answer. Every subject is in `subject` or in `rejects`, never in both.
     tokens:  model tokens that were read, 0 where no model took part.
     exhibit: a few rows for the night's report (see `Task.exhibits`), bounded whatever the batch's size.
+    skipped: subjects that the settings leave out (all but the best-sold 200, say): neither answered nor rejected,
+        and not counted among the rows that came in.
     """
 
     subject: Subjects
@@ -84,6 +86,7 @@ class Outcome:
     rejects: Sequence[Reject] = ()
     tokens: int = 0
     exhibit: pa.Table | None = None
+    skipped: Subjects = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)

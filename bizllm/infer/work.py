@@ -1,0 +1,244 @@
+"""What every stage of a step shares: the step's context, its staged files, and answers that lose no subject."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bizllm import logs
+from bizllm.errors import RunError, safe_text
+from bizllm.infer.receipts import Receipt, reject_key
+from bizllm.tables import hashing, storage
+from bizllm.tables.source import Source
+from bizllm.tables.warehouse import StagedFile, describe
+from bizllm.tasks.base import Outcome, Reject, Task
+
+log = logs.get(__name__)
+Batch = TypeVar("Batch")
+
+
+class Unit(Protocol):
+    """A descriptor of work: small, picklable, with a name that is unique in its stage."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class Stage(Protocol):
+    """One pass over units. `read` runs on CPU workers, ahead; `work` where `open` was called once."""
+
+    name: str
+    holds_model: bool  # whether `work` needs a process that stays (a loaded model)
+    uses_gpu: bool
+
+    def open(self, threads: int) -> None: ...
+
+    def read(self, unit: Any) -> pa.Table: ...
+
+    def work(self, unit: Any, table: pa.Table) -> Receipt: ...
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """One step of one run, as its workers see it. Pickled once for each worker; holds settings, never rows."""
+
+    job: str
+    step: str
+    run_id: str
+    run_date: date
+    task: Task
+    source: Source
+    model: str | None
+    model_version: str | None
+    schema: pa.Schema  # of the step's table
+    reject_schema: pa.Schema
+    data_url: str  # where staged files of the table go
+    reject_url: str  # … and of the rejects
+    state_url: str  # the run's private folder for this step and date
+
+    @property
+    def reject_keys(self) -> list[str]:
+        """Group columns, then the source's own key: what finds the row again."""
+        return list(dict.fromkeys([*self.task.group_by(), *self.source_key]))
+
+    @property
+    def source_key(self) -> tuple[str, ...]:
+        """The columns that identify an input row."""
+        return self.task.source.key
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What a batch asks about: the key columns and the input hash (two words) of each row or group."""
+
+    keys: pa.Table
+    hi: np.ndarray[Any, np.dtype[np.uint64]]
+    lo: np.ndarray[Any, np.dtype[np.uint64]]
+
+    def __len__(self) -> int:
+        return len(self.hi)
+
+
+def answered(answer: Callable[[Batch], Outcome], batch: Batch, size: int, cut: Callable[[int, int], Batch]) -> Outcome:
+    """The outcome of a batch in which one bad subject never takes the others with it.
+
+    Where `answer` raises, the batch is halved (`cut(start, stop)`) and tried again, down to the subject that cannot be
+    answered: it becomes a reject `failed`. Errors of the run itself (storage, memory) go through.
+    """
+    try:
+        outcome = answer(batch)
+    except (RunError, MemoryError):
+        raise
+    except Exception as fault:  # whatever a row may provoke in a library
+        log.warning("batch_split", size=size, error=safe_text(fault))
+        if size <= 1:
+            return Outcome(np.zeros(0, np.int64), pa.table({}), [Reject(0, "failed", safe_text(fault))][:size])
+        half = size // 2
+        left = answered(answer, cut(0, half), half, lambda a, b: cut(a, b))
+        right = answered(answer, cut(half, size), size - half, lambda a, b: cut(half + a, half + b))
+        return _joined(left, right, half)
+    _account(outcome, size)
+    return outcome
+
+
+def _joined(left: Outcome, right: Outcome, offset: int) -> Outcome:
+    tables = [o.columns for o in (left, right) if o.columns.num_columns]
+    exhibits = [o.exhibit for o in (left, right) if o.exhibit is not None]
+    return Outcome(
+        np.concatenate([left.subject, right.subject + offset]),
+        pa.concat_tables(tables) if tables else pa.table({}),
+        [*left.rejects, *(Reject(r.subject + offset, r.code, r.message) for r in right.rejects)],
+        left.tokens + right.tokens,
+        pa.concat_tables(exhibits) if exhibits else None,
+        np.concatenate([left.skipped, right.skipped + offset]),
+    )
+
+
+def _account(outcome: Outcome, size: int) -> None:
+    """Every subject is answered, rejected or left out on purpose; exactly one of the three."""
+    count = np.zeros(size, np.int64)
+    for group in (np.unique(outcome.subject), np.array([r.subject for r in outcome.rejects], np.int64), outcome.skipped):
+        np.add.at(count, group, 1)
+    assert (count == 1).all(), "a task answers or rejects every subject once"
+    assert len(outcome.subject) == outcome.columns.num_rows or not outcome.columns.num_columns
+
+
+class Writer:
+    """Stages what a unit made, in files whose names no other attempt can have, and sums up its receipt."""
+
+    def __init__(self, context: StepContext, stage: str, unit: str) -> None:
+        self.context, self.stage, self.unit = context, stage, unit
+        self.started = time.perf_counter()
+        self.attempt = uuid.uuid4().hex[:8]
+        self.rejects: list[pa.Table] = []
+        self.rejected: dict[str, int] = {}
+
+    def file_name(self, suffix: str = ".parquet") -> str:
+        """run, unit and attempt: never reused, since rewriting a published file changes the table unseen."""
+        return f"{self.context.run_id}-{self.stage}-{self.unit}-{self.attempt}{suffix}"
+
+    def reject(self, scope: str, keys: pa.Table, rejects: list[Reject], hashes: pa.Array | None = None) -> None:
+        """Turn rejects of one batch into rows. keys: (batch,) any of the reject key columns; hashes: (batch,)."""
+        if not rejects:
+            return
+        where = pa.array([r.subject for r in rejects], pa.int64())
+        found = keys.take(where)
+        n = len(rejects)
+        context = self.context
+        values: dict[str, Any] = {name: found[name] for name in found.column_names}
+        values |= {
+            "scope": pa.array([scope] * n),
+            "code": pa.array([r.code for r in rejects]),
+            "message": pa.array([r.message for r in rejects]),
+            "unit": pa.array([self.unit] * n),
+            "input_hash": hashes.take(where) if hashes is not None else pa.nulls(n, pa.string()),
+            "run_date": pa.array([context.run_date] * n, pa.date32()),
+            "run_id": pa.array([context.run_id] * n),
+        }
+        self.rejects.append(conform(values, context.reject_schema, n))
+        for r in rejects:
+            name = reject_key(scope, r.code, r.message)
+            self.rejected[name] = self.rejected.get(name, 0) + 1
+
+    def records(self, subjects: Subjects, outcome: Outcome) -> pa.Table:
+        """The table's rows: keys, the task's columns, the contract columns."""
+        n = len(outcome.subject)
+        context = self.context
+        where = pa.array(outcome.subject)
+        keys = subjects.keys.take(where)
+        values: dict[str, Any] = {name: keys[name] for name in keys.column_names}
+        values |= {name: outcome.columns[name] for name in outcome.columns.column_names}
+        values |= {
+            "run_date": pa.array([context.run_date] * n, pa.date32()),
+            "run_id": pa.array([context.run_id] * n),
+            "model": pa.array([context.model] * n, pa.string()),
+            "model_version": pa.array([context.model_version] * n, pa.string()),
+            "input_hash": hashing.hex(subjects.hi[outcome.subject], subjects.lo[outcome.subject]),
+            "produced_at": pa.array([datetime.now(UTC)] * n, pa.timestamp("us", "UTC")),
+        }
+        return conform(values, context.schema, n)
+
+    def receipt(self, rows_in: int, outcome: Outcome | None = None, subjects: Subjects | None = None, **more: Any) -> Receipt:
+        """Write the files of this unit, and say what they are."""
+        files: list[StagedFile] = []
+        records = 0
+        if outcome is not None and subjects is not None and outcome.columns.num_columns:
+            table = self.records(subjects, outcome)
+            records = table.num_rows
+            files += write_parquet(table, storage.join(self.context.data_url, self.file_name()))
+        reject_files: list[StagedFile] = []
+        if self.rejects:
+            rejects = pa.concat_tables(self.rejects)
+            reject_files += write_parquet(rejects, storage.join(self.context.reject_url, self.file_name()))
+        exhibit = None
+        if outcome is not None and outcome.exhibit is not None and outcome.exhibit.num_rows:
+            exhibit = storage.join(self.context.state_url, "exhibits", self.file_name())
+            write_parquet(outcome.exhibit, exhibit)
+        return Receipt(
+            self.stage,
+            self.unit,
+            self.context.run_id,
+            rows_in=rows_in,
+            rows_out=0 if outcome is None else len(np.unique(outcome.subject)),
+            rows_skipped=0 if outcome is None else len(outcome.skipped),
+            records_out=records,
+            tokens=0 if outcome is None else outcome.tokens,
+            seconds=round(time.perf_counter() - self.started, 3),
+            files=tuple(files),
+            reject_files=tuple(reject_files),
+            rejected=self.rejected,
+            exhibit=exhibit,
+            **more,
+        )
+
+
+def conform(values: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
+    """A table of exactly that schema; a column that is not given is null."""
+    columns = []
+    for f in schema:
+        column = values.get(f.name)
+        column = pa.nulls(rows, f.type) if column is None else column
+        columns.append(column if column.type == f.type else column.cast(f.type))
+    return pa.table(columns, schema=schema)
+
+
+def write_parquet(table: pa.Table, url: str, row_groups: list[tuple[int, int]] | None = None) -> list[StagedFile]:
+    """Write one file, as the given slices (start, length) or in the library's row groups; no rows, no file."""
+    if not table.num_rows:
+        return []
+    collected: list[Any] = []
+    with storage.open_output(url) as sink:
+        with pq.ParquetWriter(sink, table.schema, compression="zstd", metadata_collector=collected) as writer:
+            for start, length in row_groups or [(0, table.num_rows)]:
+                part = table.slice(start, length)
+                writer.write_table(part, row_group_size=max(1, length) if row_groups else None)
+        size = sink.tell()
+    return [describe(url, collected[0], size)]
