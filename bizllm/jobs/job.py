@@ -1,0 +1,349 @@
+"""The job file: what it may say, read and checked as a whole before anything starts.
+
+Every fault of a file is found at once. Later faults, of columns or files, get their place from `LoadedJob.place`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny, field_validator
+
+from bizllm.errors import Fault, UserError, nearest
+from bizllm.jobs.explain import validate
+from bizllm.jobs.yaml_places import Document, Key, Keys, kind_of, parse_value, read_document
+from bizllm.models.load import check as check_model
+from bizllm.tables.settings import Closed, SourceSettings, WarehouseSettings
+from bizllm.tasks.base import TaskSettings, task_class
+
+NAME = r"[a-z][a-z0-9_]{0,62}"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SECRET = re.compile(r"password|passwd|secret|token$|credential|api[-_.]?key|private[-_.]?key|account[-_.]?key", re.I)
+
+
+class Runtime(Closed):
+    """How much of the machine or cluster a run takes. No setting here changes a result."""
+
+    num_cpus: PositiveInt | None = Field(default=None, description="CPUs of a local Ray; all of them by default.")
+    object_store_mb: PositiveInt | None = Field(default=None, description="Object store of a local Ray, in MB.")
+    workers: PositiveInt | None = Field(default=None, description="Model workers of a step; derived from the CPUs.")
+    unit_rows: PositiveInt = Field(default=50_000, description="Most input rows of a unit, the grain of resume.")
+    unit_mb: PositiveFloat = Field(default=64, description="Most input megabytes of a unit, as stored.")
+    buckets: PositiveInt | None = Field(
+        default=None, description="Hash buckets that the rows of group tasks are sorted into; derived from the input."
+    )
+    concurrent_steps: PositiveInt | None = Field(
+        default=None, description="Independent steps that run at once; derived from the CPUs."
+    )
+    cpu_hour_price: float | None = Field(
+        default=None, ge=0, description="What an hour of one CPU costs, for the cost in `plan` and `runs`."
+    )
+    lock_lease_s: PositiveFloat = Field(
+        default=300, description="Seconds after which the lock of a run that died may be taken over."
+    )
+
+
+class Job(Closed):
+    """One YAML file: what to read, what to make of it, and where to put it."""
+
+    name: str = Field(description="Names the tables: `<job>.<step>`.")
+    timezone: str = Field(default="UTC", description="IANA time zone that decides what last night is.")
+    warehouse: WarehouseSettings = Field(description="Where the tables go.")
+    registry: str | None = Field(default=None, description="MLflow registry of models: a URL or a SQLite file.")
+    sources: dict[str, SourceSettings] = Field(min_length=1, description="The inputs, by name.")
+    models: dict[str, str] = Field(default={}, description="Models by name, as URIs: builtin:, hf:, path:, registry:.")
+    steps: dict[str, SerializeAsAny[TaskSettings]] = Field(min_length=1, description="The work, by name.")
+    runtime: Runtime = Field(default=Runtime(), description="How much of the machine or cluster a run takes.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (LookupError, ValueError, OSError):
+            hint = nearest(name, available_timezones()) or "such as Asia/Shanghai"
+            raise ValueError(f"expected an IANA time zone; {hint}") from None
+        return name
+
+
+@dataclass(frozen=True)
+class LoadedJob:
+    """A job that holds together, and where each of its parts was written. Paths in `job` are absolute or URLs."""
+
+    job: Job
+    path: str  # as the user typed it
+    folder: Path
+    document: Document
+
+    def place(self, *keys: Key) -> str:
+        """`jobs/nightly.yaml:12 steps.tickets.text`: where that setting stands, or would stand."""
+        return self.document.place(*keys)
+
+    def upstream(self, step: str) -> list[str]:
+        """The steps that this one reads directly."""
+        settings = self.job.steps[step]
+        return [settings.input] if settings.input in self.job.steps else []
+
+    def descendants(self, step: str) -> list[str]:
+        """The steps that read this one, directly or through others, in the order in which they can run."""
+        found = {step}
+        for later in self.order():
+            if found.intersection(self.upstream(later)):
+                found.add(later)
+        return [later for later in self.order() if later in found and later != step]
+
+    def order(self) -> list[str]:
+        """The steps so that each comes after those it reads; otherwise as written."""
+        done: dict[str, None] = {}
+
+        def visit(step: str) -> None:
+            for earlier in self.upstream(step):
+                visit(earlier)
+            done[step] = None
+
+        for step in self.job.steps:
+            visit(step)
+        return list(done)
+
+
+def load_job(path: str, sets: Sequence[str] = ()) -> LoadedJob:
+    """Read a job with its overrides (`steps.sales.horizon=14`). Raises UserError with every fault that was found."""
+    document = read_document(path)
+    overrides = [_parse_set(text) for text in sets]
+    _check_sets(document, [keys for keys, _ in overrides])
+    for keys, value in overrides:
+        document.override(keys, value)
+    _check_secrets(document)
+    document.expand_environment(os.environ)
+    _check_names(document)
+    _make_paths_absolute(document)
+    for name, uri in _mapping(document.values.get("models")).items():
+        if isinstance(uri, str):
+            _check_model(document, ("models", name), uri)
+    steps = _steps(document)
+    values = {**document.values}
+    if isinstance(values.get("steps"), dict):
+        values["steps"] = {name: settings or _FAULTY for name, settings in steps.items()}
+    job = validate(Job, values, document)
+    _check_inputs(document)
+    document.raise_faults()
+    assert job is not None, "a job that is not valid has a fault"
+    return LoadedJob(job, path, Path(os.path.abspath(path)).parent, document)
+
+
+def run_date(job: Job, given: str | None, now: datetime) -> date:
+    """The date a run is for: `given` (YYYY-MM-DD), else yesterday in the job's time zone. `now` must know its zone."""
+    assert now.tzinfo is not None, "now must know its time zone"
+    today = now.astimezone(ZoneInfo(job.timezone)).date()
+    if given is None:
+        return today - timedelta(days=1)
+    day = parse_date(given, "--date")
+    if day > today:
+        raise UserError(Fault("--date", given, f"is in the future: today is {today} in {job.timezone}"))
+    return day
+
+
+def parse_date(text: str, place: str) -> date:
+    """A date YYYY-MM-DD. Raises UserError."""
+    try:
+        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UserError(Fault(place, text, "expected a date YYYY-MM-DD")) from None
+
+
+# -- overrides ----------------------------------------------------------------------------------------------------
+
+
+def _parse_set(text: str) -> tuple[Keys, Any]:
+    where, equals, value = text.partition("=")
+    parts = where.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(Fault("--set", text, "expected PLACE=VALUE, such as steps.sales.horizon=14"))
+    if parts[:2] == ["warehouse", "properties"]:  # their names have dots: s3.endpoint
+        parts[2:] = [".".join(parts[2:])] if parts[2:] else []
+    keys = tuple(int(part) if part.isascii() and part.isdigit() else part for part in parts)
+    return keys, parse_value(value, f"--set {where.strip()}")
+
+
+def _check_sets(document: Document, places: Sequence[Keys]) -> None:
+    """An override may add a setting, but no step, source or model that the file doesn't have: that is a typo."""
+    faults = []
+    for keys in places:
+        known = list(Job.model_fields)
+        section = document.values.get(str(keys[0]))
+        if keys[0] in known and len(keys) > 1 and keys[0] in ("steps", "sources", "models"):
+            known = list(section) if isinstance(section, dict) else []
+            if keys[1] not in known:
+                hint = nearest(str(keys[1]), known) or (f"there are {', '.join(known)}" if known else "")
+                faults.append(Fault(f"--set {'.'.join(map(str, keys))}", None, f"no '{keys[1]}' in {keys[0]}", hint))
+        elif keys[0] not in known:
+            hint = nearest(str(keys[0]), known) or f"known are {', '.join(known)}"
+            faults.append(Fault(f"--set {'.'.join(map(str, keys))}", None, f"unknown key '{keys[0]}'", hint))
+    if faults:
+        raise UserError(*faults)
+
+
+# -- checks -------------------------------------------------------------------------------------------------------
+
+
+def _check_secrets(document: Document) -> None:
+    """Refuse passwords in the file or on the command line; before variables are put in, so that it sees what is
+    written. The value is never shown."""
+    warehouse = document.values.get("warehouse")
+    if not isinstance(warehouse, dict):
+        return
+    properties = warehouse.get("properties")
+    for key, value in properties.items() if isinstance(properties, dict) else ():
+        literal = isinstance(value, str) and value and not _only_from_environment(value)
+        if _SECRET.search(key) and literal and value.lower() not in ("true", "false"):
+            keys = ("warehouse", "properties", key)
+            document.fault(keys, None, "holds a secret; expected an environment variable such as ${WAREHOUSE_SECRET}")
+    uri = warehouse.get("uri")
+    login = re.match(r"[^/]*//[^/@:]*:([^/@]+)@", uri) if isinstance(uri, str) else None
+    if login and not _only_from_environment(login[1]):
+        document.fault(("warehouse", "uri"), None, "holds a password; expected a variable: user:${DB_PASSWORD}@host")
+
+
+def _only_from_environment(text: str) -> bool:
+    return re.fullmatch(r"(\$\{\w+\}|[:/])+", text) is not None and "${" in text
+
+
+def _check_names(document: Document) -> None:
+    values = document.values
+    named: list[Keys] = [("name",)] if isinstance(values.get("name"), str) else []
+    for section in ("sources", "models", "steps"):
+        named += [(section, name) for name in _mapping(values.get(section))]
+    for keys in named:
+        name = values["name"] if keys == ("name",) else str(keys[1])
+        if not re.fullmatch(NAME, name) or "__" in name:
+            rule = "expected a name of a-z, 0-9 and single _, starting with a letter, at most 63 long"
+            document.fault(keys, name, rule)
+        elif name == "runs":
+            document.fault(keys, name, "the name 'runs' is taken by the table of runs")
+        elif keys[0] == "steps" and name in _mapping(values.get("sources")):
+            document.fault(keys, name, "a source has this name too; a step needs one of its own")
+
+
+def _steps(document: Document) -> dict[str, TaskSettings | None]:
+    """Each step's settings by its task's model; None where they are faulty."""
+    return {
+        name: _step(document, ("steps", name), value) for name, value in _mapping(document.values.get("steps")).items()
+    }
+
+
+def _step(document: Document, at: Keys, value: Any) -> TaskSettings | None:
+    if not isinstance(value, dict):
+        document.fault(at, None, f"expected a mapping that starts with `task: …`, not {kind_of(value)}")
+        return None
+    name = value.get("task")
+    if not isinstance(name, str):
+        document.fault((*at, "task"), name, "'task' is missing" if name is None else "expected the name of a task")
+        return None
+    try:
+        settings = validate(task_class(name).Settings, value, document, at)
+    except UserError as error:  # no such task
+        document.fault(
+            (*at, "task"), document.shown((*at, "task")), error.faults[0].expected, error.faults[0].suggestion
+        )
+        return None
+    model = getattr(settings, "model", None)
+    if settings is None or "model" not in value or not isinstance(model, str):
+        return settings
+    return settings.model_copy(update={"model": _model_uri(document, (*at, "model"), model)})
+
+
+def _model_uri(document: Document, at: Keys, model: str) -> str:
+    """The URI that a step's `model` means: a name of `models`, or itself."""
+    models = _mapping(document.values.get("models"))
+    if model in models:
+        return str(models[model])
+    if ":" in model:
+        _check_model(document, at, model)
+    else:
+        known = f"a name in `models` ({', '.join(models)})" if models else "a name in `models`"
+        expected = f"no such model; expected {known}, or a URI such as builtin:minilm"
+        document.fault(at, document.shown(at), expected, nearest(model, models))
+    return model
+
+
+def _check_model(document: Document, at: Keys, uri: str) -> None:
+    try:
+        check_model(uri)
+    except UserError as error:
+        fault = error.faults[0]
+        document.fault(at, document.shown(at), fault.expected, fault.suggestion)
+
+
+def _check_inputs(document: Document) -> None:
+    """Every step reads a source or another step, and no step reads itself in the end."""
+    sources, steps = _mapping(document.values.get("sources")), _mapping(document.values.get("steps"))
+    inputs = {name: step.get("input") for name, step in steps.items() if isinstance(step, dict)}
+    reads = {name: input_ for name, input_ in inputs.items() if isinstance(input_, str) and input_ not in sources}
+    seen: set[str] = set()
+    for name, input_ in reads.items():
+        at: Keys = ("steps", name, "input")
+        if input_ not in steps:
+            known = list(dict.fromkeys([*sources, *(step for step in steps if step != name)]))
+            expected = f"no such source or step; there are {', '.join(known)}" if known else "no such source or step"
+            document.fault(at, document.shown(at), expected, nearest(input_, known))
+        chain = [name]
+        while (following := reads[chain[-1]]) in reads and following not in chain:
+            chain.append(following)
+        if following in chain and not seen.intersection(chain):
+            circle = [*chain[chain.index(following) :], following]
+            document.fault(
+                ("steps", circle[0], "input"), None, f"these steps read each other in a circle: {' → '.join(circle)}"
+            )
+        seen.update(chain)
+
+
+# -- paths --------------------------------------------------------------------------------------------------------
+
+
+def _make_paths_absolute(document: Document) -> None:
+    """Local paths become absolute: see `Document.folder_of` for what they are relative to."""
+    values = document.values
+    for name in _mapping(values.get("sources")):
+        _absolute(document, ("sources", name, "path"))
+    for keys in (("warehouse", "path"), ("registry",)):
+        _absolute(document, keys)
+    _absolute(document, ("warehouse", "uri"), only="sqlite:///")
+    for name in _mapping(values.get("models")):
+        _absolute(document, ("models", name), only="path:")
+    for name in _mapping(values.get("steps")):
+        _absolute(document, ("steps", name, "model"), only="path:")
+
+
+def _absolute(document: Document, keys: Keys, only: str = "") -> None:
+    """Make the path there absolute, if it is a local one; `only` where it follows that prefix."""
+    parent: Any = document.values
+    for key in keys[:-1]:
+        parent = _mapping(parent.get(key))
+    text = parent.get(keys[-1])
+    if not isinstance(text, str) or not text.startswith(only):
+        return
+    prefix = only or ("sqlite:///" if text.startswith("sqlite:///") else "")
+    local = text.removeprefix(prefix)
+    if local and not _URL.match(local):
+        folder = document.folder_of(*keys, offset=len(prefix))
+        parent[keys[-1]] = prefix + os.path.normpath(folder / os.path.expanduser(local))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+class _Faulty(TaskSettings):
+    """Stands in for a step whose own faults are noted already."""
+
+
+_FAULTY = _Faulty(task="", input="")
