@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,6 +24,7 @@ from bizllm.tasks.base import Outcome, Reject, Task
 
 log = logs.get(__name__)
 Batch = TypeVar("Batch")
+ROW_GROUP_ROWS = 1 << 17  # of published files: enough to compress well, small enough to read in parallel
 
 
 class Unit(Protocol):
@@ -39,11 +41,11 @@ class Stage(Protocol):
     holds_model: bool  # whether `work` needs a process that stays (a loaded model)
     uses_gpu: bool
 
-    def open(self, threads: int) -> None: ...
+    def open(self) -> None: ...
 
-    def read(self, unit: Any) -> pa.Table: ...
+    def read(self, unit: Any) -> list[pa.Table]: ...
 
-    def work(self, unit: Any, table: pa.Table) -> Receipt: ...
+    def work(self, unit: Any, tables: list[pa.Table]) -> Receipt: ...
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ class Subjects:
     """What a batch asks about: the key columns and the input hash (two words) of each row or group."""
 
     keys: pa.Table
-    hi: np.ndarray[Any, np.dtype[np.uint64]]
-    lo: np.ndarray[Any, np.dtype[np.uint64]]
+    hi: npt.NDArray[np.uint64]
+    lo: npt.NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.hi)
@@ -125,7 +127,11 @@ def _joined(left: Outcome, right: Outcome, offset: int) -> Outcome:
 def _account(outcome: Outcome, size: int) -> None:
     """Every subject is answered, rejected or left out on purpose; exactly one of the three."""
     count = np.zeros(size, np.int64)
-    for group in (np.unique(outcome.subject), np.array([r.subject for r in outcome.rejects], np.int64), outcome.skipped):
+    for group in (
+        np.unique(outcome.subject),
+        np.array([r.subject for r in outcome.rejects], np.int64),
+        outcome.skipped,
+    ):
         np.add.at(count, group, 1)
     assert (count == 1).all(), "a task answers or rejects every subject once"
     assert len(outcome.subject) == outcome.columns.num_rows or not outcome.columns.num_columns
@@ -186,7 +192,9 @@ class Writer:
         }
         return conform(values, context.schema, n)
 
-    def receipt(self, rows_in: int, outcome: Outcome | None = None, subjects: Subjects | None = None, **more: Any) -> Receipt:
+    def receipt(
+        self, rows_in: int, outcome: Outcome | None = None, subjects: Subjects | None = None, **more: Any
+    ) -> Receipt:
         """Write the files of this unit, and say what they are."""
         files: list[StagedFile] = []
         records = 0
@@ -239,6 +247,6 @@ def write_parquet(table: pa.Table, url: str, row_groups: list[tuple[int, int]] |
         with pq.ParquetWriter(sink, table.schema, compression="zstd", metadata_collector=collected) as writer:
             for start, length in row_groups or [(0, table.num_rows)]:
                 part = table.slice(start, length)
-                writer.write_table(part, row_group_size=max(1, length) if row_groups else None)
+                writer.write_table(part, row_group_size=max(1, length) if row_groups else ROW_GROUP_ROWS)
         size = sink.tell()
     return [describe(url, collected[0], size)]

@@ -1,0 +1,232 @@
+"""Runs the units of a stage on Ray and takes their receipts, one at a time, each durable before the next.
+
+Two operators: **read** (CPU tasks that run ahead) and **work** (a pool of actors that load the model once; or tasks).
+Many units go through Ray Data, where a unit is one row from end to end, so that no block is split or merged and a unit
+whose every row is rejected still has its receipt. A stage of few units goes through plain Ray tasks and actors with the
+same two functions: it saves the seconds that a dataset takes to start (benchmarks/pipeline.py measures both).
+A failure inside a unit is a failed receipt, never an exception through Ray. Retries of lost workers are bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from bizllm import logs
+from bizllm.errors import Cancelled, RunError, safe_text
+from bizllm.infer.receipts import Receipt, ReceiptBook
+from bizllm.infer.work import Stage, Unit
+
+log = logs.get(__name__)
+
+FEW_UNITS = 64  # up to here plain Ray; beyond, Ray Data's start-up is a small share and its back-pressure pays
+READ_CPUS = 0.15  # a reader mostly waits for storage; odd on purpose: Ray Data fuses operators of equal CPUs
+LOST_WORKER_RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a stage may take: `workers` processes of `threads` threads, each `cpus` and `gpus` of Ray's resources."""
+
+    workers: int
+    threads: int
+    cpus: float
+    gpus: float
+
+    @staticmethod
+    def of(stage: Stage, units: int, wanted: int | None) -> Capacity:
+        """Share the cluster's CPUs (or GPUs, for a stage that uses them) among at most one worker a unit."""
+        resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+        on_gpu = stage.uses_gpu and gpus > 0
+        workers = max(1, min(units, wanted or int(gpus if on_gpu else cpus)))
+        threads = max(1, min(int(cpus / workers), _node_cpus()))
+        return Capacity(workers, threads, round(threads * (1 - READ_CPUS), 2), 1.0 if on_gpu else 0.0)
+
+
+def _node_cpus() -> int:
+    return int(min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]) or 1)
+
+
+def run_stage(
+    stage: Stage,
+    units: Sequence[Unit],
+    book: ReceiptBook,
+    *,
+    workers: int | None = None,
+    stop: threading.Event | None = None,
+    on_receipt: Callable[[Receipt], None] = lambda _: None,
+) -> None:
+    """Work through the units that have no receipt yet. Raises RunError when a unit failed, after all were tried.
+
+    stop: when set, no further unit is begun and Cancelled is raised; receipts taken so far stay.
+    """
+    todo = [unit for unit in units if unit.id not in book]
+    if not todo:
+        return
+    capacity = Capacity.of(stage, len(todo), workers)
+    way = _plain if len(todo) <= FEW_UNITS else _streamed
+    failed: list[Receipt] = []
+    try:
+        for receipt in way(stage, todo, capacity):
+            if receipt.error is None:
+                book.enter(receipt)
+                log.info("unit_done", stage=stage.name, unit=receipt.unit, rows=receipt.rows_in, seconds=receipt.seconds)
+            else:
+                failed.append(receipt)
+                log.error("unit_failed", stage=stage.name, unit=receipt.unit, error=receipt.error)
+            on_receipt(receipt)
+            if stop is not None and stop.is_set():
+                raise Cancelled("interrupted")
+    except ray.exceptions.RayError as fault:
+        raise RunError(f"{stage.name}: Ray gave up on a worker ({type(fault).__name__})") from fault
+    if failed:
+        others = f" (and {len(failed) - 1} more units)" if len(failed) > 1 else ""
+        raise RunError(f"{stage.name}: unit {failed[0].unit}{others}: {failed[0].error}")
+
+
+# -- the two operators, wherever they run -------------------------------------------------------------------------
+
+
+def _read(stage: Stage, unit: Unit) -> list[pa.Table] | Receipt:
+    """What `stage.read` gives, or the failed receipt."""
+    try:
+        return stage.read(unit)
+    except Exception as fault:
+        return Receipt(stage.name, unit.id, "", error=safe_text(fault))
+
+
+def _work(stage: Stage, unit: Unit, tables: list[pa.Table] | Receipt) -> Receipt:
+    """The receipt of a unit, failed or not."""
+    if isinstance(tables, Receipt):
+        return tables
+    try:
+        return stage.work(unit, tables)
+    except Exception as fault:
+        return Receipt(stage.name, unit.id, "", error=safe_text(fault))
+
+
+def _set_threads(threads: int) -> None:
+    """How many threads the numeric libraries of this process take; before they are imported, where that is possible."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    pa.set_cpu_count(threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+
+
+class _Worker:
+    """A process that opens the stage once and works on many units."""
+
+    def __init__(self, stage: Stage, threads: int) -> None:
+        _set_threads(threads)
+        self.stage = stage
+        self.failed: str | None = None
+        try:
+            stage.open()
+        except Exception as fault:  # a model that does not load: every unit says so, instead of endless restarts
+            self.failed = safe_text(fault)
+
+    def work(self, unit: Unit, tables: list[pa.Table] | Receipt) -> Receipt:
+        if self.failed:
+            return Receipt(self.stage.name, unit.id, "", error=self.failed)
+        return _work(self.stage, unit, tables)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One row of Ray Data: a unit with what was read of it, to a row with its receipt."""
+        receipt = self.work(pickle.loads(row["unit"]), _unpacked(row["tables"]))  # noqa: S301 - written by _packed
+        return {"receipt": receipt.to_json()}
+
+
+# -- few units: plain Ray -----------------------------------------------------------------------------------------
+
+
+def _plain(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterator[Receipt]:
+    shared = ray.put(stage)
+    read = ray.remote(num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES)(_read)
+    worker = ray.remote(
+        num_cpus=capacity.cpus,
+        num_gpus=capacity.gpus,
+        max_restarts=LOST_WORKER_RETRIES,
+        max_task_retries=LOST_WORKER_RETRIES,
+    )(_Worker)
+    pool = [worker.remote(shared, capacity.threads) for _ in range(capacity.workers)]
+    waiting = deque(units)
+    running: dict[Any, Any] = {}  # receipt → the worker that makes it
+    try:
+        # Two units a worker: one is worked on while the other is read.
+        for actor in [*pool, *pool]:
+            if waiting:
+                unit = waiting.popleft()
+                running[actor.work.remote(unit, read.remote(shared, unit))] = actor
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            actor = running.pop(done)
+            if waiting:
+                unit = waiting.popleft()
+                running[actor.work.remote(unit, read.remote(shared, unit))] = actor
+            yield ray.get(done)
+    finally:
+        for actor in pool:
+            ray.kill(actor)
+
+
+# -- many units: Ray Data -----------------------------------------------------------------------------------------
+
+
+def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterator[Receipt]:
+    from ray.data import ActorPoolStrategy, DataContext, from_items
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # a unit is one block, however large
+
+    def read(row: dict[str, Any]) -> dict[str, Any]:
+        return {"unit": row["unit"], "tables": _packed(_read(stage, pickle.loads(row["unit"])))}  # noqa: S301
+
+    rows = from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
+    receipts = rows.map(read, num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES).map(
+        _Worker,
+        fn_constructor_args=(stage, capacity.threads),
+        compute=ActorPoolStrategy(size=capacity.workers),
+        num_cpus=capacity.cpus,
+        num_gpus=capacity.gpus or None,
+        max_restarts=LOST_WORKER_RETRIES,
+        max_task_retries=LOST_WORKER_RETRIES,
+    )
+    left = {unit.id for unit in units}
+    for row in receipts.iter_rows():
+        receipt = Receipt.from_json(row["receipt"])
+        left.remove(receipt.unit)
+        yield receipt
+    assert not left, "every unit has a receipt"
+
+
+def _packed(tables: list[pa.Table] | Receipt) -> list[bytes]:
+    """Tables as Arrow IPC streams; a failed receipt as JSON, which no IPC stream begins like."""
+    if isinstance(tables, Receipt):
+        return [tables.to_json().encode()]
+    packed = []
+    for table in tables:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        packed.append(sink.getvalue().to_pybytes())
+    return packed
+
+
+def _unpacked(cells: list[bytes]) -> list[pa.Table] | Receipt:
+    if len(cells) == 1 and cells[0][:1] == b"{":
+        return Receipt.from_json(cells[0])
+    return [pa.ipc.open_stream(cell).read_all() for cell in cells]
