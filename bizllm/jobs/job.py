@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny, field_va
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.explain import validate
-from bizllm.jobs.yaml_places import Document, Key, Keys, kind_of, parse_value, read_document
+from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, kind_of, parse_value, read_document
 from bizllm.models.load import check as check_model
 from bizllm.tables.settings import Closed, SourceSettings, WarehouseSettings
 from bizllm.tasks.base import TaskSettings, task_class
@@ -116,10 +116,7 @@ class LoadedJob:
 def load_job(path: str, sets: Sequence[str] = ()) -> LoadedJob:
     """Read a job with its overrides (`steps.sales.horizon=14`). Raises UserError with every fault that was found."""
     document = read_document(path)
-    overrides = [_parse_set(text) for text in sets]
-    _check_sets(document, [keys for keys, _ in overrides])
-    for keys, value in overrides:
-        document.override(keys, value)
+    _override(document, sets)
     _check_secrets(document)
     document.expand_environment(os.environ)
     _check_names(document)
@@ -163,6 +160,20 @@ def parse_date(text: str, place: str) -> date:
 # -- overrides ----------------------------------------------------------------------------------------------------
 
 
+def _override(document: Document, sets: Sequence[str]) -> None:
+    """Put the `--set` values in. Raises UserError with every fault of theirs."""
+    faults: list[Fault] = []
+    for text in sets:
+        try:
+            keys, value = _parse_set(text)
+            _check_place(document, keys)
+            document.override(keys, value)
+        except UserError as error:
+            faults += error.faults
+    if faults:
+        raise UserError(*faults)
+
+
 def _parse_set(text: str) -> tuple[Keys, Any]:
     where, equals, value = text.partition("=")
     parts = where.strip().split(".")
@@ -174,22 +185,14 @@ def _parse_set(text: str) -> tuple[Keys, Any]:
     return keys, parse_value(value, f"--set {where.strip()}")
 
 
-def _check_sets(document: Document, places: Sequence[Keys]) -> None:
+def _check_place(document: Document, keys: Keys) -> None:
     """An override may add a setting, but no step, source or model that the file doesn't have: that is a typo."""
-    faults = []
-    for keys in places:
-        known = list(Job.model_fields)
-        section = document.values.get(str(keys[0]))
-        if keys[0] in known and len(keys) > 1 and keys[0] in ("steps", "sources", "models"):
-            known = list(section) if isinstance(section, dict) else []
-            if keys[1] not in known:
-                hint = nearest(str(keys[1]), known) or (f"there are {', '.join(known)}" if known else "")
-                faults.append(Fault(f"--set {'.'.join(map(str, keys))}", None, f"no '{keys[1]}' in {keys[0]}", hint))
-        elif keys[0] not in known:
-            hint = nearest(str(keys[0]), known) or f"known are {', '.join(known)}"
-            faults.append(Fault(f"--set {'.'.join(map(str, keys))}", None, f"unknown key '{keys[0]}'", hint))
-    if faults:
-        raise UserError(*faults)
+    known, name, where = list(Job.model_fields), str(keys[0]), "a job"
+    if name in ("steps", "sources", "models") and len(keys) > 1:
+        known, name, where = list(_mapping(document.values.get(name))), str(keys[1]), f"the job's {name}"
+    if name not in known:
+        hint = nearest(name, known) or (f"there are {', '.join(known)}" if known else "")
+        raise UserError(Fault(f"--set {dotted(keys)}", None, f"no '{name}' in {where}", hint))
 
 
 # -- checks -------------------------------------------------------------------------------------------------------
