@@ -252,16 +252,18 @@ def _step(document: Document, at: Keys, value: Any) -> TaskSettings | None:
         document.fault((*at, "task"), name, "'task' is missing" if name is None else "expected the name of a task")
         return None
     try:
-        settings = validate(task_class(name).Settings, value, document, at)
+        task = task_class(name)
     except UserError as error:  # no such task
         document.fault(
             (*at, "task"), document.shown((*at, "task")), error.faults[0].expected, error.faults[0].suggestion
         )
         return None
-    model = getattr(settings, "model", None)
-    if settings is None or "model" not in value or not isinstance(model, str):
+    settings = validate(task.Settings, value, document, at)
+    model = value.get("model")
+    if "model" not in task.Settings.model_fields or not isinstance(model, str):
         return settings
-    return settings.model_copy(update={"model": _model_uri(document, (*at, "model"), model)})
+    uri = _model_uri(document, (*at, "model"), model)
+    return settings and settings.model_copy(update={"model": uri})
 
 
 def _model_uri(document: Document, at: Keys, model: str) -> str:
@@ -338,6 +340,7 @@ def _absolute(document: Document, keys: Keys, only: str = "") -> None:
     local = text.removeprefix(prefix)
     if local and not _URL.match(local):
         folder = document.folder_of(*keys, offset=len(prefix))
+        document.written.setdefault(keys, text)
         parent[keys[-1]] = prefix + os.path.normpath(folder / os.path.expanduser(local))
 
 

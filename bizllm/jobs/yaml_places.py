@@ -28,7 +28,7 @@ _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_]\w*)(?P<default>:-[^{}]*)?\}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but `1e-3` is a number and `12:30` is not 750."""
+    """YAML 1.1 as PyYAML reads it, but `1e-3` is a number, `12:30` is not 750, and keys are text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":int", ":float"))]
@@ -152,9 +152,8 @@ class Document:
             elif default is not None:
                 text += default.removeprefix(":-")
             elif name not in environment:
-                self.fault(
-                    keys, written, f"the environment variable {name} is not set", f"or write ${{{name}:-default}}"
-                )
+                hint = f"set it, or write ${{{name}:-default}}"
+                self.fault(keys, written, f"the environment variable {name} is not set", hint)
         return text + written[end:]
 
     def folder_of(self, *keys: Key, offset: int = 0) -> Path:
@@ -232,13 +231,14 @@ def _parse(text: str, document: Document) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        problem = (error.problem or error.context or "unreadable").removeprefix("found ")
+        problem = re.sub(r"^(but )?found ", "", error.problem or error.context or "unreadable")
         if r"'\t'" in problem:
             problem = "a tab; indent with spaces"
         raise _Unreadable(where, f"is not valid YAML: {problem}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _Unreadable(f":{line}", f"is not valid YAML: the character U+{ord(str(error.character)):04X}") from None
+        code = ord(error.character) if isinstance(error.character, str) else error.character
+        raise _Unreadable(f":{line}", f"is not valid YAML: the character U+{code:04X}") from None
     except RecursionError:
         raise _Unreadable("", f"is nested more than {_MAX_DEPTH} deep") from None
     finally:
@@ -273,7 +273,8 @@ class _Builder:
                 return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
             except (ValueError, yaml.YAMLError):  # 2026-02-30 looks like a date; `!!int x` says that it is a number
                 return node.value
-        self.document.fault(keys, node.tag, "expected plain text, a number, a list or a mapping; no tags")
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        self.document.fault(keys, tag, "expected text, a number, a list or a mapping, without a tag")
         return None
 
     def _mapping(self, node: yaml.MappingNode, keys: Keys, within: tuple[yaml.Node, ...]) -> dict[str, Any]:
@@ -285,12 +286,10 @@ class _Builder:
             if key_node.tag == _MERGE:
                 merged = {**self._merge(value_node, keys, within), **merged}
                 continue
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
-                self.document.lines[(*keys, str(shown))] = line
-                self.document.fault((*keys, str(shown)), None, "expected a name before the colon", "put it in quotes")
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.document.fault(keys, None, f"expected a name before the colon in line {line}")
                 continue
-            key = str(key_node.value)
+            key = str(key_node.value)  # as written: the key `on` is no boolean, `1` no number
             if key in first:
                 at = (*keys, key)
                 self.document.lines[at] = line
