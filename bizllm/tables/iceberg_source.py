@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.tables.catalog import io_properties
-from bizllm.tables.contract import published_type
+from bizllm.tables.evolution import arrow_schema
 
 if TYPE_CHECKING:
     from pyiceberg.expressions import BooleanExpression
@@ -53,7 +53,7 @@ def freeze(table: Table, run_date: date, partition_column: str | None, mode: Dat
     """Pin the table's current snapshot. Raises UserError where the partition column is none."""
     where = _conditions(table.schema(), run_date, partition_column, mode, place)
     snapshot = table.current_snapshot()
-    scan = table.scan(_expression(where))
+    scan = table.scan(expression(where))
     files = [
         DataFile(task.file.file_path, task.file.record_count, task.file.file_size_in_bytes)
         for task in (scan.plan_files() if snapshot else ())
@@ -100,7 +100,7 @@ def _plan(
     from pyiceberg.table import StaticTable
 
     table = StaticTable.from_metadata(metadata_location, io_properties(dict(properties)))
-    scan = table.scan(_expression(where), snapshot_id=snapshot_id)
+    scan = table.scan(expression(where), snapshot_id=snapshot_id)
     return scan, {task.file.file_path: task for task in scan.plan_files()}
 
 
@@ -124,7 +124,8 @@ def _conditions(schema: Schema, run_date: date, column: str | None, mode: Dates,
     raise UserError(Fault(place, column, f"expected a date, timestamp or text column, not {kind}"))
 
 
-def _expression(where: Sequence[Condition]) -> BooleanExpression:
+def expression(where: Iterable[tuple[Operator, str, Any]]) -> BooleanExpression:
+    """The conditions, all of which must hold, as PyIceberg takes them."""
     from pyiceberg.expressions import AlwaysTrue, And, EqualTo, GreaterThanOrEqual, LessThan
 
     kinds: dict[str, Any] = {"==": EqualTo, "<": LessThan, ">=": GreaterThanOrEqual}
@@ -132,28 +133,3 @@ def _expression(where: Sequence[Condition]) -> BooleanExpression:
     for operator, column, value in where:
         found = And(found, kinds[operator](column, value))
     return found
-
-
-def arrow_schema(schema: Schema) -> pa.Schema:
-    """An Iceberg schema in Arrow's plain types (string rather than large_string), without field ids."""
-    from pyiceberg.io.pyarrow import schema_to_pyarrow
-
-    return nullable(schema_to_pyarrow(schema, include_field_ids=False))
-
-
-def nullable(schema: pa.Schema) -> pa.Schema:
-    """Every column optional and in a plain type.
-
-    Tables have no required columns: one that a later version of a task drops must be able to be null from then on.
-    """
-    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(pa.field("element", _plain(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(field.name, _plain(field.type)) for field in kind])
-    if pa.types.is_map(kind):
-        return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
-    return published_type(kind)

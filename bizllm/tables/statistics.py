@@ -73,6 +73,8 @@ def data_file(staged: StagedFile, metadata: TableMetadata, run_date: date) -> ma
     bounds = {kind: {ids[name]: base64.b64decode(bound) for name, bound in by_name[kind].items()} for kind in _BOUNDS}
     written = {bound.get(ids["run_date"]) for bound in bounds.values()}
     assert written == {day.to_bytes(4, "little", signed=True)}, f"a file staged for {run_date} holds other dates"
+    counts: dict[str, Any] = {kind: {ids[name]: count for name, count in by_name[kind].items()} for kind in _COUNTS}
+    fields: dict[str, Any] = counts | bounds
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=staged.url,
@@ -85,6 +87,5 @@ def data_file(staged: StagedFile, metadata: TableMetadata, run_date: date) -> ma
         equality_ids=None,
         key_metadata=None,
         split_offsets=by_name["split_offsets"],
-        **{kind: {ids[name]: count for name, count in by_name[kind].items()} for kind in _COUNTS},
-        **bounds,
+        **fields,
     )

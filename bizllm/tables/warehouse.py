@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from bizllm.errors import Fault, RunError, UserError, nearest
 from bizllm.tables import storage
 from bizllm.tables.catalog import asking, open_catalog, reason, sqlite_file
-from bizllm.tables.iceberg_source import DataFile, Dates, IcebergScan, arrow_schema, freeze, nullable, read_scan_files
+from bizllm.tables.evolution import arrow_schema, grows, nullable
+from bizllm.tables.iceberg_source import DataFile, Dates, IcebergScan, expression, freeze, read_scan_files
 from bizllm.tables.settings import WarehouseSettings
 from bizllm.tables.statistics import StagedFile, data_file, describe
 
@@ -139,11 +140,9 @@ class Warehouse:
 
     def files(self, job: str, step: str, run_date: date, snapshot_id: int | None = None) -> Slice:
         """The files of a slice, now or as of a snapshot. Raises RunError where there is no such table."""
-        from pyiceberg.expressions import EqualTo
-
         table = self._existing(job, step)
         with asking(self.settings, f"list the files of {job}.{step}"):
-            scan = table.scan(EqualTo("run_date", run_date), snapshot_id=snapshot_id)
+            scan = table.scan(expression([("==", "run_date", run_date)]), snapshot_id=snapshot_id)
             tasks = list(scan.plan_files())
             schema = arrow_schema(scan.projection())
         files = [DataFile(task.file.file_path, task.file.record_count, task.file.file_size_in_bytes) for task in tasks]
@@ -167,14 +166,10 @@ class Warehouse:
 
         where: values that columns must equal.
         """
-        from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo
-
         table = self._load(job, step)
         if table is None:
             return None
-        wanted: BooleanExpression = AlwaysTrue()
-        for column, value in (where or {}).items():
-            wanted = And(wanted, EqualTo(column, value))
+        wanted = expression(("==", column, value) for column, value in (where or {}).items())
         with asking(self.settings, f"read {job}.{step}"):
             scan = table.scan(wanted, tuple(columns) if columns is not None else ("*",), snapshot_id=snapshot_id)
             rows = scan.to_arrow()
@@ -220,12 +215,10 @@ class Warehouse:
         is loaded and before each commit. Raises RunError where another run published the same date meanwhile, where a
         column would change its type, or where the catalog refuses.
         """
-        from pyiceberg.expressions import EqualTo
-
         assert "run_id" in properties, "a published night names its run"
         rows = sum(file.rows for file in files)
         summary = {**properties, "run_date": run_date.isoformat(), "rows": str(rows)}
-        slice_filter = EqualTo("run_date", run_date)
+        slice_filter = expression([("==", "run_date", run_date)])
         seen: list[tuple[int | None, frozenset[str]]] = []
 
         def guard(table: Table | None) -> None:
@@ -350,7 +343,7 @@ class Warehouse:
             once = {**table.metadata.properties, "commit.retry.num-retries": "0"}
             table.metadata = table.metadata.model_copy(update={"properties": once})
             tx = table.transaction()
-            if _grows(f"{job}.{step}", arrow_schema(table.schema()), declared):
+            if grows(f"{job}.{step}", arrow_schema(table.schema()), declared):
                 with tx.update_schema() as update:
                     update.union_by_name(declared)
         # Staged files have no field ids: their columns are found by name.
@@ -387,31 +380,6 @@ class Warehouse:
             and "catalog" not in self.__dict__
             and not storage.exists(sqlite_file(self.settings))
         )
-
-
-def _grows(name: str, old: pa.Schema, new: pa.Schema) -> bool:
-    """Whether the table must change for the new schema. Raises RunError where it must not."""
-    for field in new:
-        index = old.get_field_index(field.name)
-        if index >= 0 and not _widens(old.field(index).type, field.type):
-            raise RunError(
-                f"{name}: column '{field.name}' is {old.field(index).type} in the table and {field.type} now: "
-                "columns are only added and types only widened; give the new column another name"
-            )
-    return any(field.name not in old.names or old.field(field.name).type != field.type for field in new)
-
-
-def _widens(old: pa.DataType, new: pa.DataType) -> bool:
-    """Iceberg v2's promotions (spec, "Schema Evolution"), and new fields inside structs."""
-    if old.equals(new) or (old, new) in ((pa.int32(), pa.int64()), (pa.float32(), pa.float64())):
-        return True
-    if pa.types.is_decimal(old) and pa.types.is_decimal(new):
-        return bool(old.scale == new.scale and old.precision <= new.precision)
-    if pa.types.is_list(old) and pa.types.is_list(new):
-        return _widens(old.value_type, new.value_type)
-    if pa.types.is_struct(old) and pa.types.is_struct(new):
-        return all(new.get_field_index(f.name) < 0 or _widens(f.type, new.field(f.name).type) for f in old)
-    return False
 
 
 def _prefixed(properties: Mapping[str, str]) -> dict[str, str]:
