@@ -149,6 +149,8 @@ class Task(ABC):
     version: ClassVar[int]  # raise it when outputs move; part of the fingerprint
     Settings: ClassVar[type[TaskSettings]]
     summary: ClassVar[str]  # one sentence for `bizllm tasks`
+    shapes: ClassVar[tuple[Shape, ...]]  # the shapes that settings may give it
+    writes: ClassVar[dict[str, str]]  # own output columns (or patterns of them): type and meaning, for `bizllm tasks`
     exhibits: ClassVar[Exhibit | None] = None
     category_column: ClassVar[str] = ""  # where exhibits == "categories"
     prior_columns: ClassVar[tuple[str, ...]] = ()  # own columns of the newest earlier night that the task wants to see
@@ -176,6 +178,18 @@ class Task(ABC):
     @abstractmethod
     def columns(self) -> pa.Schema:
         """The task's own output columns, without keys and contract columns."""
+
+    @classmethod
+    def describe(cls) -> dict[str, Any]:
+        """What `bizllm tasks` shows: settings as JSON Schema, and the columns of the step's table."""
+        return {
+            "name": cls.name,
+            "summary": cls.summary,
+            "version": cls.version,
+            "shapes": list(cls.shapes),
+            "settings": cls.Settings.model_json_schema(),
+            "columns": cls.writes,
+        }
 
     def group_by(self) -> list[str]:
         """The columns that make a group; empty for row tasks."""
@@ -236,7 +250,9 @@ _NOT_TASKS = {"base"}
 def task_names() -> list[str]:
     """Every task that a job may name: the files of this folder."""
     folder = importlib.import_module("bizllm.tasks").__path__
-    return sorted(m.name for m in pkgutil.iter_modules(folder) if m.name not in _NOT_TASKS and not m.name.startswith("_"))
+    return sorted(
+        m.name for m in pkgutil.iter_modules(folder) if m.name not in _NOT_TASKS and not m.name.startswith("_")
+    )
 
 
 def task_class(name: str, place: str = "task") -> type[Task]:
