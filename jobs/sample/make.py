@@ -1,0 +1,120 @@
+"""Writes the sample data: `python jobs/sample/make.py [--out jobs/data]`. The same seed gives the same tables."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_yaml
+from people import Person, customers_table, make_people, orders_table
+from reviews import reviews_table
+from sales import sales_table
+from tickets import Desk, created_at
+
+SEED = 20260630
+_TICKETS = {date(2026, 6, 29): 390, RUN_DATE: 1014}
+_INTENTS = {
+    "late_delivery": 15,
+    "refund": 13,
+    "product_question": 12,
+    "damaged": 11,
+    "billing": 9,
+    "wrong_item": 8,
+    "warranty": 8,
+    "account": 7,
+    "cancel_order": 7,
+    "voucher": 6,
+    "store_service": 5,
+    "praise": 5,
+}
+_FORMS = {"line": 13, "note": 34, "mail": 24, "chat": 17, "thread": 9, "saga": 3}
+_CHANNELS = {
+    "line": ["app", "web_form", "chat"],
+    "note": ["app", "web_form", "email"],
+    "mail": ["email", "web_form"],
+    "chat": ["chat"],
+    "thread": ["email"],
+    "saga": ["email"],
+}
+# What broken forms and bots leave behind: rows that no summary can be made of.
+_UNUSABLE = (None, None, "", "", "   ", " \n\t ")
+
+
+def tickets_of(day: date, count: int, people: list[Person], desk: Desk, rng: random.Random, seen: set[str]) -> pa.Table:
+    """(count,) one day's tickets by time; the run date has a few without a usable body."""
+    by_language: dict[Language, list[Person]] = {
+        "en": [p for p in people if STORES[p.store].country != "CN"],
+        "zh": [p for p in people if STORES[p.store].country == "CN"],
+    }
+    rows = []
+    for number in range(count):
+        language: Language = "en" if rng.random() < 0.6 else "zh"
+        intent = rng.choices(list(_INTENTS), list(_INTENTS.values()))[0]
+        form = rng.choices(list(_FORMS), list(_FORMS.values()))[0]
+        while True:
+            person = rng.choice(by_language[language])
+            story = desk.story(intent, language, person, day)
+            body: str | None = desk.tell(form, story, person, day)
+            assert body is not None
+            if body not in seen:
+                break
+            form = "note" if rng.random() < 0.3 else form  # a few one-liners have no slots
+        seen.add(body)
+        rule = desk.material[language][intent]["product"]
+        named = story.product.name[language].lower() in body.lower()
+        product = story.product.id if named or rule in ("always", "fault") else None
+        if day == RUN_DATE and number < len(_UNUSABLE):
+            body, product = _UNUSABLE[number], None
+        rows.append((created_at(rng, day), person.id, rng.choice(_CHANNELS[form]), language, product, intent, body))
+    rows.sort(key=lambda row: row[0])
+    when, who, channel, languages, products, intents, bodies = (list(column) for column in zip(*rows, strict=True))
+    return pa.table(
+        {
+            "ticket_id": [f"T{day:%y%m%d}-{i + 1:04d}" for i in range(len(rows))],
+            "customer_id": who,
+            "created_at": pa.array(when, pa.timestamp("us", "UTC")),
+            "channel": channel,
+            "language": languages,
+            "product_id": pa.array(products, pa.string()),
+            "intent": intents,
+            "body": pa.array(bodies, pa.string()),
+        }
+    )
+
+
+def tables() -> dict[str, pa.Table]:
+    """Every table by its path below the output folder."""
+    products: list[Product] = load_products()
+    people = make_people(random.Random(SEED), 1000)
+    rng = random.Random(SEED + 1)
+    material = {"en": read_yaml("tickets_en.yaml"), "zh": read_yaml("tickets_zh.yaml")}
+    desk, seen = Desk(rng, products, material, read_yaml("voices.yaml")), set[str]()
+    made = {
+        f"tickets/dt={day}/part-0.parquet": tickets_of(day, count, people, desk, rng, seen)
+        for day, count in _TICKETS.items()
+    }
+    return made | {
+        "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
+        "sales/part-0.parquet": sales_table(products, SEED),
+        "customers/part-0.parquet": customers_table(people, random.Random(SEED + 3)),
+        "orders/part-0.parquet": orders_table(people, np.random.default_rng(SEED + 4)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "data")
+    out: Path = parser.parse_args().out
+    for name, table in tables().items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, compression="zstd", compression_level=15)
+
+
+if __name__ == "__main__":
+    main()
