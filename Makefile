@@ -1,0 +1,75 @@
+# Everything a fresh machine with Python 3.11 needs is installed into .venv by the first target that wants it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+LOCK ?= requirements/cpu.lock
+BIN := .venv/bin
+DATE ?= 2026-06-30
+
+# A folder of wheels that pip knows (PIP_FIND_LINKS) is handed on to uv; without one, uv picks torch's own index by name.
+ifdef PIP_FIND_LINKS
+UV_SOURCES := --find-links $(PIP_FIND_LINKS)
+else ifeq ($(LOCK),requirements/cpu.lock)
+UV_SOURCES := --torch-backend cpu
+endif
+
+# Ray starts many Python processes: without byte code each compiles its imports again (17 s become 40 s).
+unexport PYTHONDONTWRITEBYTECODE
+export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup demo test test-slow lint check-lock lock clean bench-nightly bench-forecast bench-summarize
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: .venv/.installed ## install everything into .venv (quick when nothing changed)
+
+.venv/.installed: $(LOCK) pyproject.toml
+	@echo "== set-up: $(LOCK) into .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q 'uv>=0.9,<1'
+	@$(BIN)/uv pip sync -q --python $(BIN)/python $(UV_SOURCES) $(LOCK)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q bizllm
+	@touch $@
+
+demo: setup ## tonight's tables of a made-up retailer, then where to look
+	@$(BIN)/bizllm run jobs/demo.yaml --date $(DATE)
+
+test: setup lint check-lock ## lint, types, layers, lock and all tests but the slow ones
+	@$(BIN)/coverage erase
+	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+
+test-slow: setup ## the tests that take minutes
+	@$(BIN)/python -m pytest -m slow
+
+lint: setup ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+check-lock: setup ## the lock files hold what pyproject.toml asks for
+	@$(BIN)/python .ci/check_lock.py
+
+lock: ## resolve requirements/*.lock anew (PyPI, and PIP_FIND_LINKS for the CPU build of torch)
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q 'uv>=0.9,<1'; }
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --python-version 3.11 $(UV_SOURCES) -o requirements/cpu.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra gpu --python-version 3.11 -o requirements/gpu.lock
+
+bench-nightly: setup ## the retail job on real data (BIZLLM_DATA), its time and memory, and the two below
+	@$(BIN)/python benchmarks/nightly.py
+	@$(BIN)/python benchmarks/forecast.py
+	@$(BIN)/python benchmarks/summarize.py
+
+bench-forecast: setup ## M3 and M4 beside the published entrants (BIZLLM_DATA)
+	@$(BIN)/python benchmarks/forecast.py
+
+bench-summarize: setup ## ROUGE beside LEAD-3 and TextRank (BIZLLM_DATA)
+	@$(BIN)/python benchmarks/summarize.py
+
+clean: ## remove what the demo made
+	rm -rf out

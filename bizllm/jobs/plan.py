@@ -1,0 +1,133 @@
+"""What a run would do: steps, rows, models, estimated tokens, time and cost. Runs nothing and writes nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+from bizllm.errors import Fault, UserError
+from bizllm.jobs.prepare import Night, PreparedStep
+from bizllm.tables import storage
+from bizllm.tables.manifest import Manifest, freeze
+
+STEP_OVERHEAD_S = 5.0  # starting a step's workers; measured on 2 cores
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of a plan. rows, units, tokens, seconds, cost: None where an earlier step decides them at run time."""
+
+    step: str
+    task: str
+    shape: str
+    table: str
+    input: str
+    dates: str
+    model: str | None
+    files: int | None
+    rows: int | None
+    bytes: int | None
+    units: int | None
+    tokens: int | None
+    seconds: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job for a date, as it would run on `cpus` CPUs. seconds and cost are rough: constants times rows and bytes."""
+
+    job: str
+    date: date
+    cpus: int
+    warehouse: str
+    steps: list[PlannedStep]
+    seconds: float
+    cost: float | None
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `plan --json` prints."""
+        return {**asdict(self), "date": self.date.isoformat()}
+
+
+def plan(night: Night, address: str | None = None) -> Plan:
+    """Estimate a checked night. Raises UserError where a source has nothing for the date."""
+    cpus = night.job.runtime.num_cpus or os.cpu_count() or 1
+    price = night.job.runtime.cpu_hour_price
+    faults: list[Fault] = []
+    steps = []
+    for step in night.steps.values():
+        try:
+            steps.append(_planned(night, step, cpus, price))
+        except UserError as fault:
+            faults += fault.faults
+    if faults:
+        raise UserError(*dict.fromkeys(faults))
+    costs = [step.cost for step in steps if step.cost is not None]
+    return Plan(
+        night.job.name,
+        night.run_date,
+        cpus,
+        night.warehouse.path,
+        steps,
+        round(sum(step.seconds or 0.0 for step in steps), 1),
+        round(sum(costs), 6) if costs else None,
+        _warnings(night, address),
+    )
+
+
+def _planned(night: Night, step: PreparedStep, cpus: int, price: float | None) -> PlannedStep:
+    manifest = _manifest(night, step)
+    rows = size = units = files = tokens = None
+    seconds = cost = None
+    if manifest is not None:
+        rows, size, units, files = manifest.rows, manifest.bytes, len(manifest.units), len(manifest.files)
+        tokens, cpu_s = step.task.estimate(rows, size)
+        seconds = round(STEP_OVERHEAD_S + cpu_s / cpus, 1)
+        cost = None if price is None else round(seconds / 3600 * cpus * price, 6)
+    return PlannedStep(
+        step.name,
+        step.task.name,
+        step.task.shape,
+        f"{night.job.name}.{step.name}",
+        step.settings.input,
+        step.dates,
+        step.model,
+        files,
+        rows,
+        size,
+        units,
+        tokens,
+        seconds,
+        cost,
+    )
+
+
+def _manifest(night: Night, step: PreparedStep) -> Manifest | None:
+    if step.source is None:
+        return None
+    runtime = night.job.runtime
+    columns = [*step.source.key, *step.task.reads()]
+    return freeze(step.source, night.run_date, step.dates, columns, runtime.unit_rows, int(runtime.unit_mb * 1e6))
+
+
+def _warnings(night: Night, address: str | None) -> list[str]:
+    """What would go wrong on other nodes, where the run is for a cluster."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address or address == "local":
+        return []
+    local = [
+        (("sources", name, "path"), source.path)
+        for name, source in night.job.sources.items()
+        if source.path and storage.is_local(source.path)
+    ]
+    if storage.is_local(night.job.warehouse.path):
+        local.append((("warehouse", "path"), night.job.warehouse.path))
+    return [
+        f"{night.loaded.place(*keys)}: {path} is a local path: every node of the cluster at {address} would read its own;"
+        " use a URL such as s3://bucket/…, or a file system that all nodes mount"
+        for keys, path in local
+    ]

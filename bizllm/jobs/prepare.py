@@ -1,0 +1,180 @@
+"""A job held against its data: every column, type, key and model is checked before any work starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+
+from bizllm.errors import Fault, UserError, nearest
+from bizllm.jobs.job import Job, LoadedJob
+from bizllm.models.load import resolve
+from bizllm.tables import contract
+from bizllm.tables.manifest import Dates
+from bizllm.tables.source import Source
+from bizllm.tables.warehouse import Warehouse
+from bizllm.tasks.base import StepInput, Task, TaskSettings, task_class
+
+
+@dataclass(frozen=True)
+class PreparedStep:
+    """A step that can run: its task knows the input's schema, its table's schema is decided.
+
+    source: where it reads; None where it reads an earlier step (`upstream`).
+    fingerprint: of everything but rows that decides an answer.
+    """
+
+    name: str
+    settings: TaskSettings
+    task: Task
+    source: Source | None
+    upstream: str | None
+    schema: pa.Schema
+    reject_schema: pa.Schema
+    model: str | None
+    model_version: str | None
+    fingerprint: str
+
+    @property
+    def dates(self) -> Dates:
+        """Which partitions it reads: row tasks the run date's, others all up to it."""
+        return self.settings.dates or ("day" if self.upstream or self.task.shape == "row" else "to_date")
+
+
+@dataclass(frozen=True)
+class Night:
+    """A job, checked against its sources, for one run date. `steps` in the order in which they can run."""
+
+    loaded: LoadedJob
+    run_date: date
+    warehouse: Warehouse
+    steps: dict[str, PreparedStep]
+
+    @property
+    def job(self) -> Job:
+        """The job as it was read."""
+        return self.loaded.job
+
+
+def prepare(loaded: LoadedJob, run_date: date, only: Sequence[str] = ()) -> Night:
+    """Check the job's steps (or `only` some) against their sources. Raises UserError with every fault."""
+    job = loaded.job
+    faults = [
+        Fault("--only", name, f"no such step: the job has {', '.join(job.steps)}", nearest(name, job.steps))
+        for name in only
+        if name not in job.steps
+    ]
+    if faults:
+        raise UserError(*faults)
+    warehouse = Warehouse(job.warehouse)
+    sources = {
+        name: Source(name, settings, loaded.place, warehouse)
+        for name, settings in job.sources.items()
+        if any(step.input == name for step in job.steps.values())
+    }
+    for source in sources.values():
+        faults += source.faults()
+    broken = {fault.place for fault in faults}
+    steps: dict[str, PreparedStep] = {}
+    for name in loaded.order():
+        given = _input(loaded, name, sources, steps) if not broken else _try_input(loaded, name, sources, steps)
+        if given is None:
+            continue
+        step, found = _step(loaded, name, given, sources, steps, run_date)
+        faults += found
+        if step is not None:
+            steps[name] = step
+    if faults:
+        raise UserError(*faults)
+    chosen = {name: step for name, step in steps.items() if not only or name in only}
+    return Night(loaded, run_date, warehouse, chosen)
+
+
+def _input(loaded: LoadedJob, name: str, sources: dict[str, Source], steps: dict[str, PreparedStep]) -> StepInput:
+    wanted = loaded.job.steps[name].input
+    if wanted in steps:
+        return StepInput(wanted, steps[wanted].schema, tuple(steps[wanted].task.keys()))
+    source = sources[wanted]
+    return StepInput(wanted, source.schema(), tuple(source.key))
+
+
+def _try_input(
+    loaded: LoadedJob, name: str, sources: dict[str, Source], steps: dict[str, PreparedStep]
+) -> StepInput | None:
+    """The step's input, unless its source (or the step that it reads) has faults of its own, which are told once."""
+    wanted = loaded.job.steps[name].input
+    if wanted in loaded.job.steps:
+        return _input(loaded, name, sources, steps) if wanted in steps else None
+    return None if sources[wanted].faults() else _input(loaded, name, sources, steps)
+
+
+def _step(
+    loaded: LoadedJob,
+    name: str,
+    given: StepInput,
+    sources: dict[str, Source],
+    steps: dict[str, PreparedStep],
+    run_date: date,
+) -> tuple[PreparedStep | None, list[Fault]]:
+    settings = loaded.job.steps[name]
+    task = task_class(settings.task)(settings, given, run_date)
+    faults = [
+        Fault(loaded.place("steps", name, *setting.split(".")), value, expected, hint)
+        for setting, value, expected, hint in task.check()
+    ]
+    if faults:
+        return None, faults
+    key_place = loaded.place("sources", given.name, "key") if given.name in sources else loaded.place("steps", name)
+    faults = contract.clashes(key_place, task.keys(), task.columns().names, own_keys=task.columns().names)
+    models = {}
+    for role, uri in task.models().items():
+        try:
+            models[role] = resolve(uri, str(loaded.folder), loaded.place("steps", name, role))
+        except UserError as fault:
+            faults += fault.faults
+    if faults:
+        return None, faults
+    upstream = given.name if given.name in steps else None
+    fields = {f.name: f for f in given.schema}
+    rejects = list(dict.fromkeys([*task.group_by(), *given.key]))
+    first = next(iter(models.values()), None)
+    return (
+        PreparedStep(
+            name,
+            settings,
+            task,
+            sources.get(given.name),
+            upstream,
+            contract.output_schema([fields[k] for k in task.keys() if k in fields], task.columns()),
+            contract.reject_schema([fields[k] for k in rejects]),
+            first.uri if first else None,
+            first.content_hash[:16] if first else None,
+            _fingerprint(
+                task, {role: m.content_hash for role, m in models.items()}, steps[upstream].fingerprint if upstream else ""
+            ),
+        ),
+        [],
+    )
+
+
+# Settings that decide which rows are read or how a step may fail, not what a row's answer is.
+_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", "model"}
+
+
+def _fingerprint(task: Task, models: dict[str, str], upstream: str) -> str:
+    """sha256 over task version, settings, model contents, the used columns' types and upstream fingerprints."""
+    said: dict[str, Any] = {
+        "task": task.name,
+        "version": task.version,
+        "settings": task.settings.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+        "models": models,
+        "reads": {name: str(task.source.schema.field(name).type) for name in task.reads()},
+        "keys": task.keys(),
+        "upstream": upstream,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,343 @@
+"""One run of a job for one date: the steps of its DAG, in order, under the lock; then the ledger and the report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+from bizllm import logs
+from bizllm.errors import Cancelled, Fault, UserError, safe_text
+from bizllm.jobs import ledger, night_report
+from bizllm.jobs.job import Job, LoadedJob
+from bizllm.jobs.ledger import StepResult
+from bizllm.jobs.lock import RunLock
+from bizllm.jobs.observe import Observer
+from bizllm.jobs.prepare import Night, prepare
+from bizllm.jobs.step import StepRun
+from bizllm.tables import storage
+
+log = logs.get(__name__)
+
+RunState = Literal["done", "unchanged", "failed", "cancelled"]
+STOP_WAIT_S = 10.0  # for the units at work when a run is interrupted
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. report: path or URL of its page."""
+
+    run_id: str
+    job: str
+    date: date
+    state: RunState
+    steps: list[StepResult]
+    warehouse: str
+    report: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `run --json` prints."""
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "date": self.date.isoformat(),
+            "state": self.state,
+            "steps": [step.to_dict() for step in self.steps],
+            "warehouse": self.warehouse,
+            "report": self.report,
+        }
+
+
+def run(
+    loaded: LoadedJob,
+    run_date: date,
+    *,
+    only: Sequence[str] = (),
+    address: str | None = None,
+    fresh: bool = False,
+    observer: Observer | None = None,
+) -> RunResult:
+    """Run the job's steps for a date. A failed step fails its descendants; the others go on.
+
+    Raises UserError before any work where the input is wrong, LockHeld where another run has the date.
+    """
+    observer = _Serial(observer or Observer())
+    night = prepare(loaded, run_date, only)
+    _check_place(night)
+    _check_upstream(night)
+    night.warehouse.check_writable()
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    logs.bind(run_id=run_id, job=night.job.name)
+    locks = storage.join(night.warehouse.path, "_bizllm", night.job.name, "locks", f"{run_date}.json")
+    with RunLock(locks, lease_s=night.job.runtime.lock_lease_s) as lock:
+        stop = threading.Event()
+        runs = {
+            name: StepRun(night, step, run_id, check=lock.check, observer=observer, stop=stop, fresh=fresh)
+            for name, step in night.steps.items()
+        }
+        _freeze(runs)
+        with cluster(night.job, address):
+            observer.run_started(night.job.name, run_id, run_date, list(runs))
+            results = _Schedule(night, runs, run_id, observer, stop).execute()
+        lock.check()
+        _record(night, run_id, results)
+        report = night_report.save(night, run_id, results, {name: r.details for name, r in runs.items()})
+    result = RunResult(run_id, night.job.name, run_date, _state(results), results, night.warehouse.path, report)
+    observer.run_finished(result.to_dict())
+    return result
+
+
+# -- before the work ----------------------------------------------------------------------------------------------
+
+
+def _check_place(night: Night) -> None:
+    """Inside a Ray job the working folder is a copy that Ray deletes: a warehouse in it would be lost."""
+    path = night.warehouse.path
+    if in_ray_job() and storage.is_local(path) and os.path.abspath(path).startswith(os.getcwd() + os.sep):
+        raise UserError(
+            Fault(
+                night.loaded.place("warehouse", "path"),
+                night.job.warehouse.path,
+                "lies in the job's working folder, which Ray deletes when the job ends",
+                "use a URL such as s3://bucket/warehouse, or an absolute path that every node sees",
+            )
+        )
+
+
+def _check_upstream(night: Night) -> None:
+    """A step that runs without the step that it reads needs that one's published slice."""
+    missing = [
+        Fault(
+            "--only",
+            step.name,
+            f"reads step '{step.upstream}', which has nothing published for {night.run_date}",
+            f"add --only {step.upstream}",
+        )
+        for step in night.steps.values()
+        if step.upstream and step.upstream not in night.steps
+        if night.warehouse.newest(night.job.name, step.upstream, night.run_date) is None
+    ]
+    if missing:
+        raise UserError(*missing)
+
+
+def _freeze(runs: dict[str, StepRun]) -> None:
+    """Decide the input of every step that reads a source; what is missing is told before any work."""
+    faults: list[Fault] = []
+    for step_run in runs.values():
+        if step_run.step.upstream is None:
+            try:
+                step_run.freeze()
+            except UserError as fault:
+                faults += fault.faults
+    if faults:
+        raise UserError(*dict.fromkeys(faults))
+
+
+# -- Ray ----------------------------------------------------------------------------------------------------------
+
+
+def in_ray_job() -> bool:
+    """Whether this process is the entrypoint of a job that was submitted to a Ray cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+@contextmanager
+def cluster(job: Job, address: str | None) -> Iterator[None]:
+    """Ray, for the time of a run: the one that is up in this process, the one at `address` (or RAY_ADDRESS), or a
+    private local one of the size that the job's `runtime` says."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    runtime = job.runtime
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("BIZLLM_DEBUG"))}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; the warning is noise
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            store = runtime.object_store_mb * 1_000_000 if runtime.object_store_mb else 500_000_000
+            ray.init(
+                address="local",
+                num_cpus=runtime.num_cpus,
+                object_store_memory=store,
+                include_dashboard=False,
+                **quiet,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as fault:
+        if address is None:
+            raise
+        raise UserError(Fault("--address", address, f"no Ray cluster answers there ({type(fault).__name__})")) from fault
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+# -- the DAG ------------------------------------------------------------------------------------------------------
+
+
+class _Schedule:
+    """Starts each step when what it reads is published, some at once, and ends with one result a step."""
+
+    def __init__(
+        self, night: Night, runs: dict[str, StepRun], run_id: str, observer: Observer, stop: threading.Event
+    ) -> None:
+        self.night, self.runs, self.run_id, self.observer, self.stop = night, runs, run_id, observer, stop
+        self.results: dict[str, StepResult] = {}
+
+    def execute(self) -> list[StepResult]:
+        """Results in the order of the job."""
+        waiting = list(self.runs)
+        running: dict[Future[StepResult], str] = {}
+        with _interruptible(), ThreadPoolExecutor(self._width()) as pool:
+            try:
+                while waiting or running:
+                    for name in [name for name in waiting if self._ready(name)]:
+                        waiting.remove(name)
+                        if reason := self._blocked(name):
+                            self._end(self._without(name, "skipped", reason))
+                        else:
+                            running[pool.submit(self._one, name)] = name
+                    if running:
+                        done, _ = wait(running, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            running.pop(future)
+                            self._end(future.result())
+            except KeyboardInterrupt:
+                self.stop.set()
+                finished, _ = wait(running, timeout=STOP_WAIT_S)
+                for future in finished:
+                    self._end(future.result())
+                for name in self.runs:
+                    if name not in self.results:
+                        self._end(self._without(name, "cancelled", "interrupted"))
+                pool.shutdown(wait=False, cancel_futures=True)
+        return [self.results[name] for name in self.runs]
+
+    def _width(self) -> int:
+        import ray
+
+        cpus = int(ray.cluster_resources().get("CPU", 1))
+        return self.night.job.runtime.concurrent_steps or max(1, cpus // 4)
+
+    def _upstream(self, name: str) -> str | None:
+        upstream = self.night.steps[name].upstream
+        return upstream if upstream in self.runs else None
+
+    def _ready(self, name: str) -> bool:
+        upstream = self._upstream(name)
+        return upstream is None or upstream in self.results
+
+    def _blocked(self, name: str) -> str | None:
+        upstream = self._upstream(name)
+        if upstream is None or self.results[upstream].state in ("done", "unchanged"):
+            return None
+        return f"step '{upstream}', which it reads, is {self.results[upstream].state}"
+
+    def _one(self, name: str) -> StepResult:
+        try:
+            return self.runs[name].execute()
+        except Cancelled:
+            return self._without(name, "cancelled", "interrupted")
+        except Exception as fault:  # one step's failure is its result; the other steps go on
+            if self.stop.is_set():
+                return self._without(name, "cancelled", "interrupted")
+            log.error("step_failed", step=name, error=safe_text(fault))
+            if os.environ.get("BIZLLM_DEBUG"):
+                logging.getLogger("bizllm").exception("step %s", name)
+            return self._without(name, "failed", safe_text(fault))
+
+    def _without(self, name: str, state: Any, error: str) -> StepResult:
+        """The result of a step that published nothing."""
+        step_run = self.runs[name]
+        return StepResult(
+            self.night.run_date,
+            self.run_id,
+            name,
+            step_run.step.task.name,
+            f"{self.night.job.name}.{name}",
+            state,
+            step_run.started_at,
+            seconds=step_run.elapsed() if state == "failed" else 0.0,
+            rows_rejected=0,
+            fingerprint=step_run.step.fingerprint,
+            error=error,
+        )
+
+    def _end(self, result: StepResult) -> None:
+        self.results[result.step] = result
+        log.info("step_done", step=result.step, state=result.state, rows=result.rows_in, seconds=result.seconds)
+        self.observer.step_finished(result.to_dict())
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A SIGTERM (what Kubernetes and schedulers send) interrupts like Ctrl-C, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _state(results: Sequence[StepResult]) -> RunState:
+    states = {result.state for result in results}
+    for state in ("cancelled", "failed"):
+        if state in states:
+            return state  # type: ignore[return-value]
+    return "unchanged" if states == {"unchanged"} else "done"
+
+
+# -- after the work -----------------------------------------------------------------------------------------------
+
+
+def _record(night: Night, run_id: str, results: Sequence[StepResult]) -> None:
+    """The ledger rows of this run, and those that an earlier run published but could not write."""
+    standing = [
+        (result.step, result.task, published)
+        for result in results
+        if result.state == "unchanged"
+        if (published := night.warehouse.newest(night.job.name, result.step, night.run_date))
+    ]
+    for row in ledger.missing(night.warehouse, night.job.name, standing):
+        ledger.write(night.warehouse, night.job.name, f"{row.run_id}-{row.step}", row.run_date, [row])
+    ledger.write(night.warehouse, night.job.name, run_id, night.run_date, results)
+
+
+class _Serial(Observer):
+    """Passes events on from one thread at a time, and never lets a listener's fault end a run."""
+
+    def __init__(self, inner: Observer) -> None:
+        self._inner, self._lock = inner, threading.Lock()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattribute__(name)
+        call: Callable[..., None] = getattr(self._inner, name)
+
+        def passed(*args: Any) -> None:
+            with self._lock, suppress(Exception):
+                call(*args)
+
+        return passed
+
+

@@ -1,0 +1,381 @@
+"""One step of one run: freeze the input, work through the stages, compact, audit, publish."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from bizllm import logs
+from bizllm.errors import RunError
+from bizllm.infer.finish import Audit, Compact, Slice, audits_of, merged_exhibit, piled
+from bizllm.infer.fit import AnswerFeatures, Fit, FitUnit, feature_files
+from bizllm.infer.groups import AnswerGroups, Scatter, ScatterPrior, gathered
+from bizllm.infer.pipeline import run_stage
+from bizllm.infer.receipts import Receipt, ReceiptBook, sum_rejects
+from bizllm.infer.rows import AnswerRows
+from bizllm.infer.work import Stage, StepContext, Unit
+from bizllm.jobs.ledger import StepResult
+from bizllm.jobs.observe import Observer
+from bizllm.jobs.prepare import Night, PreparedStep
+from bizllm.tables import storage
+from bizllm.tables.audit import AuditResult
+from bizllm.tables.manifest import Manifest, freeze
+from bizllm.tables.source import Source
+from bizllm.tables.warehouse import Published, StagedFile
+from bizllm.tasks.base import DATA_CODES
+
+log = logs.get(__name__)
+
+BUCKET_BYTES = 32 << 20  # of input that one bucket of a group task should hold
+LEAST_BUCKETS = 4  # so that a small input still spreads over workers
+MOST_BUCKETS = 4096
+
+Rejects = dict[tuple[str, str, str], int]
+
+
+@dataclass
+class StepDetails:
+    """What the report shows of a step beside its ledger row."""
+
+    audits: list[AuditResult] = field(default_factory=list)
+    rejects: Rejects = field(default_factory=dict)
+    exhibit: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Row accounting of a step, in the task's subjects: rows, or groups."""
+
+    rows_in: int
+    rows_out: int
+    rows_rejected: int
+    records_out: int
+    tokens: int
+    read: int  # input rows, whatever the subjects are
+
+
+class StepRun:
+    """Runs one prepared step once. `fresh` drops what an unfinished run left."""
+
+    def __init__(
+        self,
+        night: Night,
+        step: PreparedStep,
+        run_id: str,
+        *,
+        check: Callable[[], None],
+        observer: Observer,
+        stop: threading.Event,
+        fresh: bool = False,
+    ) -> None:
+        self.night, self.step, self.run_id = night, step, run_id
+        self.check, self.observer, self.stop, self.fresh = check, observer, stop, fresh
+        self.job, self.warehouse, self.run_date = night.job, night.warehouse, night.run_date
+        self.state_url = storage.join(
+            self.warehouse.path, "_bizllm", self.job.name, "state", self.run_date.isoformat(), step.name
+        )
+        self.location = self.warehouse.table_location(self.job.name, step.name)
+        self.started_at = datetime.now(UTC)
+        self.started = time.perf_counter()
+        self.details = StepDetails()
+        self._input: tuple[Source, Manifest, int] | None = None
+
+    # -- the whole ------------------------------------------------------------------------------------------------
+
+    def execute(self) -> StepResult:
+        """Publish the step's night, or find that it stands. Raises RunError (or UserError) where it can't."""
+        self.started_at, self.started = datetime.now(UTC), time.perf_counter()
+        source, manifest, buckets = self.freeze()
+        published = self._standing(manifest)
+        if published is not None:
+            self.observer.step_started(self.step.name, self.step.task.name, 0)
+            return self._result("unchanged", published=published)
+        self._keep(manifest, buckets)
+        context = self._context(source)
+        self.observer.step_started(self.step.name, self.step.task.name, len(manifest.units))
+        receipts, counts = self._worked(context, manifest, buckets)
+        self.details.rejects = sum_rejects(receipts)
+        self._budget(counts)
+        files = self._compacted(context, receipts, lambda r: r.files, rejects=False)
+        rejects = self._compacted(context, receipts, lambda r: r.reject_files, rejects=True)
+        self._audited(context, files, counts)
+        properties = self._properties(manifest, counts, receipts)
+        name = self.step.name
+        self.check()
+        self.warehouse.publish(
+            self.job.name, f"{name}__rejects", self.step.reject_schema, self.run_date, rejects, properties, self.check
+        )
+        snapshot = self.warehouse.publish(
+            self.job.name, name, self.step.schema, self.run_date, files, properties, self.check
+        )
+        self.details.exhibit = merged_exhibit(receipts)
+        storage.delete_tree(self.state_url)
+        return self._result("done", counts, snapshot_id=snapshot)
+
+    def elapsed(self) -> float:
+        """Seconds since the step began."""
+        return round(time.perf_counter() - self.started, 3)
+
+    def _context(self, source: Source) -> StepContext:
+        day = f"run_date={self.run_date}"
+        rejects = self.warehouse.table_location(self.job.name, f"{self.step.name}__rejects")
+        return StepContext(
+            self.job.name,
+            self.step.name,
+            self.run_id,
+            self.run_date,
+            self.step.task,
+            source,
+            self.step.model,
+            self.step.model_version,
+            self.step.schema,
+            self.step.reject_schema,
+            storage.join(self.location, "data", day),
+            storage.join(rejects, "data", day),
+            self.state_url,
+        )
+
+    # -- the input, frozen ----------------------------------------------------------------------------------------
+
+    def freeze(self) -> tuple[Source, Manifest, int]:
+        """The input, decided once: what an unfinished run kept, else what is there now. Raises UserError."""
+        if self._input is None:
+            source = self.step.source or upstream_source(self.night, self.step)
+            kept = self._kept()
+            if kept is not None and self.step.upstream is None:
+                self._input = source, *kept
+                return self._input
+            runtime = self.job.runtime
+            columns = [*source.key, *self.step.task.reads()]
+            manifest = freeze(
+                source, self.run_date, self.step.dates, columns, runtime.unit_rows, int(runtime.unit_mb * 1e6)
+            )
+            if kept is not None and kept[0].hash == manifest.hash:
+                self._input = source, *kept
+            else:
+                least = max(LEAST_BUCKETS, min(MOST_BUCKETS, -(-manifest.bytes // BUCKET_BYTES)))
+                self._input = source, manifest, runtime.buckets or least
+        return self._input
+
+    def _standing(self, manifest: Manifest) -> Published | None:
+        """What is published for the date, where the same input and fingerprint made it."""
+        published = self.warehouse.newest(self.job.name, self.step.name, self.run_date)
+        if published is None or self.fresh:
+            return None
+        said = published.properties
+        same = (said.get("fingerprint"), said.get("manifest")) == (self.step.fingerprint, manifest.hash)
+        return published if same else None
+
+    def _keep(self, manifest: Manifest, buckets: int) -> None:
+        """Make the frozen input durable before the work, so that a killed run can be resumed."""
+        state = self._state()
+        if state is not None and state["manifest"] == manifest.hash:
+            log.info("resumed", step=self.step.name)
+            return
+        storage.delete_tree(self.state_url)
+        storage.write_bytes(storage.join(self.state_url, "manifest.json"), manifest.to_json().encode())
+        state = {"fingerprint": self.step.fingerprint, "buckets": buckets, "manifest": manifest.hash}
+        storage.write_bytes(storage.join(self.state_url, "state.json"), json.dumps(state).encode())
+
+    def _kept(self) -> tuple[Manifest, int] | None:
+        """What an unfinished run of the same fingerprint froze."""
+        state = self._state()
+        if state is None:
+            return None
+        manifest = Manifest.from_json(storage.read_bytes(storage.join(self.state_url, "manifest.json")))
+        return manifest, int(state["buckets"])
+
+    def _state(self) -> dict[str, Any] | None:
+        url = storage.join(self.state_url, "state.json")
+        if self.fresh or not storage.exists(url):
+            return None
+        state: dict[str, Any] = json.loads(storage.read_bytes(url))
+        return state if state["fingerprint"] == self.step.fingerprint else None
+
+    # -- the stages -----------------------------------------------------------------------------------------------
+
+    def _worked(self, context: StepContext, manifest: Manifest, buckets: int) -> tuple[list[Receipt], Counts]:
+        """Every receipt of the step's stages, and what they add up to."""
+        gpu = bool(context.task.models())
+        if context.task.shape == "row":
+            answers = self._run(AnswerRows(context, uses_gpu=gpu), manifest.units)
+            return answers, _counts(answers, answers, "row", manifest.rows)
+        scattered = self._run(Scatter(context, buckets), manifest.units)
+        earlier = self.warehouse.newest_before(self.job.name, self.step.name, self.run_date)
+        units = gathered(scattered, self._prior(context, earlier, buckets))
+        if context.task.shape == "group":
+            answers = self._run(AnswerGroups(context, uses_gpu=gpu), units)
+            return [*scattered, *answers], _counts(answers, answers, "group", manifest.rows)
+        featured = self._run(AnswerGroups(context, features=True, uses_gpu=gpu), units)
+        files = feature_files(featured)
+        fitted = context
+        answers = []
+        if files:
+            previous = _fit_of(earlier)
+            fit_url = storage.join(self.location, "fits", f"{self.run_id}.json")
+            (fit,) = self._run(Fit(context, fit_url, previous), [FitUnit(tuple(files))])
+            fit_url = fit.extra["fit"]
+            fitted = replace(context, task=replace(context.task, fitted=json.loads(storage.read_bytes(fit_url))))
+            answers = self._run(AnswerFeatures(fitted, uses_gpu=gpu), files)
+            answers = [replace(r, extra={**r.extra, "fit": fit_url}) for r in answers]
+        return [*scattered, *featured, *answers], _counts(featured, answers, "group", manifest.rows)
+
+    def _prior(self, context: StepContext, earlier: Published | None, buckets: int) -> list[Receipt]:
+        if earlier is None or not context.task.prior_columns:
+            return []
+        slice_ = Source.of_slice(self.step.name, self.warehouse, self.job.name, self.step.name, earlier)
+        columns = [*context.task.group_by(), *context.task.prior_columns]
+        manifest = freeze(slice_, earlier.run_date, "day", columns)
+        return self._run(ScatterPrior(context, slice_, buckets), manifest.units)
+
+    def _run(self, stage: Stage, units: Sequence[Unit], book: str | None = None) -> list[Receipt]:
+        """The receipts of all units of a stage, those that an unfinished run left among them."""
+        receipts = ReceiptBook(self.state_url, book or stage.name)
+        total = len(units)
+        seen = {"rows": sum(r.rows_in for r in receipts), "rejected": sum(r.rejected_subjects for r in receipts)}
+        done = [len(receipts)]
+
+        def taken(receipt: Receipt) -> None:
+            done[0] += 1
+            seen["rows"] += receipt.rows_in
+            seen["rejected"] += sum(receipt.rejected.values())
+            if stage.name == "answer":
+                self.observer.unit_done(self.step.name, done[0], total, seen["rows"], seen["rejected"])
+
+        run_stage(stage, units, receipts, workers=self.job.runtime.workers, stop=self.stop, on_receipt=taken)
+        return list(receipts)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _budget(self, counts: Counts) -> None:
+        """Fail where too much was rejected, or everything; the data published before stays."""
+        if counts.rows_in != counts.rows_out + counts.rows_rejected:
+            raise RunError(
+                f"row accounting: {counts.rows_in} in, {counts.rows_out} out, {counts.rows_rejected} rejected"
+            )
+        codes: dict[str, int] = {}
+        for (_, code, _), count in self.details.rejects.items():
+            codes[code] = codes.get(code, 0) + count
+        listed = ", ".join(f"{code} {count:,}" for code, count in sorted(codes.items(), key=lambda c: -c[1]))
+        if counts.read and not counts.rows_out:
+            raise RunError(f"every row was rejected ({counts.read:,} read; {listed}): nothing is published")
+        scope = "row" if self.step.task.shape == "row" else "group"
+        hard = sum(n for (s, code, _), n in self.details.rejects.items() if s == scope and code not in DATA_CODES)
+        budget = self.step.settings.reject_budget
+        if hard > budget * counts.rows_in:
+            raise RunError(
+                f"{hard:,} of {counts.rows_in:,} {scope}s were rejected ({listed}): over the reject_budget of {budget:.2%}"
+            )
+
+    def _compacted(
+        self,
+        context: StepContext,
+        receipts: Sequence[Receipt],
+        pick: Callable[[Receipt], Sequence[StagedFile]],
+        *,
+        rejects: bool,
+    ) -> list[StagedFile]:
+        keep, piles = piled(receipts, pick, self.run_id, rejects=rejects)
+        made = self._run(Compact(context), piles, f"compact-{self.run_id}-{'r' if rejects else 'p'}") if piles else []
+        return [*keep, *(file for receipt in made for file in pick(receipt))]
+
+    def _audited(self, context: StepContext, files: Sequence[StagedFile], counts: Counts) -> None:
+        numbers = {
+            "rows_in": counts.rows_in,
+            "rows_out": counts.rows_out,
+            "rows_rejected": counts.rows_rejected,
+            "records_out": counts.records_out,
+        }
+        (receipt,) = self._run(Audit(context), [Slice(tuple(f.url for f in files), numbers)], f"audit-{self.run_id}")
+        self.details.audits = audits_of(receipt)
+        broken = [a for a in self.details.audits if a.broken]
+        if broken:
+            said = "; ".join(f"{a.name}: {a.broken:,} of {a.checked:,} broken ({a.detail})" for a in broken)
+            raise RunError(f"audit failed, nothing is published: {said}")
+
+    def _properties(self, manifest: Manifest, counts: Counts, receipts: Sequence[Receipt]) -> dict[str, str]:
+        fits = {r.extra["fit"] for r in receipts if "fit" in r.extra}
+        said = {
+            "run_id": self.run_id,
+            "fingerprint": self.step.fingerprint,
+            "manifest": manifest.hash,
+            "task": self.step.task.name,
+            "started_at": self.started_at.isoformat(),
+            "seconds": str(self.elapsed()),
+            "rows_in": str(counts.rows_in),
+            "rows_out": str(counts.rows_out),
+            "rows_rejected": str(counts.rows_rejected),
+            "rows_reused": "0",
+            "records_out": str(counts.records_out),
+            "tokens": str(counts.tokens),
+        }
+        return said | {"fit": fit for fit in fits}
+
+    def _result(
+        self, state: Any, counts: Counts | None = None, published: Published | None = None, snapshot_id: int | None = None
+    ) -> StepResult:
+        seconds = self.elapsed()
+        price = self.job.runtime.cpu_hour_price
+        said = published.properties if published else {}
+        names = ("rows_in", "rows_out", "rows_rejected", "records_out")
+        numbers = {name: getattr(counts, name) if counts else int(said.get(name, 0)) for name in names}
+        return StepResult(
+            self.run_date,
+            self.run_id,
+            self.step.name,
+            self.step.task.name,
+            f"{self.job.name}.{self.step.name}",
+            state,
+            self.started_at,
+            **numbers,
+            tokens=counts.tokens if counts else 0,
+            seconds=seconds,
+            cost=None if price is None else round(seconds / 3600 * price * _cpus(), 6),
+            snapshot_id=published.snapshot_id if published else snapshot_id,
+            fingerprint=self.step.fingerprint,
+        )
+
+
+def upstream_source(night: Night, step: PreparedStep) -> Source:
+    """What an upstream step published for the run date. Raises RunError where it published nothing."""
+    assert step.upstream is not None
+    published = night.warehouse.newest(night.job.name, step.upstream, night.run_date)
+    if published is None:
+        raise RunError(f"{night.job.name}.{step.upstream} has nothing published for {night.run_date}")
+    return Source.of_slice(step.upstream, night.warehouse, night.job.name, step.upstream, published)
+
+
+def _counts(first: Sequence[Receipt], last: Sequence[Receipt], scope: str, read: int) -> Counts:
+    """first: the receipts of the stage that sees every subject; last: of the one that answers."""
+    both = {(r.stage, r.unit): r for r in (*first, *last)}.values()
+    return Counts(
+        sum(r.rows_in for r in first) - sum(r.rows_skipped for r in both),
+        sum(r.rows_out for r in last),
+        sum(n for (s, _, _), n in sum_rejects(both).items() if s == scope),
+        sum(r.records_out for r in last),
+        sum(r.tokens for r in both),
+        read,
+    )
+
+
+def _fit_of(published: Published | None) -> dict[str, Any] | None:
+    url = published.properties.get("fit") if published else None
+    if not url or not storage.exists(url):
+        return None
+    fit: dict[str, Any] = json.loads(storage.read_bytes(url))
+    return fit
+
+
+def _cpus() -> float:
+    import ray
+
+    return float(ray.cluster_resources().get("CPU", 1))
+
+

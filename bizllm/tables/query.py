@@ -1,0 +1,97 @@
+"""Published tables as DuckDB views, one a step. DuckDB reads the Parquet files that the Iceberg snapshot names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from bizllm.errors import Fault, UserError
+from bizllm.tables import storage
+from bizllm.tables.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date | None = None) -> DuckDBPyConnection:
+    """A private connection with a view for each of the job's tables that is published: `STEP`, `STEP__rejects`, `runs`.
+
+    run_date: only that night; else every published one. Rejects count only where their run is the table's. The
+    connection reads the warehouse's files and nothing else.
+    """
+    import duckdb
+
+    known = set(warehouse.tables(job))
+    connection = duckdb.connect()
+    connection.execute("set timezone = 'UTC'")
+    for step in steps:
+        if step in known:
+            _view(connection, warehouse, job, step, run_date)
+        if f"{step}__rejects" in known and step in known:
+            _view(connection, warehouse, job, f"{step}__rejects", run_date, raw=f"{step}__all_rejects")
+            connection.execute(
+                f'create view "{step}__rejects" as select * from "{step}__all_rejects"'
+                f' where run_id in (select run_id from "{step}__runs")'
+            )
+    if "runs" in known:
+        _view(connection, warehouse, job, "runs", run_date)
+    if storage.is_local(warehouse.path):
+        # Only the warehouse's own files: a query must not become a way to read others.
+        connection.execute("set allowed_directories = [$1]", [warehouse.path.rstrip("/") + "/"])
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+def _view(
+    connection: DuckDBPyConnection,
+    warehouse: Warehouse,
+    job: str,
+    table: str,
+    run_date: date | None,
+    raw: str | None = None,
+) -> None:
+    slice_ = warehouse.files(job, table, run_date)
+    name = raw or table
+    if not raw and table != "runs":
+        nights = {night.run_date: night.run_id for night in reversed(warehouse.history(job, table))}
+        ids = pa.table({"run_id": pa.array([i for d, i in nights.items() if run_date in (None, d)], pa.string())})
+        connection.register(f"{table}__runs", ids)
+    urls = [file.url for file in slice_.files]
+    empty = slice_.schema.empty_table()
+    if not urls:
+        connection.register(f"__{name}", empty)
+    elif not slice_.plain:
+        assert run_date is not None or table, "delete files are applied by PyIceberg"
+        where = {"run_date": run_date} if run_date else None
+        connection.register(f"__{name}", warehouse.read(job, table, where=where))
+    elif storage.is_local(warehouse.path):
+        # union_by_name: files written before a column was added lack it.
+        connection.register(f"__{name}_empty", empty)
+        files = ", ".join("'" + url.removeprefix("file://").replace("'", "''") + "'" for url in urls)
+        connection.execute(
+            f'create view "__{name}" as select * from "__{name}_empty" '
+            f"union all by name select * from read_parquet([{files}], union_by_name = true)"
+        )
+    else:
+        from pyarrow import dataset
+
+        store = storage.filesystem(urls[0])[0]
+        paths = [storage.filesystem(url)[1] for url in urls]
+        connection.register(f"__{name}", dataset.dataset(paths, schema=slice_.schema, filesystem=store))
+    columns = ", ".join(f'"{f.name}"' for f in slice_.schema)
+    connection.execute(f'create view "{name}" as select {columns} from "__{name}"')
+
+
+def select(connection: DuckDBPyConnection, sql: str, views: Sequence[str]) -> pa.Table:
+    """The rows of a query. Raises UserError with DuckDB's own words, which name columns and places."""
+    import duckdb
+
+    try:
+        return connection.execute(sql).to_arrow_table()
+    except duckdb.Error as fault:
+        said = " ".join(str(fault).split())
+        raise UserError(Fault("--sql", sql, said, f"views: {', '.join(views)}")) from fault
