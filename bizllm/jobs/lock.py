@@ -11,7 +11,6 @@ commits, however long it slept.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import socket
@@ -23,10 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
+from bizllm import logs
 from bizllm.errors import LockHeld, RunError
 from bizllm.tables import storage
 
-_log = logging.getLogger(__name__)
+_log = logs.get(__name__)
 _EPOCH_FILE = re.compile(r"(?:^|/)(\d{8})\.json$")
 _BEATS_PER_LEASE = 4
 _LOOKS_PER_LEASE = 30
@@ -59,7 +59,7 @@ class RunLock:
     Raises LockHeld where another run has it, at once if that runs on this machine, else after at most one lease.
     """
 
-    def __init__(self, url: str, holder: str, lease_s: float = 60.0) -> None:
+    def __init__(self, url: str, holder: str = "", lease_s: float = 60.0) -> None:
         self.url = url.removesuffix(".json")
         self.lease_s = lease_s
         self._holder = holder
@@ -98,7 +98,7 @@ class RunLock:
         except (RunError, OSError) as unreachable:
             if fault is None:
                 raise
-            _log.warning("lock_not_released", extra={"reason": type(unreachable).__name__})
+            _log.warning("lock_not_released", reason=type(unreachable).__name__)
 
     def check(self) -> None:
         """Renew the lease and raise RunError if another run has taken over: to be called right before a commit."""
@@ -164,7 +164,7 @@ class RunLock:
                     self._beat()
             except (RunError, OSError) as fault:
                 # The store may come back within the lease; if not, `check` fails the run before it commits.
-                _log.warning("lock_not_renewed", extra={"reason": type(fault).__name__})
+                _log.warning("lock_not_renewed", reason=type(fault).__name__)
 
     def _beat(self) -> None:
         assert self._held is not None
@@ -180,8 +180,13 @@ class RunLock:
         storage.write_bytes(self._file(lease.epoch), _encoded(lease))
 
     def _epochs(self) -> list[int]:
-        names = (_EPOCH_FILE.search(file.url) for file in storage.list_files(self.url, recursive=False))
-        return sorted(int(name[1]) for name in names if name)
+        while True:
+            try:
+                listed = storage.list_files(self.url, recursive=False)
+            except FileNotFoundError:
+                continue  # a file went while the folder was listed
+            names = (_EPOCH_FILE.search(file.url) for file in listed)
+            return sorted(int(name[1]) for name in names if name)
 
     def _newest(self) -> Lease | None:
         while epochs := self._epochs():
@@ -203,8 +208,8 @@ def _encoded(lease: Lease) -> bytes:
 def _held_by(lease: Lease) -> LockHeld:
     age = max(0, round(time.time() - lease.acquired_at))
     return LockHeld(
-        f"run {lease.holder} of this job and date is under way on {lease.host} (pid {lease.pid}) since {age} s; "
-        "wait for it, or end it"
+        f"another run of this job and date {f'({lease.holder}) ' if lease.holder else ''}is under way on {lease.host}, "
+        f"pid {lease.pid}, for {age} s; wait for it, or end it"
     )
 
 

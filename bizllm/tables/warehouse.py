@@ -247,7 +247,7 @@ class Warehouse:
         The table is made when it is new. `rows` must hold the column run_date.
         """
         table = self._load(job, step)
-        if table and _with_token(table, token) is not None:
+        if not rows.num_rows or (table and _with_token(table, token) is not None):
             return
         url = storage.join(self.table_location(job, step), "data", f"run_date={run_date}", f"{uuid4().hex}.parquet")
         collected: list[pq.FileMetaData] = []
