@@ -91,7 +91,7 @@ def _rows(points: Points, names: Sequence[str]) -> list[dict[str, float | None]]
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _alone(rows: list[dict[str, float | None]], name: str) -> list[dict[str, float | None]]:
@@ -141,14 +141,23 @@ def _svg(spec: dict[str, Any]) -> Markup:
         "background": None,
         "view": {"stroke": None},
         "axis": {
-            **{"labelColor": ink, "labelFontSize": 11, "domainColor": faint, "tickColor": faint, "gridColor": faint},
-            **{"labelOverlap": "greedy", "labelSeparation": 8},
+            "labelColor": ink,
+            "labelFontSize": 11,
+            "domainColor": faint,
+            "tickColor": faint,
+            "gridColor": faint,
+            "labelOverlap": "greedy",
+            "labelSeparation": 8,
         },
     }
     drawn = vl_convert.vegalite_to_svg(
         {
-            **{"width": WIDTH_PX, "height": HEIGHT_PX, "autosize": {"type": "fit", "contains": "padding"}},
-            **{"padding": 2, "config": config, **spec},
+            "width": WIDTH_PX,
+            "height": HEIGHT_PX,
+            "autosize": {"type": "fit", "contains": "padding"},
+            "padding": 2,
+            "config": config,
+            **spec,
         },
         vl_version=_VEGA_LITE,
         allowed_base_urls=[],

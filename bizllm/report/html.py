@@ -32,7 +32,7 @@ def render(report: RunReport) -> str:
     env = _environment()
     verdict = words.verdict(report)
     style = env.get_template("report.css").render()
-    page = env.get_template("report.html.j2").render(
+    page: str = env.get_template("report.html.j2").render(
         report=report,
         steps=_shown(report.steps),
         details=_details(report),
@@ -58,8 +58,12 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     env.filters |= {
-        **{"count": words.count, "number": words.number, "duration": words.duration, "clip": words.clip},
-        **{"lang": words.lang, "anchor": words.anchor},
+        "count": words.count,
+        "number": words.number,
+        "duration": words.duration,
+        "clip": words.clip,
+        "lang": words.lang,
+        "anchor": words.anchor,
     }
     env.globals |= {"share": words.share, "plural": words.plural, "marks": _MARKS}
     return env
@@ -86,9 +90,10 @@ def _details(report: RunReport) -> dict[str, Markup]:
         if room_for_panels and len(section.encode()) > left:
             room_for_panels = False
             section = _section(step, None, zone)
-        if len(section.encode()) <= left:
-            left -= len(section.encode())
-            sections[words.anchor(step)] = section
+        left -= len(section.encode())
+        if left < 0:
+            break
+        sections[words.anchor(step)] = section
     return sections
 
 

@@ -63,7 +63,7 @@ def clip(value: object, limit: int) -> str:
 
 
 def lang(text: str) -> str:
-    """The language tag that makes browsers pick glyphs and line breaks; empty where Latin script is as good as known."""
+    """The language tag by which browsers pick glyphs and break lines; empty where no CJK script is seen."""
     if _KANA.search(text):
         return "ja"
     return "zh" if _HAN.search(text) else ""
@@ -92,8 +92,8 @@ def verdict(report: RunReport) -> Verdict:
             parts.append(Markup("{} skipped: {}").format(len(skipped), _links(skipped)))
         if stopped:
             parts.append(Markup("{} cancelled: {}").format(len(stopped), _links(stopped)))
-        kept = len(done) + len(same)
-        parts.append(escape(f"{plural(kept, 'step')} stand published" if kept != 1 else "1 step stands published"))
+        others = len(done) + len(same)
+        parts.append(escape("1 step stands published" if others == 1 else f"{others} steps stand published"))
         return Verdict("bad", Markup("; ").join(parts) + ".", _cause(failed))
     if report.state == "cancelled" or stopped:
         kept = f"{plural(len(done) + len(same), 'step')} had been published before"
