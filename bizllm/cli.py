@@ -1,0 +1,298 @@
+"""The command line: parse, call the API, print.
+
+Exit status: 0 done; 1 the run failed; 2 the input was wrong; 3 another run holds the lock; 130 interrupted.
+Nothing heavy is imported before a verb needs it, so that help, schemas and mistakes in a YAML file answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from bizllm.errors import LockHeld, RunError, UserError
+from bizllm.plain_text import json_text, plain
+
+if TYPE_CHECKING:
+    from bizllm.jobs.observe import Observer
+
+T = TypeVar("T")
+
+FAILED, WRONG_INPUT, LOCKED, INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="bizllm",
+    help="Nightly AI tables from one YAML file: summaries, forecasts and segments as checked Iceberg tables.",
+    epilog="Exit status: 0 done, 1 the run failed, 2 wrong input, 3 another run holds the lock, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help starts 0.1 s sooner
+    pretty_exceptions_enable=False,
+)
+tasks_app = typer.Typer(help="Every task with its settings and columns.", rich_markup_mode=None)
+app.add_typer(tasks_app, name="tasks", invoke_without_command=True)
+
+JobPath = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
+Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run_id; by default the newest.")]
+RunDate = Annotated[
+    str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Run date; yesterday in the job's time zone.")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PLACE=VALUE", help="Override a setting: steps.sales.horizon=14.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="auto|ray://…", help="A running Ray; by default a local one starts.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"bizllm {installed('bizllm')}")
+        raise typer.Exit(0)
+
+
+@app.command()
+def plan(job: JobPath, date: RunDate = None, sets: Sets = None, address: Address = None, json: Json = False) -> None:
+    """Check the job and show what it would do; run nothing."""
+    with _answering(json) as out:
+        from bizllm import api
+
+        result = api.plan(job, date=date, sets=sets or (), address=address).to_dict()
+        out(result, lambda console: console.print_plan(result))
+
+
+@app.command()
+def run(
+    job: JobPath,
+    date: RunDate = None,
+    sets: Sets = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Run this step only, on what is published for its input.")
+    ] = None,
+    address: Address = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Drop what an unfinished run left, instead of resuming.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run the job for one date."""
+    with _answering(json) as out:
+        from bizllm import api
+
+        with _progress(json) as observer:
+            result = api.run(
+                job, date=date, sets=sets or (), only=only or (), address=address, fresh=fresh, observer=observer
+            )
+        value = result.to_dict()
+        out(value, lambda console: console.print_run(value, job))
+        _exit_with([value["state"]])
+
+
+@app.command()
+def backfill(
+    job: JobPath,
+    start: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="The first run date.", show_default=False)],
+    end: Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="The last run date.", show_default=False)],
+    sets: Sets = None,
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """Run the job for every date of a range, the oldest first."""
+    with _answering(json) as out:
+        from bizllm import api
+
+        with _progress(json) as observer:
+            results = api.backfill(job, start=start, end=end, sets=sets or (), address=address, observer=observer)
+        values = [result.to_dict() for result in results]
+
+        def show(console: Any) -> None:
+            for value in values:
+                console.print_run(value, job)
+
+        out(values, show)
+        _exit_with([value["state"] for value in values])
+
+
+@app.command()
+def runs(job: JobPath, run: Run = None, sets: Sets = None, json: Json = False) -> None:
+    """What ran: state, rows, time, tokens and cost of each step."""
+    with _answering(json) as out:
+        from bizllm import api
+
+        rows = api.runs(job, run, sets=sets or ())
+        out(rows, lambda console: console.print_runs(rows))
+
+
+@app.command()
+def show(
+    job: JobPath,
+    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="The step whose table to show.")] = None,
+    date: RunDate = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 20,
+    sql: Annotated[str | None, typer.Option(help="DuckDB SQL in which every step is a view.")] = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Rows of the published tables."""
+    with _answering(json) as out:
+        from bizllm import api
+
+        table = api.show(job, step, date=date, limit=limit, sql=sql, sets=sets or ())
+        out(table.to_pylist() if json else None, lambda console: console.print_rows(table))
+
+
+@app.command()
+def report(job: JobPath, run: Run = None, sets: Sets = None, json: Json = False) -> None:
+    """Where the HTML report of a run lies."""
+    with _answering(json) as out:
+        from bizllm import api
+
+        place = api.report(job, run, sets=sets or ())
+        out({"report": place}, lambda _: print(place))
+
+
+@tasks_app.callback()
+def tasks(context: typer.Context, json: Json = False) -> None:
+    if context.invoked_subcommand is None:
+        tasks_list(json)
+
+
+@tasks_app.command("list")
+def tasks_list(json: Json = False) -> None:
+    """Every task that a job may name."""
+    with _answering(json) as out:
+        from bizllm import api
+
+        found = api.tasks()
+        out(found, lambda console: console.print_tasks(found))
+
+
+@tasks_app.command("show")
+def tasks_show(task: Annotated[str, typer.Argument(show_default=False)], json: Json = False) -> None:
+    """A task's settings and the columns that it writes."""
+    with _answering(json) as out:
+        from bizllm import api
+
+        found = api.tasks(task)[0]
+        out(found, lambda console: console.print_task(found))
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(metavar="[job]")] = "job", json: Json = False) -> None:
+    """JSON Schema of the job file, for editors."""
+    with _answering(True) as out:
+        from bizllm import api
+
+        out(api.schema(kind), lambda _: None)
+
+
+# -- answering ----------------------------------------------------------------------------------------------------
+
+Out = Callable[[Any, Callable[[Any], None]], None]
+
+
+@contextlib.contextmanager
+def _answering(as_json: bool) -> Iterator[Out]:
+    """Turns what goes wrong inside into lines on stderr and an exit status. Yields `out(value, show)`, which prints
+    the value as JSON, or else lets `show` print it with the console. What libraries print goes to stderr with JSON."""
+    with contextlib.ExitStack() as stack:
+        stdout = stack.enter_context(_stdout_kept()) if as_json else None
+
+        def out(value: Any, show: Callable[[Any], None]) -> None:
+            if stdout is not None:
+                stdout(json_text(value) + "\n")
+            else:
+                from bizllm import console
+
+                show(console)
+                sys.stdout.flush()
+
+        def fail(status: int, text: str, faults: list[dict[str, Any]] | None = None) -> typer.Exit:
+            for line in text.split("\n"):
+                print(plain(line), file=sys.stderr)
+            if stdout is not None:
+                stdout(json_text({"status": status, "error": text, "faults": faults or []}) + "\n")
+            return typer.Exit(status)
+
+        try:
+            yield out
+        except UserError as error:
+            raise fail(WRONG_INPUT, str(error), [vars(fault) for fault in error.faults]) from None
+        except LockHeld as error:
+            raise fail(LOCKED, str(error)) from None
+        except RunError as error:
+            _debug(error)
+            raise fail(FAILED, str(error)) from None
+        except KeyboardInterrupt:
+            raise fail(
+                INTERRUPTED, "interrupted: what was published stays, the rest resumes with the next run"
+            ) from None
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(FAILED) from None
+        except Exception as error:  # its message may hold row text
+            from bizllm.logs import place_of
+
+            _debug(error)
+            raise fail(FAILED, f"unexpected {place_of(error)}; BIZLLM_DEBUG=1 shows the traceback") from None
+
+
+def _debug(error: BaseException) -> None:
+    if os.environ.get("BIZLLM_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _stdout_kept() -> Iterator[Callable[[str], None]]:
+    """Everything that prints meanwhile, C libraries and child processes too, prints to stderr. Yields the writer to
+    the real stdout."""
+    stdout = sys.stdout
+    stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+
+    def write(text: str) -> None:
+        os.dup2(kept, 1)
+        stdout.write(text)
+        stdout.flush()
+        os.dup2(2, 1)
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield write
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _progress(as_json: bool) -> Iterator[Observer]:
+    from bizllm import console
+
+    with console.progress(as_json) as observer:
+        yield observer
+
+
+def _exit_with(states: list[str]) -> None:
+    if "cancelled" in states:
+        raise typer.Exit(INTERRUPTED)
+    if "failed" in states:
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    """The `bizllm` command."""
+    app(prog_name="bizllm")
+
+
+if __name__ == "__main__":
+    main()

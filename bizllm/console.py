@@ -1,0 +1,316 @@
+"""What a person sees: Rich tables on stdout, progress on stderr. Row text is hostile: all text goes through `plain`."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from bizllm.jobs.observe import Observer
+from bizllm.plain_text import plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CELL_WIDTH = 48  # of a table's row text, where the terminal is wide enough
+PIPE_WIDTH = 240  # where there is no terminal to fit
+LINE_EVERY_S = 5.0
+
+_CONTRACT = ("run_date", "run_id", "model", "model_version", "input_hash", "produced_at")
+_COLORS = {"done": "green", "unchanged": "cyan", "failed": "bold red", "skipped": "yellow", "cancelled": "yellow"}
+
+
+# -- tables -------------------------------------------------------------------------------------------------------
+
+
+def _count(number: object) -> str:
+    return f"{number:,}" if isinstance(number, int) else plain(number)
+
+
+def _seconds(seconds: object) -> str:
+    if not isinstance(seconds, int | float):
+        return ""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _money(cost: object) -> str:
+    return f"{cost:,.2f}" if isinstance(cost, int | float) else ""
+
+
+def _console(stream: TextIO | None = None) -> Console:
+    stream = stream or sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def _table(names: Sequence[str], right: Iterable[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    numbers = set(right)
+    for name in names:
+        justify = "right" if name in numbers else "left"
+        table.add_column(Text(plain(name)), justify=justify, no_wrap=name in numbers, overflow="fold")  # type: ignore[arg-type]
+    return table
+
+
+def _state(state: object) -> Text:
+    return Text(plain(state), style=_COLORS.get(str(state), ""))
+
+
+def print_run(result: dict[str, Any], job_path: str) -> None:
+    """What each step did, where the results are, and at the very end what failed and where to look."""
+    console = _console()
+    numbers = ["in", "out", "rejected", "reused", "time"]
+    table = _table(["step", "task", "state", *numbers], numbers)
+    for step in result["steps"]:
+        counts = [_count(step[name]) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused")]
+        named = [plain(step["step"]), plain(step["task"])]
+        table.add_row(*named, _state(step["state"]), *counts, _seconds(step["seconds"]))
+    console.print(table)
+    console.print()
+    job = shlex.quote(job_path)
+    lines = [("run", f"{result['run_id']} of {result['job']} for {result['date']}: {result['state']}")]
+    lines += [(name, str(result[name])) for name in ("warehouse", "report") if result.get(name)]
+    readable = [step["step"] for step in result["steps"] if step["state"] in ("done", "unchanged")]
+    if readable:
+        lines.append(("read", f"bizllm show {job} {readable[0]} --date {result['date']}"))
+    for name, value in lines:
+        console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
+    troubled = [step for step in result["steps"] if step["state"] in ("failed", "skipped", "cancelled")]
+    for step in troubled:
+        why = plain(step.get("error")) or "no reason is known"
+        console.print(Text.assemble(_state(step["state"]), f" {plain(step['step'])}: {why}"), soft_wrap=True)
+    if troubled:
+        console.print(f"look at: bizllm runs {job} {plain(result['run_id'])}", soft_wrap=True)
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """What a run would do."""
+    console = _console()
+    console.print(f"{plain(plan.get('job'))} for {plain(plan.get('date'))}", style="bold")
+    numbers = ["rows", "units", "tokens", "time", "cost"]
+    table = _table(["step", "task", "input", *numbers[:2], "models", *numbers[2:]], numbers)
+    steps = plan.get("steps", [])
+    for step in steps:
+        models = step.get("models") or {}
+        names = ", ".join(plain(model) for model in (models.values() if isinstance(models, dict) else models))
+        table.add_row(
+            *(plain(step.get(name)) for name in ("step", "task", "input")),
+            *(_count(step.get(name)) for name in ("rows", "units")),
+            names,
+            _count(step.get("tokens")),
+            _seconds(step.get("seconds")),
+            _money(step.get("cost")),
+        )
+    console.print(table)
+    known = {"job", "date", "steps", "warnings"}
+    for name, value in plan.items():
+        if name not in known and value not in (None, "", [], {}):
+            shown = _seconds(value) if name == "seconds" else _count(value)
+            console.print(Text.assemble((f"{plain(name):<20}", "dim"), shown), soft_wrap=True)
+    for warning in plan.get("warnings", []):
+        console.print(Text.assemble(("warning: ", "yellow"), plain(warning)), soft_wrap=True)
+
+
+def print_runs(runs: Sequence[dict[str, Any]]) -> None:
+    """The ledger: a line for each step of each run."""
+    console = _console()
+    if not runs:
+        console.print("no runs yet")
+        return
+    numbers = ["in", "out", "rejected", "reused", "tokens", "time", "cost"]
+    table = _table(["run", "date", "step", "state", *numbers], numbers)
+    last = None
+    for row in runs:
+        first = row.get("run_id") != last
+        last = row.get("run_id")
+        table.add_row(
+            *(plain(row.get(name)) if first else "" for name in ("run_id", "run_date")),
+            plain(row.get("step")),
+            _state(row.get("state")),
+            *(_count(row.get(name)) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused", "tokens")),
+            _seconds(row.get("seconds")),
+            _money(row.get("cost")),
+        )
+    console.print(table)
+    for row in runs:
+        if row.get("error"):
+            where = f"{plain(row.get('run_id'))} {plain(row.get('step'))}: "
+            console.print(Text.assemble(where, plain(row["error"])), soft_wrap=True)
+
+
+def print_rows(rows: pa.Table) -> None:
+    """Rows of a published table. On a narrow terminal the contract columns make way first."""
+    console = _console()
+    if rows.num_columns == 0:
+        console.print("no columns")
+        return
+    numeric = {field.name for field in rows.schema if _is_number(field)}
+    columns = [(name, [plain(value, CELL_WIDTH) for value in rows.column(i).to_pylist()])
+               for i, name in enumerate(rows.column_names)]  # fmt: skip
+    widths = [max(cell_len(text) for text in [plain(name), *cells]) + 2 for name, cells in columns]
+    shown = _fitting(rows.column_names, widths, console.width)
+    table = _table([columns[i][0] for i in shown], numeric)
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
+    for row in zip(*(columns[i][1] for i in shown), strict=True):
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+    hidden = [plain(name) for i, name in enumerate(rows.column_names) if i not in shown]
+    tail = f"; not shown: {', '.join(hidden)}" if hidden else ""
+    console.print(Text(f"{rows.num_rows:,} rows{tail}", style="dim"), soft_wrap=True)
+
+
+def _fitting(names: Sequence[str], widths: Sequence[int], room: int) -> list[int]:
+    """Positions of the columns that fit, in their order: the first always, the contract's only where room is left."""
+    by_worth = sorted(range(len(names)), key=lambda i: (names[i] in _CONTRACT, i))
+    shown = by_worth[:1]
+    room -= widths[by_worth[0]]
+    for i in by_worth[1:]:
+        if widths[i] > room:
+            break
+        shown.append(i)
+        room -= widths[i]
+    return sorted(shown)
+
+
+def _is_number(field: pa.Field) -> bool:
+    return str(field.type).startswith(("int", "uint", "float", "double", "halffloat", "decimal"))
+
+
+def print_tasks(tasks: Sequence[dict[str, Any]]) -> None:
+    """The kinds of work that a job may name."""
+    table = _table(["task", "shape", "what it does"])
+    for task in tasks:
+        table.add_row(*(plain(task.get(name)) for name in ("name", "shape", "summary")))
+    _console().print(table)
+
+
+def print_task(task: dict[str, Any]) -> None:
+    """One task: its settings with their defaults, and the columns it writes."""
+    console = _console()
+    console.print(Text.assemble((plain(task["name"]), "bold"), f": {plain(task.get('summary'))}"))
+    console.print()
+    settings = _table(["setting", "type", "default", "meaning"])
+    schema = task.get("settings", {})
+    required = schema.get("required", [])
+    for name, about in schema.get("properties", {}).items():
+        default = "required" if name in required else json.dumps(about.get("default"), ensure_ascii=False)
+        settings.add_row(plain(name), _type_words(about, schema), plain(default), plain(about.get("description")))
+    console.print(settings)
+    console.print()
+    columns = _table(["column", "type", "meaning"])
+    for column in task.get("columns", []):
+        columns.add_row(*(plain(column.get(name)) for name in ("name", "type", "description")))
+    console.print(columns)
+
+
+def _type_words(about: dict[str, Any], schema: dict[str, Any]) -> str:
+    """A JSON Schema type as a person would say it."""
+    if "$ref" in about:
+        name = about["$ref"].rsplit("/", 1)[-1]
+        return _type_words(schema.get("$defs", {}).get(name, {}), schema)
+    if "anyOf" in about:
+        words = [_type_words(part, schema) for part in about["anyOf"] if part.get("type") != "null"]
+        return " or ".join(dict.fromkeys(words))
+    if "enum" in about or "const" in about:
+        return " | ".join(plain(value) for value in about.get("enum", [about.get("const")]))
+    if about.get("type") == "array":
+        return f"list of {_type_words(about.get('items', {}), schema)}"
+    names = {"string": "text", "integer": "whole number", "boolean": "true | false", "object": "mapping"}
+    return names.get(about.get("type", ""), plain(about.get("type", "anything")))
+
+
+# -- progress -----------------------------------------------------------------------------------------------------
+
+
+class Lines(Observer):
+    """Progress as plain lines, for logs of cron and clusters: at most one line a step every few seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self._last: dict[str, float] = {}
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a reader that went away is no reason to end the run
+            print(plain(line), file=self.stream, flush=True)
+
+    def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
+        self._say(f"run {run_id} of {job} for {run_date}: {', '.join(steps)}")
+
+    def step_started(self, step: str, task: str, units: int) -> None:
+        self._last[step] = time.monotonic()
+        self._say(f"{step}: {task}" + (f", {units:,} units" if units else ""))
+
+    def unit_done(self, step: str, done: int, total: int, rows: int, rejected: int) -> None:
+        now = time.monotonic()
+        if now - self._last.get(step, -math.inf) >= LINE_EVERY_S:
+            self._last[step] = now
+            self._say(f"{step}: {done:,} of {total:,} units, {rows:,} rows, {rejected:,} rejected")
+
+    def step_finished(self, result: dict[str, Any]) -> None:
+        counts = f"{_count(result['rows_out'])} of {_count(result['rows_in'])} out, "
+        counts += f"{_count(result['rows_rejected'])} rejected, {_seconds(result['seconds'])}"
+        self._say(f"{result['step']}: {result['state']}, {counts}")
+
+
+class _Rate(ProgressColumn):
+    """Rows a second since the step began, and the rejected ones so far."""
+
+    def render(self, task: Task) -> Text:
+        rows, rejected = task.fields.get("rows", 0), task.fields.get("rejected", 0)
+        rate = f"{rows / task.elapsed:,.0f} rows/s" if rows and task.elapsed else ""
+        return Text(f"{rate}{f'  {rejected:,} rejected' if rejected else ''}")
+
+
+class Bars(Observer):
+    """Progress as one bar a step, on a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        name, units = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[units]}", markup=False)
+        self.progress = Progress(name, BarColumn(), units, _Rate(), console=_console(stream))
+        self._tasks: dict[str, TaskID] = {}
+
+    def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
+        self._tasks = {step: self.progress.add_task(step, start=False, total=None, units="") for step in steps}
+
+    def step_started(self, step: str, task: str, units: int) -> None:
+        self.progress.start_task(self._tasks[step])
+        self.progress.update(self._tasks[step], total=units or None, units=f"0/{units}" if units else "")
+
+    def unit_done(self, step: str, done: int, total: int, rows: int, rejected: int) -> None:
+        units = f"{done:,}/{total:,}"
+        self.progress.update(self._tasks[step], completed=done, total=total, units=units, rows=rows, rejected=rejected)
+
+    def step_finished(self, result: dict[str, Any]) -> None:
+        task = self._tasks[result["step"]]
+        if result["state"] in ("done", "unchanged"):
+            self.progress.update(task, completed=1, total=1)
+        self.progress.update(task, units=result["state"], rows=0)
+        self.progress.stop_task(task)
+
+
+@contextmanager
+def progress(as_json: bool) -> Iterator[Observer]:
+    """Bars where stderr is a terminal, else lines; with JSON asked for and no terminal, nothing."""
+    if sys.stderr.isatty():
+        bars = Bars(sys.stderr)
+        with bars.progress:
+            yield bars
+    else:
+        yield Observer() if as_json else Lines(sys.stderr)
