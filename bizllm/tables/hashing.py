@@ -27,6 +27,10 @@ Words = npt.NDArray[np.uint64]
 N, HI, LO = "n", "hi", "lo"  # what tallies hold beside the keys
 
 _NULL = "~"  # no number's text, and no length
+_DIGEST = """
+    select (digest & 18446744073709551615::uhugeint)::ubigint as first, (digest >> 64)::ubigint as last
+    from (select md5_number(text) as digest from texts)
+"""
 _BATCH_ROWS = 65_536
 _BATCH_BYTES = 2**27  # of a batch's columns; far from the 2 GiB that an Arrow string array holds
 
@@ -177,12 +181,12 @@ def _md5(text: pa.Array) -> tuple[Words, Words]:
     cursor = _connection().cursor()
     try:
         cursor.register("texts", pa.table({"text": text}))
-        digests = cursor.sql("select unhex(md5(text)) as digest from texts").to_arrow_table().column("digest")
+        words = cursor.sql(_DIGEST).to_arrow_table()
     finally:
         cursor.close()
-    raw = b"".join(memoryview(c.buffers()[2])[: 16 * len(c)] for c in digests.chunks if len(c))
-    words = np.frombuffer(raw, dtype=">u8").reshape(-1, 2).astype(np.uint64)
-    return words[:, 0], words[:, 1]
+    # DuckDB reads the digest as a little-endian number; its bytes in order are two big-endian words.
+    hi, lo = (words.column(name).to_numpy().byteswap() for name in ("first", "last"))
+    return hi, lo
 
 
 @lru_cache(maxsize=1)

@@ -98,7 +98,7 @@ class RowSql:
         if self.select is None or not columns:
             return rows.select(list(columns))
         wanted = ", ".join(_quoted(name) for name in columns)
-        made = self._run(f"select {wanted} from ({_query(self.select)})", self._whole(rows))  # noqa: S608 - walked
+        made = self._run(f"select {wanted} from ({_query(self.select)})", self._whole(rows))
         assert made.num_rows == rows.num_rows, "a select list answers every row"
         return made.cast(pa.schema([self.schema.field(name) for name in columns]))
 
