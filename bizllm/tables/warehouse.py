@@ -327,8 +327,9 @@ class Warehouse:
         declared = nullable(schema)
         if table is None:
             from pyiceberg.catalog import Catalog
+            from pyiceberg.schema import assign_fresh_schema_ids
 
-            fresh = Catalog._convert_schema_if_needed(declared, 2)
+            fresh = assign_fresh_schema_ids(Catalog._convert_schema_if_needed(declared, 2))
             source_id = fresh.find_field("run_date").field_id
             self.catalog.create_namespace_if_not_exists(job)
             tx: Transaction = self.catalog.create_table_transaction(
