@@ -14,7 +14,7 @@ from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_y
 from people import Person, customers_table, make_people, orders_table
 from reviews import reviews_table
 from sales import sales_table
-from tickets import Desk, created_at
+from tickets import CALM, Desk, created_at
 
 SEED = 20260630
 _TICKETS = {date(2026, 6, 29): 390, RUN_DATE: 1014}
@@ -56,9 +56,11 @@ def tickets_of(day: date, count: int, people: list[Person], desk: Desk, rng: ran
         language: Language = "en" if rng.random() < 0.6 else "zh"
         intent = rng.choices(list(_INTENTS), list(_INTENTS.values()))[0]
         form = rng.choices(list(_FORMS), list(_FORMS.values()))[0]
+        if intent in CALM and form in ("thread", "saga"):
+            form = "mail"  # nobody fights for weeks over a question or a thank-you
         while True:
             person = rng.choice(by_language[language])
-            story = desk.story(intent, language, person, day)
+            story = desk.story(intent, language, person, day, (21, 29) if form == "saga" else (2, 14))
             body: str | None = desk.tell(form, story, person, day)
             assert body is not None
             if body not in seen:

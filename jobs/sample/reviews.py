@@ -22,11 +22,13 @@ def _review(product: Product, stars: int, language: Language, bags: Bags, materi
     # The first complaint is the product's known weakness: most critics mention it.
     blame = list(product.con[language]) if rng.random() < 0.4 else [rng.choices(product.con[language], [3, 1])[0]]
     blame = {5: [], 4: blame[:1], 3: blame[:1], 2: blame, 1: blame}[stars]
-    context = [bags.draw(shared["context"]) for _ in range(rng.choices((0, 1, 2), (4, 5, 1))[0])]
+    context = [bags.draw(shared["context"])] if rng.random() < (0.6 if stars > 2 else 0.3) else []
     verdict = [bags.draw(shared["verdict"][stars])] if rng.random() < 0.75 else []
     complaint = [bags.fill(text, slots) for text in blame]
     if complaint and praise:
-        complaint[0] = rng.choice(but[language]) + complaint[0]
+        turn = rng.choice(but[language])
+        first = complaint[0]
+        complaint[0] = turn + (first if not turn or first.startswith("I ") else first[0].lower() + first[1:])
     parts = [bags.fill(text, slots) for text in (*context, *praise)] + complaint + verdict
     if rng.random() < 0.2 and verdict:
         parts = [parts[-1], *parts[:-1]]
@@ -41,7 +43,7 @@ def reviews_table(products: list[Product], rng: random.Random) -> pa.Table:
     rows = []
     for product in products:
         liking = rng.uniform(0.25, 0.95)
-        for _ in range(rng.randint(8, 30) if rng.random() < 0.9 else 5):
+        for _ in range(rng.randint(9, 30) if rng.random() < 0.9 else 5):
             language: Language = "en" if rng.random() < 0.6 else "zh"
             weights = [(1 - liking) * 2.2, 1 - liking, 1.0, 1 + liking, 4 * liking]
             stars = rng.choices((1, 2, 3, 4, 5), weights)[0]

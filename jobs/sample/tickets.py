@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +23,17 @@ _CARRIERS = {"en": ["Northline", "ParcelHare", "Swiftway"], "zh": ["飞鹿快递
 _CUSTOMER = {"en": "Customer", "zh": "顾客"}
 _TEAM = {"en": "Fernhollow Customer Service", "zh": "蕨谷生活客服"}
 _WITHOUT_ORDER = frozenset({"product_question", "praise", "store_service"})
+CALM = frozenset({"product_question", "praise"})  # nothing went wrong, so nobody complains of having waited
 _SECOND_MATTERS = ("billing", "account", "voucher", "store_service")
+
+
+_TAGS = re.compile(r"^#(\w+) ")
+
+
+def _tags(fragment: str) -> frozenset[str]:
+    """The letters after a "#": the sorts of story that the fragment belongs to; none fits all."""
+    match = _TAGS.match(fragment)
+    return frozenset(match[1]) if match else frozenset()
 
 
 def _day_writer(rng: random.Random, language: Language) -> Callable[[date], str]:
@@ -45,26 +56,45 @@ class Story:
     bags: Bags
     material: dict[str, Any]  # fragments of the intent
     voices: dict[str, Any]  # fragments that all intents share
+    sort: frozenset[str] | None = None  # the letters of the opening, once it is told
 
     def say(self, fragment: str) -> str:
-        return capital(self.bags.fill(fragment, self.slots))
+        return capital(self.bags.fill(_TAGS.sub("", fragment), self.slots))
 
     def voice(self, role: str) -> str:
         return self.say(self.bags.draw(self.voices[role]))
 
     def voices_of(self, role: str, count: int) -> list[str]:
-        """Up to `count` different fragments of a role, in the order of the file for a timeline."""
+        """Up to `count` different fragments of a role, in the order of the file where that is an order of events."""
         pool = self.voices[role]
         drawn = list(dict.fromkeys(self.bags.draw(pool) for _ in range(count)))
-        if role == "timeline":
+        if role in ("timeline", "reply_agent"):
             drawn.sort(key=pool.index)
         return [self.say(fragment) for fragment in drawn]
 
     def one(self, role: str) -> str:
         return self.say(self.bags.draw(self._usable(self.material[role])))
 
+    def open(self, chat: bool = False) -> str:
+        """What it is about; decides which facts and wishes go with it."""
+        openings = self._usable(self.material["open"])
+        suited = [text for text in openings if "c" in _tags(text)] if chat else []
+        opening = self.bags.draw(suited or openings)
+        self.sort = _tags(opening)
+        return self.say(opening)
+
+    def background(self, count: int) -> list[str]:
+        """Up to `count` sentences about the writer; where something went wrong, about the wrong too."""
+        roles = ["context"] if self.intent in CALM else ["context", "grievance"]
+        halves = [self.voices_of(role, count // 2 + (count % 2 if i == 0 else 0)) for i, role in enumerate(roles)]
+        return [sentence for half in halves for sentence in half]
+
+    def effort(self, count: int) -> list[str]:
+        return [] if self.intent in CALM else self.voices_of("effort", count)
+
     def asks(self, count: int) -> list[str]:
-        return [self.say(text) for text in dict.fromkeys(self.bags.draw(self.material["ask"]) for _ in range(count))]
+        usable = self._usable(self.material["ask"])
+        return [self.say(text) for text in dict.fromkeys(self.bags.draw(usable) for _ in range(count))]
 
     def facts(self, count: int) -> list[str]:
         """`count` of the aspects, in the order in which one tells them, one fragment of each."""
@@ -73,9 +103,8 @@ class Story:
         return [self.say(self.bags.draw(aspects[i])) for i in chosen]
 
     def _usable(self, fragments: list[str]) -> list[str]:
-        if fault_fits(self.product, self.intent):
-            return fragments
-        return [fragment for fragment in fragments if "<fault>" not in fragment]
+        fits = [text for text in fragments if self.sort is None or not _tags(text) or self.sort & _tags(text)]
+        return fits if fault_fits(self.product, self.intent) else [text for text in fits if "<fault>" not in text]
 
     def join(self, sentences: list[str]) -> str:
         return (" " if self.language == "en" else "").join(sentence for sentence in sentences if sentence)
@@ -88,13 +117,16 @@ class Desk:
         self.rng, self.products, self.material, self.voices = rng, products, material, voices
         self.bags = Bags(rng)
 
-    def story(self, intent: str, language: Language, person: Person, today: date) -> Story:
+    def story(self, intent: str, language: Language, person: Person, today: date, days: tuple[int, int]) -> Story:
+        """A matter that came up between `days` days ago."""
         rng, store = self.rng, STORES[person.store]
         suited = [p for p in self.products if suits(p, intent)]
         product = rng.choice(suited)
-        other = rng.choice([p for p in suited if p.id != product.id])
+        others = [p for p in suited if p.id != product.id]
+        other = rng.choice([p for p in others if p.kind == product.kind] or others)
+        agent, helper = rng.sample(_AGENTS[language], 2)
         when = _day_writer(rng, language)
-        due = today - timedelta(days=rng.randint(2, 14))
+        due = today - timedelta(days=rng.randint(*days))
         ordered = due - timedelta(days=rng.randint(2, 6))
         price, sign = product.price(store), {"GB": "£", "US": "$", "CN": ""}[store.country]
         money = (lambda value: f"{value:g}元") if store.country == "CN" else (lambda value: f"{sign}{value:.2f}")
@@ -117,7 +149,8 @@ class Desk:
             "points": str(rng.randint(40, 900) * 10),
             "city": getattr(store, language),
             "carrier": rng.choice(_CARRIERS[language]),
-            "agent": rng.choice(_AGENTS[language]),
+            "agent": agent,  # whom one spoke to before
+            "helper": helper,  # who answers now
             "name": person.name,
             "first": person.name.split(" ")[0],
             "customer": person.id,
@@ -143,7 +176,7 @@ class Desk:
         if form == "thread":
             return _thread(story)
         if form == "saga":
-            second = self.story(self.rng.choice(_SECOND_MATTERS), story.language, person, today)
+            second = self.story(self.rng.choice(_SECOND_MATTERS), story.language, person, today, (2, 14))
             return _saga(story, second)
         text = {"line": _line, "note": _note, "mail": _mail}[form](story)
         return roughen(text, story.language, self.rng) if self.rng.random() < 0.18 else text
@@ -157,8 +190,8 @@ def _note(story: Story) -> str:
     """A short message: sometimes with some background before it comes to the point."""
     rng = story.bags.rng
     parts = [story.voice("greeting")] if rng.random() < 0.5 else []
-    parts += [story.voice("context")] if rng.random() < 0.3 else []
-    parts += [story.one("open"), *story.facts(rng.choice((0, 1, 1, 2, 2)))]
+    parts += story.background(1) if rng.random() < 0.3 else []
+    parts += [story.open(), *story.facts(rng.choice((0, 1, 1, 2, 2)))]
     if rng.random() < 0.8:
         parts += story.asks(1)
     if rng.random() < 0.45:
@@ -168,13 +201,13 @@ def _note(story: Story) -> str:
 
 def _mail(story: Story) -> str:
     rng = story.bags.rng
-    opening = story.voices_of("context", rng.choice((0, 1, 2, 3)))
+    opening = story.background(rng.choice((0, 1, 1, 2)))
     if rng.random() < 0.3:
         opening.append(story.voice("apology"))
-    middle = [story.one("open"), *story.facts(rng.choice((2, 3, 4, 5)))]
-    if rng.random() < 0.25:  # what happened first, what it is about later
+    middle = [story.open(), *story.facts(rng.choice((2, 3, 4, 5)))]
+    if len(middle) > 1 and rng.random() < 0.25:  # what happened first, what it is about later
         middle[0], middle[1] = middle[1], middle[0]
-    end = story.voices_of("effort", rng.choice((0, 1, 2))) + story.asks(rng.choice((1, 1, 2)))
+    end = story.effort(rng.choice((0, 1, 2))) + story.asks(rng.choice((1, 1, 2)))
     paragraphs = [story.voice("greeting"), *map(story.join, (opening, middle, end)), story.voice("closing")]
     if rng.random() < 0.2:
         paragraphs.append(story.voice("device"))
@@ -188,14 +221,14 @@ def _turns(story: Story, talkative: bool) -> list[tuple[str, str]]:
     turns.append(("agent", story.voice("hello_agent")))
     if rng.random() < 0.6:
         turns.append(("customer", story.voice("hello_customer")))
-    turns.append(("customer", story.one("open")))
-    if story.intent not in _WITHOUT_ORDER:
+    turns.append(("customer", opening := story.open(chat=True)))
+    if story.intent not in _WITHOUT_ORDER and story.slots["order"]() not in opening:
         turns += [("agent", story.voice("ask_order")), ("customer", story.voice("give_order"))]
     if rng.random() < 0.5:
         turns += [("agent", story.voice("wait")), ("customer", story.voice("waited"))]
     facts = story.facts(6 if talkative else rng.choice((1, 2, 3)))
     exchanges = list(zip(story.material["agent"], story.material["reply"], strict=True))
-    for number, (agent, reply) in enumerate(exchanges[: rng.choice((2, 3, 3))]):
+    for number, (agent, reply) in enumerate(exchanges[: rng.choice((2, 3, 3, 3, 3, 3))]):
         turns += [("customer", fact) for fact in facts[number::3]] if number else []
         turns += [("agent", story.say(agent)), ("customer", story.bags.fill(reply, story.slots))]
         turns += [("customer", fact) for fact in facts[0::3]] if not number else []
@@ -208,7 +241,7 @@ def _turns(story: Story, talkative: bool) -> list[tuple[str, str]]:
 def _chat(story: Story, talkative: bool = False) -> str:
     rng = story.bags.rng
     colon = ": " if story.language == "en" else "："
-    names = {"customer": _CUSTOMER[story.language], "agent": story.slots["agent"]()}
+    names = {"customer": _CUSTOMER[story.language], "agent": story.slots["helper"]()}
     casual = story.language == "en" and rng.random() < 0.35
     clock = datetime(2000, 1, 1, rng.randint(8, 20), rng.randint(0, 59)) if rng.random() < 0.4 else None
     lines = []
@@ -231,7 +264,7 @@ def _header(story: Story, who: str) -> str:
 def _agents_mail(story: Story, count: int) -> str:
     slots = story.slots
     hello = f"Dear {slots['name']()}," if story.language == "en" else f"{slots['name']()}您好："
-    agent = slots["agent"]()
+    agent = slots["helper"]()
     sign = f"Kind regards,\n{agent}, {_TEAM['en']}" if story.language == "en" else f"{_TEAM['zh']} {agent}"
     return "\n\n".join([hello, story.join(story.voices_of("reply_agent", count)), sign])
 
@@ -244,12 +277,13 @@ def _subject(story: Story) -> str:
 def _thread(story: Story) -> str:
     """The newest mail on top, then what it answers: often the point is only made in the oldest."""
     rng = story.bags.rng
+    oldest = _quoted(_mail(story))  # its opening decides what the later mails can be about
     first, answer = _header(story, story.slots["name"]()), _header(story, _TEAM[story.language])
-    newest = [*story.voices_of("effort", rng.choice((1, 2))), *story.facts(rng.choice((1, 2, 3))), *story.asks(1)]
+    newest = [*story.effort(rng.choice((1, 2))), *story.facts(rng.choice((1, 2, 3))), *story.asks(1)]
     top = [story.voice("greeting"), story.join(newest), story.voice("closing")]
     if rng.random() < 0.5:
         top.insert(0, _subject(story))
-    older = [answer, _quoted(_agents_mail(story, rng.choice((2, 3, 4)))), first, _quoted(_mail(story))]
+    older = [answer, _quoted(_agents_mail(story, rng.choice((2, 3, 4)))), first, oldest]
     return "\n\n".join([*top, *older])
 
 
@@ -261,11 +295,11 @@ def _saga(story: Story, second: Story) -> str:
     top = [
         _subject(story),
         story.voice("greeting"),
-        story.join([*story.voices_of("context", 9 if english else 6), story.voice("apology")]),
-        story.join([story.one("open"), *story.facts(8)]),
+        story.join([*story.background(12 if english else 6), story.voice("apology")]),
+        story.join([story.open(chat=True), *story.facts(8)]),
         "\n".join([story.voice("timeline_open"), *story.voices_of("timeline", 12)]),
-        story.join([*story.voices_of("effort", 7), *story.asks(2)]),
-        story.join([story.voice("aside"), second.one("open"), *second.facts(6), *second.asks(2)]),
+        story.join([*story.effort(8), *story.asks(2)]),
+        story.join([story.voice("aside"), second.open(), *second.facts(6), *second.asks(2)]),
         story.voice("closing"),
         f"{pasted}\n{_chat(story, talkative=True)}",
     ]

@@ -1,0 +1,241 @@
+"""The committed sample data are what the script writes, and have what the demo and its readers rely on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+JOBS = Path(__file__).parents[2] / "jobs"
+DATA = JOBS / "data"
+RUN_DATE = date(2026, 6, 30)
+FILES = sorted(str(path.relative_to(DATA)) for path in DATA.rglob("*.parquet"))
+
+
+def read(name: str) -> pa.Table:
+    return pq.ParquetFile(DATA / name).read()
+
+
+@pytest.fixture(scope="module")
+def tickets() -> pa.Table:
+    return pa.concat_tables([read(f"tickets/dt=2026-06-{day}/part-0.parquet") for day in (29, 30)])
+
+
+@pytest.fixture(scope="module")
+def bodies(tickets: pa.Table) -> list[str]:
+    return [body for body in tickets["body"].to_pylist() if body and body.strip()]
+
+
+@pytest.fixture(scope="module")
+def sales() -> dict[tuple[str, str], dict[date, int]]:
+    """Units by day of each (store, sku)."""
+    series: dict[tuple[str, str], dict[date, int]] = {}
+    table = read("sales/part-0.parquet")
+    for store, sku, day, units in zip(
+        *(table[name].to_pylist() for name in ("store", "sku", "day", "units")), strict=True
+    ):
+        series.setdefault((store, sku), {})[day] = units
+    return series
+
+
+def test_the_script_writes_what_is_committed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, JOBS / "sample" / "make.py", "--out", tmp_path], check=True, timeout=120)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")) == FILES
+    for name in FILES:
+        made, committed = pq.ParquetFile(tmp_path / name).read(), read(name)
+        assert made.schema.equals(committed.schema), name
+        assert made.equals(committed), name
+
+
+def test_size_and_compression() -> None:
+    assert sum((DATA / name).stat().st_size for name in FILES) < 3_000_000
+    assert {pq.ParquetFile(DATA / name).metadata.row_group(0).column(0).compression for name in FILES} == {"ZSTD"}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("tickets/dt=2026-06-30/part-0.parquet", ["ticket_id"]),
+        ("reviews/part-0.parquet", ["review_id"]),
+        ("sales/part-0.parquet", ["store", "sku", "day"]),
+        ("customers/part-0.parquet", ["customer_id"]),
+        ("orders/part-0.parquet", ["order_id"]),
+    ],
+)
+def test_keys_are_unique_and_not_null(name: str, key: list[str]) -> None:
+    table = read(name)
+    assert all(table[column].null_count == 0 for column in key)
+    assert table.group_by(key).aggregate([]).num_rows == table.num_rows
+
+
+def test_tickets_count_days_languages_and_intents(tickets: pa.Table) -> None:
+    assert tickets.schema.field("created_at").type == pa.timestamp("us", "UTC")
+    days = Counter(moment.date() for moment in tickets["created_at"].to_pylist())
+    assert set(days) == {date(2026, 6, 29), RUN_DATE} and days[RUN_DATE] >= 1000 and tickets.num_rows >= 1300
+    languages = Counter(tickets["language"].to_pylist())
+    assert 0.55 < languages["en"] / tickets.num_rows < 0.65 and languages["en"] + languages["zh"] == tickets.num_rows
+    intents = Counter(tickets["intent"].to_pylist())
+    assert len(intents) == 12 and min(intents.values()) >= 40
+    assert 0 < tickets["product_id"].null_count < tickets.num_rows / 2
+    assert len(set(tickets["ticket_id"].to_pylist())) == tickets.num_rows
+
+
+def test_six_tickets_are_unusable_and_stay_within_the_reject_budget(tickets: pa.Table) -> None:
+    bad = [(row["created_at"].date(), row["body"]) for row in tickets.to_pylist() if not (row["body"] or "").strip()]
+    assert [day for day, _ in bad] == [RUN_DATE] * 6
+    assert {body is None for _, body in bad} == {True, False} and "" in {body for _, body in bad}
+    assert 6 / sum(moment.date() == RUN_DATE for moment in tickets["created_at"].to_pylist()) < 0.01
+
+
+def test_ticket_lengths_are_spread(bodies: list[str]) -> None:
+    lengths = np.array([len(body) for body in bodies])
+    assert lengths.min() < 20 and (lengths > 6000).sum() >= 5
+    assert np.percentile(lengths, 90) > 10 * np.percentile(lengths, 10)
+
+
+def test_no_two_tickets_are_alike_and_no_slot_is_left_open(bodies: list[str]) -> None:
+    assert len(set(bodies)) == len(bodies)
+    assert not [body for body in bodies if re.search(r"<\w+>|\([^()]*\|[^()]*\)|#[a-z]+ ", body)]
+    # Near duplicates: equal but for numbers and names of days, among those longer than a line.
+    bare = Counter(re.sub(r"[\d\s]+", "", body) for body in bodies if len(body) > 120)
+    assert max(bare.values()) == 1
+
+
+def test_most_sentences_vary(bodies: list[str]) -> None:
+    sentences = [s for body in bodies for s in re.split(r"(?<=[.!?。！？])\s*|\n+", body) if len(s) > 12]
+    assert len(set(sentences)) / len(sentences) > 0.45
+    assert Counter(sentences).most_common(1)[0][1] < 0.02 * len(sentences)
+
+
+def test_chinese_tickets_are_simplified_chinese(tickets: pa.Table) -> None:
+    chinese = "".join(
+        row["body"] for row in tickets.to_pylist() if row["language"] == "zh" and row["body"] and row["body"].strip()
+    )
+    assert len(re.findall(r"[\u4e00-\u9fff]", chinese)) / len(chinese) > 0.6
+    assert not set(chinese) & set("們個這為訂單貨還沒來說時")
+
+
+def test_references_between_the_tables(tickets: pa.Table) -> None:
+    customers = set(read("customers/part-0.parquet")["customer_id"].to_pylist())
+    products = set(read("reviews/part-0.parquet")["product_id"].to_pylist())
+    assert set(tickets["customer_id"].to_pylist()) <= customers
+    assert set(read("orders/part-0.parquet")["customer_id"].to_pylist()) - {None} <= customers
+    assert set(tickets["product_id"].to_pylist()) - {None} <= products
+    assert set(read("sales/part-0.parquet")["sku"].to_pylist()) <= products
+
+
+def test_reviews_agree_with_their_stars() -> None:
+    reviews = read("reviews/part-0.parquet")
+    assert reviews.num_rows >= 600 and reviews.schema.field("stars").type == pa.int8()
+    per_product = Counter(reviews["product_id"].to_pylist())
+    assert len(per_product) == 40 and 5 <= min(per_product.values()) <= max(per_product.values()) <= 30
+    assert set(reviews["stars"].to_pylist()) == {1, 2, 3, 4, 5}
+    assert len(set(reviews["text"].to_pylist())) == reviews.num_rows
+    glad = re.compile(
+        r"highly recommended|worth every penny|could not be happier|非常满意，五星好评|强烈推荐|闭眼入", re.I
+    )
+    angry = re.compile(r"waste of money|never again|sent it back|已退货|千万别买|浪费钱", re.I)
+    told = [(row["stars"], row["text"]) for row in reviews.to_pylist()]
+    assert {stars for stars, text in told if glad.search(text)} == {5}
+    assert {stars for stars, text in told if angry.search(text)} == {1}
+
+
+def test_reviewers_of_a_product_share_a_complaint() -> None:
+    texts = [row["text"] for row in read("reviews/part-0.parquet").to_pylist() if row["product_id"] == "P030"]
+    assert sum(bool(re.search(r"assembl|put together|安装|装了两个小时", text, re.I)) for text in texts) >= 3
+
+
+def test_sales_series_and_their_kinds(sales: dict[tuple[str, str], dict[date, int]]) -> None:
+    assert len(sales) >= 60
+    assert min(day for days in sales.values() for day in days) == date(2024, 7, 1)
+    assert max(day for days in sales.values() for day in days) == RUN_DATE
+    first = {key: (RUN_DATE - min(days)).days + 1 for key, days in sales.items()}
+    assert sorted(n for n in first.values() if n <= 130) == [4, 20, 35, 60, 90, 120]
+    assert sum(max(days) < date(2026, 1, 1) for days in sales.values()) == 1  # discontinued
+    assert [key for key, days in sales.items() if len(set(days.values())) == 1] == [("CHI", "P038")]
+    intermittent = [days for days in sales.values() if len(days) < 365 and first_day_is_old(days)]
+    assert len(intermittent) >= 8 and all(min(days.values()) > 0 for days in intermittent)
+    full = [days for days in sales.values() if len(days) > 680]
+    assert len(full) >= 60
+    assert any(len(days) < 730 for days in full), "some stock-outs are missing rows"
+    assert any(list(days.values()).count(0) > 3 for days in full), "others are zeros"
+
+
+def first_day_is_old(days: dict[date, int]) -> bool:
+    return min(days) < date(2024, 12, 31) and max(days) > date(2026, 3, 1)
+
+
+def test_holidays_seasons_and_promotions_show() -> None:
+    sales = read("sales/part-0.parquet")
+    sql = duckdb.connect()
+    sql.register("sales", sales)
+
+    def units(where: str) -> float:
+        row = sql.execute(f"select sum(units) / count(distinct day) from sales where {where}").fetchone()
+        assert row is not None and row[0] is not None
+        return float(row[0])
+
+    china, west = "store in ('SHA', 'BJS', 'CTU')", "store in ('LON', 'MAN', 'EDI', 'NYC', 'CHI')"
+    for year in (2024, 2025):
+        assert units(f"{china} and day = '{year}-11-11'") > 2 * units(
+            f"{china} and day between '{year}-10-10' and '{year}-10-30'"
+        )
+        assert units(f"{west} and sku <> 'P038' and day = '{year}-12-25'") == 0
+        assert units(f"{china} and day = '{year}-12-25'") > 0
+    for friday in ("2024-11-29", "2025-11-28"):
+        assert units(f"{west} and day = '{friday}'") > 1.8 * units(
+            f"{west} and day between '2025-09-01' and '2025-10-15'"
+        )
+    for feast in ("2025-01-29", "2026-02-17"):
+        before = f"{china} and day between date '{feast}' - 14 and date '{feast}' - 3"
+        assert units(f"{china} and day = '{feast}'") < 0.3 * units(before)
+    assert units(f"{china} and day = '2026-06-18'") > 1.7 * units(
+        f"{china} and day between '2026-04-10' and '2026-04-28'"
+    )
+    assert units("sku = 'P033' and month(day) = 7") > 3 * units("sku = 'P033' and month(day) = 1")
+    assert units("sku = 'P032' and month(day) = 1") > 3 * units("sku = 'P032' and month(day) = 7")
+    assert units("sku = 'P023' and dayofweek(day) = 6") > 1.2 * units("sku = 'P023' and dayofweek(day) = 2")
+    uplift = sql.execute(
+        "select median(with_promo / without) from (select avg(units) filter (promo) as with_promo, "
+        "avg(units) filter (not promo) as without from sales where sku in ('P001', 'P014', 'P018') group by store, sku)"
+    ).fetchone()
+    assert uplift is not None and uplift[0] > 1.3
+
+
+def test_orders_hold_different_kinds_of_customers_and_some_after_the_run_date() -> None:
+    orders = read("orders/part-0.parquet")
+    assert orders["customer_id"].null_count > 100
+    late = pc.sum(pc.greater_equal(orders["ordered_at"], pa.scalar(datetime(2026, 7, 1, tzinfo=UTC)))).as_py()
+    assert 20 < late < 0.02 * orders.num_rows
+    assert pc.min(orders["amount"]).as_py() > 0 and pc.min(orders["discount"]).as_py() == 0
+    sql = duckdb.connect()
+    sql.register("orders", orders)
+    groups = sql.execute(
+        """
+        with each as (
+            select customer_id, count(*) as n, avg(amount) as amount, avg(returned::int) as returned,
+                   avg((discount > 0)::int) as offers, date '2026-06-30' - max(ordered_at)::date as quiet
+            from orders where customer_id is not null and ordered_at < '2026-07-01' group by 1)
+        select count(*), count(*) filter (n = 1), count(*) filter (n > 25 and amount > 90),
+               count(*) filter (quiet > 300 and n > 2), count(*) filter (offers > 0.75 and n > 5), count(*) filter (returned > 0.35 and n > 5)
+        from each
+        """
+    ).fetchone()
+    assert groups is not None
+    assert groups[0] == 1000 and all(count >= 30 for count in groups[1:])
+
+
+def test_customers() -> None:
+    customers = read("customers/part-0.parquet")
+    assert customers.num_rows == 1000 and 0 < customers["birth_year"].null_count < 400
+    assert set(customers["country"].to_pylist()) == {"GB", "US", "CN"}
