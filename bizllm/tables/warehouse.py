@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,6 +22,7 @@ from bizllm.errors import Fault, RunError, UserError, nearest
 from bizllm.tables import storage
 from bizllm.tables.catalog import asking, open_catalog, reason, sqlite_file
 from bizllm.tables.evolution import arrow_schema, grows, nullable
+from bizllm.tables.history import Published, published, summary, with_token
 from bizllm.tables.iceberg_source import DataFile, Dates, IcebergScan, expression, freeze, read_scan_files
 from bizllm.tables.settings import WarehouseSettings
 from bizllm.tables.statistics import StagedFile, data_file, describe
@@ -29,12 +30,10 @@ from bizllm.tables.statistics import StagedFile, data_file, describe
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table, Transaction
-    from pyiceberg.table.snapshots import Snapshot
     from pyiceberg.table.update.snapshot import _SnapshotProducer
 
 __all__ = ["DataFile", "IcebergScan", "Published", "Slice", "StagedFile", "Warehouse", "describe", "read_scan_files"]
 
-_PREFIX = "bizllm."
 _ATTEMPTS = 12
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 5.0
 _TABLE_PROPERTIES = {
@@ -46,20 +45,6 @@ _TABLE_PROPERTIES = {
     "history.expire.max-snapshot-age-ms": str(400 * 24 * 3600 * 1000),
     "history.expire.min-snapshots-to-keep": "100",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One night of a table. properties: what `publish` was given, without the prefix."""
-
-    snapshot_id: int
-    run_id: str
-    run_date: date
-    committed_at: datetime
-    rows: int
-    properties: dict[str, str]
-    metadata_location: str
-    schema: pa.Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +109,7 @@ class Warehouse:
     def history(self, job: str, step: str) -> list[Published]:
         """Every night that was published, newest commit first. A date that was rerun is there more than once."""
         table = self._load(job, step)
-        return [] if table is None else list(_published(table))
+        return [] if table is None else list(published(table))
 
     def newest(self, job: str, step: str, run_date: date) -> Published | None:
         """The newest snapshot that published the date."""
@@ -138,11 +123,12 @@ class Warehouse:
                 latest.setdefault(night.run_date, night)
         return max((night for night in latest.values() if night.rows), key=lambda night: night.run_date, default=None)
 
-    def files(self, job: str, step: str, run_date: date, snapshot_id: int | None = None) -> Slice:
-        """The files of a slice, now or as of a snapshot. Raises RunError where there is no such table."""
+    def files(self, job: str, step: str, run_date: date | None, snapshot_id: int | None = None) -> Slice:
+        """The files of a slice (of all, for None), now or as of a snapshot. Raises RunError where no such table is."""
         table = self._existing(job, step)
         with asking(self.settings, f"list the files of {job}.{step}"):
-            scan = table.scan(expression([("==", "run_date", run_date)]), snapshot_id=snapshot_id)
+            where: list[Any] = [] if run_date is None else [("==", "run_date", run_date)]
+            scan = table.scan(expression(where), snapshot_id=snapshot_id)
             tasks = list(scan.plan_files())
             schema = arrow_schema(scan.projection())
         files = [DataFile(task.file.file_path, task.file.record_count, task.file.file_size_in_bytes) for task in tasks]
@@ -217,12 +203,12 @@ class Warehouse:
         """
         assert "run_id" in properties, "a published night names its run"
         rows = sum(file.rows for file in files)
-        summary = {**properties, "run_date": run_date.isoformat(), "rows": str(rows)}
+        told = {**properties, "run_date": run_date.isoformat(), "rows": str(rows)}
         slice_filter = expression([("==", "run_date", run_date)])
         seen: list[tuple[int | None, frozenset[str]]] = []
 
         def guard(table: Table | None) -> None:
-            night = next((n for n in _published(table) if n.run_date == run_date), None) if table else None
+            night = next((n for n in published(table) if n.run_date == run_date), None) if table else None
             live = frozenset(t.file.file_path for t in table.scan(slice_filter).plan_files()) if table else frozenset()
             seen.append((night.snapshot_id if night else None, live))
             if seen[-1] != seen[0]:
@@ -230,7 +216,7 @@ class Warehouse:
             check()
 
         def fill(tx: Transaction, table: Table | None) -> _SnapshotProducer[Any]:
-            change = tx.update_snapshot(_prefixed(summary)).overwrite()
+            change = tx.update_snapshot(summary(told)).overwrite()
             change.delete_by_predicate(slice_filter)
             for task in table.scan(slice_filter).plan_files() if table else ():
                 change.delete_data_file(task.file)
@@ -247,7 +233,7 @@ class Warehouse:
         The table is made when it is new. `rows` must hold the column run_date.
         """
         table = self._load(job, step)
-        if not rows.num_rows or (table and _with_token(table, token) is not None):
+        if not rows.num_rows or (table and with_token(table, token) is not None):
             return
         url = storage.join(self.table_location(job, step), "data", f"run_date={run_date}", f"{uuid4().hex}.parquet")
         collected: list[pq.FileMetaData] = []
@@ -260,11 +246,11 @@ class Warehouse:
             pass
 
         def guard(table: Table | None) -> None:
-            if table and _with_token(table, token) is not None:
+            if table and with_token(table, token) is not None:
                 raise Appended
 
         def fill(tx: Transaction, table: Table | None) -> _SnapshotProducer[Any]:
-            change = tx.update_snapshot(_prefixed({"token": token})).fast_append()
+            change = tx.update_snapshot(summary({"token": token})).fast_append()
             return change.append_data_file(data_file(staged, tx.table_metadata, run_date))
 
         try:
@@ -355,7 +341,7 @@ class Warehouse:
 
     def _nights(self, job: str, step: str) -> Iterator[Published]:
         table = self._load(job, step)
-        return iter(()) if table is None else _published(table)
+        return iter(()) if table is None else published(table)
 
     def _load(self, job: str, step: str) -> Table | None:
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
@@ -381,41 +367,3 @@ class Warehouse:
             and "catalog" not in self.__dict__
             and not storage.exists(sqlite_file(self.settings))
         )
-
-
-def _prefixed(properties: Mapping[str, str]) -> dict[str, str]:
-    return {_PREFIX + key: value for key, value in properties.items()}
-
-
-def _snapshots(table: Table) -> Iterator[tuple[Snapshot, dict[str, str]]]:
-    """The snapshots that led to the current one, newest first, with our own properties."""
-    by_id = {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
-    snapshot = table.current_snapshot()
-    while snapshot is not None:
-        said = snapshot.summary.additional_properties if snapshot.summary else {}
-        yield snapshot, {k.removeprefix(_PREFIX): v for k, v in said.items() if k.startswith(_PREFIX)}
-        snapshot = by_id.get(snapshot.parent_snapshot_id) if snapshot.parent_snapshot_id is not None else None
-
-
-def _published(table: Table) -> Iterator[Published]:
-    schemas: dict[int, pa.Schema] = {}
-    for snapshot, said in _snapshots(table):
-        if "run_date" not in said:
-            continue  # another engine's maintenance, or the ledger
-        at = snapshot.schema_id if snapshot.schema_id is not None else table.metadata.current_schema_id
-        if at not in schemas:
-            schemas[at] = arrow_schema(table.schemas()[at])
-        yield Published(
-            snapshot.snapshot_id,
-            said["run_id"],
-            date.fromisoformat(said["run_date"]),
-            datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC),
-            int(said["rows"]),
-            said,
-            table.metadata_location,
-            schemas[at],
-        )
-
-
-def _with_token(table: Table, token: str) -> int | None:
-    return next((snapshot.snapshot_id for snapshot, said in _snapshots(table) if said.get("token") == token), None)
