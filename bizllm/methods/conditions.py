@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _CLASSES = {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN", "CASE", "FUNCTION"}
 # No function that raises for some numbers (ln, sqrt, casts): a condition that passed the check answers every row.
 _FUNCTIONS = {"+", "-", "*", "/", "abs", "round", "floor", "ceil", "ceiling", "least", "greatest", "isnan", "isfinite"}
+LONGEST = 4_000
 _CLAUSES = {"type", "aggregate_handling", "cte_map", "from_table", "select_list"}  # what `select x from t` has
 
 
@@ -86,11 +87,14 @@ def _wrapped(condition: str) -> str:
 
 
 def _syntax_fault(con: duckdb.DuckDBPyConnection, condition: str, columns: Sequence[str]) -> str | None:
-    if not condition.strip():
-        return "expected one SQL condition"
+    if not condition.strip() or len(condition) > LONGEST:
+        return f"expected one SQL condition of at most {LONGEST} characters"
     sql = f"select {_wrapped(condition)} from subjects"  # noqa: S608 (parsed, not run)
     ((serialized,),) = con.execute("select json_serialize_sql(?)", [sql]).fetchall()
-    tree = json.loads(serialized)
+    try:
+        tree = json.loads(serialized)
+    except RecursionError:
+        return "expected a condition that is less deeply nested"
     if tree.get("error"):
         return f"expected one SQL condition ({_first_line(tree.get('error_message', ''))})"
     select = tree["statements"][0]["node"]

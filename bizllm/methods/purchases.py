@@ -86,15 +86,14 @@ def partials(
     no_value = pc.fill_null(pc.and_(in_window, pc.is_null(amount)), False)
     usable = pc.fill_null(pc.and_(in_window, pc.is_valid(amount)), False)
 
-    amount_sql = "_amount"
+    amount_sql = "cast(_amount as decimal(38, 9))"  # before any sign is turned: a small integer's may not fit
     lines = {"_entity": rows.column(columns.entity), "_day": day, "_amount": amount}
     if columns.returned:
         lines["_returned"] = rows.column(columns.returned)
-        amount_sql = "(case when _returned then -abs(_amount) else _amount end)"
+        amount_sql = f"(case when _returned then -abs({amount_sql}) else {amount_sql} end)"
     if columns.order:
         lines["_order"] = rows.column(columns.order)
-    select = [f"cast(greatest({amount_sql}, 0) as decimal(38, 9)) as _sales"]
-    select.append(f"cast(greatest(-{amount_sql}, 0) as decimal(38, 9)) as _returns")
+    select = [f"greatest({amount_sql}, 0) as _sales", f"greatest(-{amount_sql}, 0) as _returns"]
     for i, extra in enumerate(extras.values()):
         lines[f"_c{i}"] = _extra_values(rows.column(extra.column), extra)
         if extra.agg in ("min", "max"):
@@ -131,7 +130,7 @@ def profiles(
         found = con.sql(_profile_sql(extras, run_date)).to_arrow_table()
     which = found.column("_group").to_numpy()
     schema = pa.schema([*FEATURES.items(), *((name, pa.float64()) for name in extras)])
-    return found.drop_columns(["_group"]).cast(schema), which
+    return found.drop_columns(["_group"]).rename_columns(schema.names).cast(schema), which
 
 
 def days(time: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -145,7 +144,7 @@ def _finite(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Numbers DuckDB can take into DECIMAL(38, 9); null for NaN, infinities and what is too large."""
     numbers = values.cast(pa.float64(), safe=False)
     fits = pc.less(pc.abs(numbers), AMOUNT_LIMIT)  # false for NaN
-    exact = values if pa.types.is_decimal(values.type) or pa.types.is_integer(values.type) else numbers
+    exact = values if pa.types.is_decimal128(values.type) or pa.types.is_integer(values.type) else numbers
     return pc.if_else(fits, exact, pa.scalar(None, exact.type))
 
 
