@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.work import StepContext, Writer, write_parquet
+from bizllm.infer.work import StepContext, Writer, stage
 from bizllm.tables import storage
 from bizllm.tables.audit import AuditResult, audit
 from bizllm.tables.warehouse import StagedFile
@@ -52,9 +52,9 @@ class Compact:
         run_id = pa.array([context.run_id] * table.num_rows)
         table = table.set_column(table.column_names.index("run_id"), schema.field("run_id"), run_id).cast(schema)
         folder = context.reject_url if unit.rejects else context.data_url
-        files = tuple(write_parquet(table, storage.join(folder, writer.file_name())))
-        made = {"reject_files": files} if unit.rejects else {"files": files}
-        return Receipt(self.name, unit.id, context.run_id, rows_in=table.num_rows, **made)
+        files = tuple(stage(table, storage.join(folder, writer.file_name())))
+        receipt = Receipt(self.name, unit.id, context.run_id, rows_in=table.num_rows)
+        return replace(receipt, reject_files=files) if unit.rejects else replace(receipt, files=files)
 
 
 def piled(

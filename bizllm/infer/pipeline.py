@@ -27,7 +27,7 @@ from bizllm.errors import Cancelled, RunError, safe_text
 from bizllm.infer.receipts import Receipt, ReceiptBook
 from bizllm.infer.work import Stage, Unit
 
-log = logs.get(__name__)
+_log = logs.get(__name__)
 
 FEW_UNITS = 64  # up to here plain Ray; beyond, Ray Data's start-up is a small share and its back-pressure pays
 READ_CPUS = 0.15  # a reader mostly waits for storage; odd on purpose: Ray Data fuses operators of equal CPUs
@@ -66,6 +66,7 @@ def run_stage(
     workers: int | None = None,
     stop: threading.Event | None = None,
     on_receipt: Callable[[Receipt], None] = lambda _: None,
+    log: logs.Logger = _log,
 ) -> None:
     """Work through the units that have no receipt yet. Raises RunError when a unit failed, after all were tried.
 
@@ -81,7 +82,9 @@ def run_stage(
         for receipt in way(stage, todo, capacity):
             if receipt.error is None:
                 book.enter(receipt)
-                log.info("unit_done", stage=stage.name, unit=receipt.unit, rows=receipt.rows_in, seconds=receipt.seconds)
+                log.info(
+                    "unit_done", stage=stage.name, unit=receipt.unit, rows=receipt.rows_in, seconds=receipt.seconds
+                )
             else:
                 failed.append(receipt)
                 log.error("unit_failed", stage=stage.name, unit=receipt.unit, error=receipt.error)
@@ -160,7 +163,7 @@ def _plain(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterator[
         max_restarts=LOST_WORKER_RETRIES,
         max_task_retries=LOST_WORKER_RETRIES,
     )(_Worker)
-    pool = [worker.remote(shared, capacity.threads) for _ in range(capacity.workers)]
+    pool = [worker.remote(stage, capacity.threads) for _ in range(capacity.workers)]
     waiting = deque(units)
     running: dict[Any, Any] = {}  # receipt → the worker that makes it
     try:

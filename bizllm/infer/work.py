@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Protocol, TypeVar
@@ -134,7 +134,7 @@ def _account(outcome: Outcome, size: int) -> None:
     ):
         np.add.at(count, group, 1)
     assert (count == 1).all(), "a task answers or rejects every subject once"
-    assert len(outcome.subject) == outcome.columns.num_rows or not outcome.columns.num_columns
+    assert len(outcome.subject) == outcome.columns.num_rows, "an answer has its columns"
 
 
 class Writer:
@@ -201,11 +201,11 @@ class Writer:
         if outcome is not None and subjects is not None and outcome.columns.num_columns:
             table = self.records(subjects, outcome)
             records = table.num_rows
-            files += write_parquet(table, storage.join(self.context.data_url, self.file_name()))
+            files += stage(table, storage.join(self.context.data_url, self.file_name()))
         reject_files: list[StagedFile] = []
         if self.rejects:
             rejects = pa.concat_tables(self.rejects)
-            reject_files += write_parquet(rejects, storage.join(self.context.reject_url, self.file_name()))
+            reject_files += stage(rejects, storage.join(self.context.reject_url, self.file_name()))
         exhibit = None
         if outcome is not None and outcome.exhibit is not None and outcome.exhibit.num_rows:
             exhibit = storage.join(self.context.state_url, "exhibits", self.file_name())
@@ -238,15 +238,24 @@ def conform(values: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def write_parquet(table: pa.Table, url: str, row_groups: list[tuple[int, int]] | None = None) -> list[StagedFile]:
-    """Write one file, as the given slices (start, length) or in the library's row groups; no rows, no file."""
+def stage(table: pa.Table, url: str) -> list[StagedFile]:
+    """Write one file that may be published, and describe it; no rows, no file."""
     if not table.num_rows:
         return []
-    collected: list[Any] = []
+    metadata, size = write_parquet(table, url)
+    return [describe(url, metadata, size)]
+
+
+def write_parquet(
+    table: pa.Table, url: str, row_groups: Sequence[tuple[int, int]] | None = None
+) -> tuple[pq.FileMetaData, int]:
+    """Write one file, as the given slices (start, length), a row group each; its footer and size in bytes."""
+    collected: list[pq.FileMetaData] = []
     with storage.open_output(url) as sink:
         with pq.ParquetWriter(sink, table.schema, compression="zstd", metadata_collector=collected) as writer:
-            for start, length in row_groups or [(0, table.num_rows)]:
-                part = table.slice(start, length)
-                writer.write_table(part, row_group_size=max(1, length) if row_groups else ROW_GROUP_ROWS)
-        size = sink.tell()
-    return [describe(url, collected[0], size)]
+            if row_groups is None:
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            for start, length in row_groups or ():
+                writer.write_table(table.slice(start, length), row_group_size=length)
+        size: int = sink.tell()
+    return collected[0], size

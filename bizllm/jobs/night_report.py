@@ -48,9 +48,7 @@ def run_folder(warehouse_path: str, job: str, run_id: str) -> str:
     return storage.join(warehouse_path, "_bizllm", job, "runs", run_id)
 
 
-def save(
-    night: Night, run_id: str, results: Sequence[StepResult], details: Mapping[str, StepDetails]
-) -> str | None:
+def save(night: Night, run_id: str, results: Sequence[StepResult], details: Mapping[str, StepDetails]) -> str | None:
     """Keep audits, rejects and exhibits of the run, and write its report. The page's path or URL.
 
     The night is published by then: a report that can't be made is logged, and is no failure of the run.
@@ -176,18 +174,20 @@ def _panel(night: Night, step: PreparedStep, run_id: str, connection: DuckDBPyCo
     if kind == "series" and exhibit is not None:
         return _series(step, exhibit, connection)
     shown = ", ".join(f'"{f.name}"' for f in step.schema)
-    return TablePanel(connection.execute(f'select {shown} from "{step.name}" limit {SHOWN_ROWS}').to_arrow_table())
+    return TablePanel(connection.sql(f'select {shown} from "{step.name}" limit {SHOWN_ROWS}').to_arrow_table())
 
 
 def _categories(step: PreparedStep, connection: DuckDBPyConnection) -> CategoryPanel:
     column = step.task.category_column
-    counts = connection.execute(
+    counts = connection.sql(
         f'select "{column}" as label, count(*) as "count" from "{step.name}" group by 1 order by 2 desc, 1 limit 50'
     ).to_arrow_table()
     before = f"previous_{column}"
-    moves = pa.table({"previous": pa.nulls(0, pa.string()), "label": pa.nulls(0, pa.string()), "count": pa.nulls(0, pa.int64())})
+    moves = pa.table(
+        {"previous": pa.nulls(0, pa.string()), "label": pa.nulls(0, pa.string()), "count": pa.nulls(0, pa.int64())}
+    )
     if before in step.schema.names:
-        found = connection.execute(
+        found = connection.sql(
             f'select "{before}" as previous, "{column}" as label, count(*) as "count" from "{step.name}"'
             " group by 1, 2 order by 3 desc, 1, 2 limit 400"
         ).to_arrow_table()
@@ -206,12 +206,12 @@ def _series(step: PreparedStep, exhibit: pa.Table, connection: DuckDBPyConnectio
         f"picked as ((select series from sizes order by size desc, series limit {SHOWN_SERIES}) union "
         f"(select series from sizes where error is not null order by error desc, series limit {SHOWN_SERIES})) "
     )
-    history = connection.execute(
+    history = connection.sql(
         f"{picked} select e.* from __exhibit e where series in (select series from picked) order by series, time"
     ).to_arrow_table()
     label = " || ' · ' || ".join(f'"{name}"::varchar' for name in series) if series else "'all'"
     quantiles = ", ".join(f'"{n}"' for n in step.schema.names if n == "mean" or (n[:1] == "q" and n[1:2].isdigit()))
-    forecast = connection.execute(
+    forecast = connection.sql(
         f'{picked} select {label} as series, "{time}" as time, {quantiles} from "{step.name}"'
         f" where {label} in (select series from picked) order by 1, 2"
     ).to_arrow_table()

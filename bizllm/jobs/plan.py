@@ -127,7 +127,7 @@ def _warnings(night: Night, address: str | None) -> list[str]:
     if storage.is_local(night.job.warehouse.path):
         local.append((("warehouse", "path"), night.job.warehouse.path))
     return [
-        f"{night.loaded.place(*keys)}: {path} is a local path: every node of the cluster at {address} would read its own;"
-        " use a URL such as s3://bucket/…, or a file system that all nodes mount"
+        f"{night.loaded.place(*keys)}: {path} is a local path: every node of the cluster at {address} would read its"
+        " own; use a URL such as s3://bucket/…, or a file system that all nodes mount"
         for keys, path in local
     ]

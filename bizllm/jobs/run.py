@@ -25,8 +25,6 @@ from bizllm.jobs.prepare import Night, prepare
 from bizllm.jobs.step import StepRun
 from bizllm.tables import storage
 
-log = logs.get(__name__)
-
 RunState = Literal["done", "unchanged", "failed", "cancelled"]
 STOP_WAIT_S = 10.0  # for the units at work when a run is interrupted
 
@@ -75,7 +73,6 @@ def run(
     _check_upstream(night)
     night.warehouse.check_writable()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    logs.bind(run_id=run_id, job=night.job.name)
     locks = storage.join(night.warehouse.path, "_bizllm", night.job.name, "locks", f"{run_date}.json")
     with RunLock(locks, lease_s=night.job.runtime.lock_lease_s) as lock:
         stop = threading.Event()
@@ -178,7 +175,9 @@ def cluster(job: Job, address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as fault:
         if address is None:
             raise
-        raise UserError(Fault("--address", address, f"no Ray cluster answers there ({type(fault).__name__})")) from fault
+        raise UserError(
+            Fault("--address", address, f"no Ray cluster answers there ({type(fault).__name__})")
+        ) from fault
     try:
         yield
     finally:
@@ -195,6 +194,7 @@ class _Schedule:
         self, night: Night, runs: dict[str, StepRun], run_id: str, observer: Observer, stop: threading.Event
     ) -> None:
         self.night, self.runs, self.run_id, self.observer, self.stop = night, runs, run_id, observer, stop
+        self.log = logs.get(__name__, job=night.job.name, run_id=run_id)
         self.results: dict[str, StepResult] = {}
 
     def execute(self) -> list[StepResult]:
@@ -254,7 +254,7 @@ class _Schedule:
         except Exception as fault:  # one step's failure is its result; the other steps go on
             if self.stop.is_set():
                 return self._without(name, "cancelled", "interrupted")
-            log.error("step_failed", step=name, error=safe_text(fault))
+            self.log.error("step_failed", step=name, error=safe_text(fault))
             if os.environ.get("BIZLLM_DEBUG"):
                 logging.getLogger("bizllm").exception("step %s", name)
             return self._without(name, "failed", safe_text(fault))
@@ -278,7 +278,7 @@ class _Schedule:
 
     def _end(self, result: StepResult) -> None:
         self.results[result.step] = result
-        log.info("step_done", step=result.step, state=result.state, rows=result.rows_in, seconds=result.seconds)
+        self.log.info("step_done", step=result.step, state=result.state, rows=result.rows_in, seconds=result.seconds)
         self.observer.step_finished(result.to_dict())
 
 
@@ -339,5 +339,3 @@ class _Serial(Observer):
                 call(*args)
 
         return passed
-
-

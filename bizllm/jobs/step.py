@@ -27,11 +27,10 @@ from bizllm.jobs.prepare import Night, PreparedStep
 from bizllm.tables import storage
 from bizllm.tables.audit import AuditResult
 from bizllm.tables.manifest import Manifest, freeze
+from bizllm.tables.settings import SourceSettings
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import Published, StagedFile
 from bizllm.tasks.base import DATA_CODES
-
-log = logs.get(__name__)
 
 BUCKET_BYTES = 32 << 20  # of input that one bucket of a group task should hold
 LEAST_BUCKETS = 4  # so that a small input still spreads over workers
@@ -84,6 +83,7 @@ class StepRun:
         self.location = self.warehouse.table_location(self.job.name, step.name)
         self.started_at = datetime.now(UTC)
         self.started = time.perf_counter()
+        self.log = logs.get(__name__, job=night.job.name, run_id=run_id, step=step.name)
         self.details = StepDetails()
         self._input: tuple[Source, Manifest, int] | None = None
 
@@ -177,7 +177,7 @@ class StepRun:
         """Make the frozen input durable before the work, so that a killed run can be resumed."""
         state = self._state()
         if state is not None and state["manifest"] == manifest.hash:
-            log.info("resumed", step=self.step.name)
+            self.log.info("resumed")
             return
         storage.delete_tree(self.state_url)
         storage.write_bytes(storage.join(self.state_url, "manifest.json"), manifest.to_json().encode())
@@ -230,7 +230,7 @@ class StepRun:
     def _prior(self, context: StepContext, earlier: Published | None, buckets: int) -> list[Receipt]:
         if earlier is None or not context.task.prior_columns:
             return []
-        slice_ = Source.of_slice(self.step.name, self.warehouse, self.job.name, self.step.name, earlier)
+        slice_ = slice_source(self.night, self.step.name, self.step.task.group_by())
         columns = [*context.task.group_by(), *context.task.prior_columns]
         manifest = freeze(slice_, earlier.run_date, "day", columns)
         return self._run(ScatterPrior(context, slice_, buckets), manifest.units)
@@ -249,7 +249,9 @@ class StepRun:
             if stage.name == "answer":
                 self.observer.unit_done(self.step.name, done[0], total, seen["rows"], seen["rejected"])
 
-        run_stage(stage, units, receipts, workers=self.job.runtime.workers, stop=self.stop, on_receipt=taken)
+        run_stage(
+            stage, units, receipts, workers=self.job.runtime.workers, stop=self.stop, on_receipt=taken, log=self.log
+        )
         return list(receipts)
 
     # -- the end --------------------------------------------------------------------------------------------------
@@ -271,7 +273,7 @@ class StepRun:
         budget = self.step.settings.reject_budget
         if hard > budget * counts.rows_in:
             raise RunError(
-                f"{hard:,} of {counts.rows_in:,} {scope}s were rejected ({listed}): over the reject_budget of {budget:.2%}"
+                f"{hard:,} of {counts.rows_in:,} {scope}s were rejected ({listed}), over the reject_budget of {budget:.2%}"
             )
 
     def _compacted(
@@ -316,10 +318,14 @@ class StepRun:
             "records_out": str(counts.records_out),
             "tokens": str(counts.tokens),
         }
-        return said | {"fit": fit for fit in fits}
+        return said | {"fit": fits.pop()} if fits else said
 
     def _result(
-        self, state: Any, counts: Counts | None = None, published: Published | None = None, snapshot_id: int | None = None
+        self,
+        state: Any,
+        counts: Counts | None = None,
+        published: Published | None = None,
+        snapshot_id: int | None = None,
     ) -> StepResult:
         seconds = self.elapsed()
         price = self.job.runtime.cpu_hour_price
@@ -349,7 +355,13 @@ def upstream_source(night: Night, step: PreparedStep) -> Source:
     published = night.warehouse.newest(night.job.name, step.upstream, night.run_date)
     if published is None:
         raise RunError(f"{night.job.name}.{step.upstream} has nothing published for {night.run_date}")
-    return Source.of_slice(step.upstream, night.warehouse, night.job.name, step.upstream, published)
+    return slice_source(night, step.upstream, step.task.source.key)
+
+
+def slice_source(night: Night, step: str, key: Sequence[str]) -> Source:
+    """A step's published table as a source, partitioned by run date."""
+    settings = SourceSettings(table=f"{night.job.name}.{step}", partition="run_date", key=list(key))
+    return Source(step, settings, night.loaded.place, night.warehouse)
 
 
 def _counts(first: Sequence[Receipt], last: Sequence[Receipt], scope: str, read: int) -> Counts:
@@ -377,5 +389,3 @@ def _cpus() -> float:
     import ray
 
     return float(ray.cluster_resources().get("CPU", 1))
-
-

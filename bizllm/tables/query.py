@@ -91,7 +91,7 @@ def select(connection: DuckDBPyConnection, sql: str, views: Sequence[str]) -> pa
     import duckdb
 
     try:
-        return connection.execute(sql).to_arrow_table()
+        return connection.sql(sql).to_arrow_table()
     except duckdb.Error as fault:
         said = " ".join(str(fault).split())
         raise UserError(Fault("--sql", sql, said, f"views: {', '.join(views)}")) from fault
