@@ -81,13 +81,21 @@ def load_products() -> list[Product]:
 _EATEN = frozenset({"P029", "P036", "P037", "P040"})
 _SOFT = frozenset({"P012", "P013", "P014", "P015", "P016", "P021", "P022", "P034", "P039"}) | _EATEN
 _DEVICES = frozenset({f"P0{n:02d}" for n in (1, 2, 3, 4, 6, 9, 10, 17, 19, 23, 24, 25, 26, 27, 28, 30, 31, 32, 33)})
+_ON_A_SHELF = frozenset({"P001", "P002", "P003", "P004", "P006", "P010", "P025", "P026", "P032", "P033"})
 _BROKEN_ON_ARRIVAL = frozenset({"P005", "P007", "P008", "P011", "P019", "P020", "P035", "P038"})
+
+
+def lasts(product: Product) -> bool:
+    """Whether it is used for years rather than used up."""
+    return product.id not in _EATEN
 
 
 def suits(product: Product, intent: str) -> bool:
     """Whether a ticket of this intent may be about the product."""
-    if intent in ("warranty", "product_question"):
+    if intent == "warranty":
         return product.id in _DEVICES
+    if intent == "product_question":
+        return product.id in _ON_A_SHELF
     if intent == "damaged":
         return product.id not in _SOFT
     return product.id not in _EATEN or intent in ("wrong_item", "cancel_order", "voucher", "billing")

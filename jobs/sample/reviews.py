@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
-from catalogue import RUN_DATE, STORES, Language, Product, read_yaml
+from catalogue import RUN_DATE, STORES, Language, Product, lasts, read_yaml
 from prose import Bags, roughen
 
 
@@ -22,7 +22,8 @@ def _review(product: Product, stars: int, language: Language, bags: Bags, materi
     # The first complaint is the product's known weakness: most critics mention it.
     blame = list(product.con[language]) if rng.random() < 0.4 else [rng.choices(product.con[language], [3, 1])[0]]
     blame = {5: [], 4: blame[:1], 3: blame[:1], 2: blame, 1: blame}[stars]
-    context = [bags.draw(shared["context"])] if rng.random() < (0.6 if stars > 2 else 0.3) else []
+    contexts = [text for text in shared["context"] if lasts(product) or not text.startswith("#d ")]
+    context = [bags.draw(contexts).removeprefix("#d ")] if rng.random() < (0.6 if stars > 2 else 0.3) else []
     verdict = [bags.draw(shared["verdict"][stars])] if rng.random() < 0.75 else []
     complaint = [bags.fill(text, slots) for text in blame]
     if complaint and praise:

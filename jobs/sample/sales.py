@@ -67,7 +67,9 @@ def _expected(store: Store, sku: str, off: Floats, rng: np.random.Generator) -> 
     feast = np.array([festival_factor(day, store.country) for day in DAYS])
     # Food is bought every week and takes less part in the festivals than presents do.
     feast = np.where(feast > 0, feast ** (0.4 if sku == "P037" else 1.0), 0.0)
-    uplift = np.exp(rng.uniform(2.2, 3.6) * off)
+    # On the chain's own sale days the festival's factor holds what the offers bring.
+    chain = np.array([in_sale(day, store.country) for day in DAYS])
+    uplift = np.exp(rng.uniform(2.2, 3.6) * np.where(chain, 0.0, off))
     return np.asarray(level * trend * year * week * feast * uplift, np.float64)
 
 

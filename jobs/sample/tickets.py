@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -57,12 +57,16 @@ class Story:
     material: dict[str, Any]  # fragments of the intent
     voices: dict[str, Any]  # fragments that all intents share
     sort: frozenset[str] | None = None  # the letters of the opening, once it is told
+    told: set[int] = field(default_factory=set)  # aspects
 
     def say(self, fragment: str) -> str:
         return capital(self.bags.fill(_TAGS.sub("", fragment), self.slots))
 
     def voice(self, role: str) -> str:
-        return self.say(self.bags.draw(self.voices[role]))
+        pool = self.voices[role]
+        if self.intent == "praise":  # who only says thanks does not wait for an answer
+            pool = [text for text in pool if "w" not in _tags(text)]
+        return self.say(self.bags.draw(pool))
 
     def voices_of(self, role: str, count: int) -> list[str]:
         """Up to `count` different fragments of a role, in the order of the file where that is an order of events."""
@@ -97,9 +101,14 @@ class Story:
         return [self.say(text) for text in dict.fromkeys(self.bags.draw(usable) for _ in range(count))]
 
     def facts(self, count: int) -> list[str]:
-        """`count` of the aspects, in the order in which one tells them, one fragment of each."""
-        aspects = [usable for aspect in self.material["facts"] if (usable := self._usable(aspect))]
-        chosen = sorted(self.bags.rng.sample(range(len(aspects)), min(count, len(aspects))))
+        """Up to `count` untold aspects, in the order in which one tells them, one fragment of each.
+
+        The fragments of an aspect exclude each other, so a story tells each aspect once, wherever that is.
+        """
+        aspects = {i: usable for i, aspect in enumerate(self.material["facts"]) if (usable := self._usable(aspect))}
+        untold = [i for i in aspects if i not in self.told]
+        chosen = sorted(self.bags.rng.sample(untold, min(count, len(untold))))
+        self.told |= set(chosen)
         return [self.say(self.bags.draw(aspects[i])) for i in chosen]
 
     def _usable(self, fragments: list[str]) -> list[str]:
@@ -129,7 +138,10 @@ class Desk:
         due = today - timedelta(days=rng.randint(*days))
         ordered = due - timedelta(days=rng.randint(2, 6))
         price, sign = product.price(store), {"GB": "£", "US": "$", "CN": ""}[store.country]
-        money = (lambda value: f"{value:g}元") if store.country == "CN" else (lambda value: f"{sign}{value:.2f}")
+
+        def money(value: float) -> str:
+            return f"{sign}{value:.2f}" if sign else f"{value:g}元"
+
         small = rng.choice([10, 15, 20, 25, 30, 50]) * (5 if store.country == "CN" else 1)
         past = date(2024, 9, 1) + timedelta(days=rng.randint(0, 520))
         fixed = {
@@ -158,6 +170,7 @@ class Desk:
         slots: Slots = {key: (lambda value=value: value) for key, value in fixed.items()}  # type: ignore[misc]
         slots["n"] = lambda: str(rng.choice([5, 6, 7, 8, 10, 12, 15, 20, 25]))
         slots["m"] = lambda: str(rng.randint(2, 6))
+        slots["cm"] = lambda: str(rng.randint(22, 48))
         step = [due]
 
         def next_day() -> str:
@@ -176,8 +189,8 @@ class Desk:
         if form == "thread":
             return _thread(story)
         if form == "saga":
-            second = self.story(self.rng.choice(_SECOND_MATTERS), story.language, person, today, (2, 14))
-            return _saga(story, second)
+            intents = self.rng.sample([intent for intent in _SECOND_MATTERS if intent != story.intent], 2)
+            return _saga(story, [self.story(intent, story.language, person, today, (2, 14)) for intent in intents])
         text = {"line": _line, "note": _note, "mail": _mail}[form](story)
         return roughen(text, story.language, self.rng) if self.rng.random() < 0.18 else text
 
@@ -202,7 +215,7 @@ def _note(story: Story) -> str:
 def _mail(story: Story) -> str:
     rng = story.bags.rng
     opening = story.background(rng.choice((0, 1, 1, 2)))
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 and story.intent not in CALM:
         opening.append(story.voice("apology"))
     middle = [story.open(), *story.facts(rng.choice((2, 3, 4, 5)))]
     if len(middle) > 1 and rng.random() < 0.25:  # what happened first, what it is about later
@@ -226,7 +239,7 @@ def _turns(story: Story, talkative: bool) -> list[tuple[str, str]]:
         turns += [("agent", story.voice("ask_order")), ("customer", story.voice("give_order"))]
     if rng.random() < 0.5:
         turns += [("agent", story.voice("wait")), ("customer", story.voice("waited"))]
-    facts = story.facts(6 if talkative else rng.choice((1, 2, 3)))
+    facts = story.facts(3 if talkative else rng.choice((1, 2, 3)))
     exchanges = list(zip(story.material["agent"], story.material["reply"], strict=True))
     for number, (agent, reply) in enumerate(exchanges[: rng.choice((2, 3, 3, 3, 3, 3))]):
         turns += [("customer", fact) for fact in facts[number::3]] if number else []
@@ -287,8 +300,8 @@ def _thread(story: Story) -> str:
     return "\n\n".join([*top, *older])
 
 
-def _saga(story: Story, second: Story) -> str:
-    """Weeks of correspondence in one ticket, with a second matter and a pasted chat."""
+def _saga(story: Story, others: list[Story]) -> str:
+    """Weeks of correspondence in one ticket, with other matters and a pasted chat."""
     first, answer = _header(story, story.slots["name"]()), _header(story, _TEAM[story.language])
     english = story.language == "en"
     pasted = "Here is the chat that I saved:" if english else "下面是我保存的聊天记录："
@@ -296,10 +309,10 @@ def _saga(story: Story, second: Story) -> str:
         _subject(story),
         story.voice("greeting"),
         story.join([*story.background(12 if english else 6), story.voice("apology")]),
-        story.join([story.open(chat=True), *story.facts(8)]),
+        story.join([story.open(chat=True), *story.facts(3)]),
         "\n".join([story.voice("timeline_open"), *story.voices_of("timeline", 12)]),
         story.join([*story.effort(8), *story.asks(2)]),
-        story.join([story.voice("aside"), second.open(), *second.facts(6), *second.asks(2)]),
+        *(story.join([story.voice("aside"), s.open(), *s.facts(6), *s.asks(2)]) for s in others),
         story.voice("closing"),
         f"{pasted}\n{_chat(story, talkative=True)}",
     ]

@@ -227,7 +227,8 @@ def test_orders_hold_different_kinds_of_customers_and_some_after_the_run_date() 
                    avg((discount > 0)::int) as offers, date '2026-06-30' - max(ordered_at)::date as quiet
             from orders where customer_id is not null and ordered_at < '2026-07-01' group by 1)
         select count(*), count(*) filter (n = 1), count(*) filter (n > 25 and amount > 90),
-               count(*) filter (quiet > 300 and n > 2), count(*) filter (offers > 0.75 and n > 5), count(*) filter (returned > 0.35 and n > 5)
+               count(*) filter (quiet > 300 and n > 2), count(*) filter (offers > 0.75 and n > 5),
+               count(*) filter (returned > 0.35 and n > 5)
         from each
         """
     ).fetchone()
