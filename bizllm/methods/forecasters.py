@@ -1,0 +1,165 @@
+"""One series' forecast: a pool of methods, their mean, held to at least seasonal naive's accuracy in a backtest.
+
+The mean of a few good methods beats the best of them, and a choice by backtest beats neither (Makridakis, Spiliotis &
+Assimakopoulos 2020; Petropoulos & Svetunkov 2020). Which methods make up a pool was tuned on M3 yearly and quarterly
+series and on the training parts of the monthly ones; benchmarks/forecast.py scores the result.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from bizllm.evaluate.backtest import realised, rolling_origins
+from bizllm.evaluate.metrics import naive_scale, smape
+from bizllm.methods import members
+from bizllm.methods.intervals import quantiles
+from bizllm.methods.members import Member
+
+Array = npt.NDArray[np.float64]
+
+# Syntetos & Boylan (2005): above this mean interval between demands a series is intermittent.
+INTERMITTENT_INTERVAL = 1.32
+# Histories are cut to so many seasons: older ones cost time and tell of another business.
+FIT_SEASONS = {1: 400, 4: 40, 12: 20, 7: 52, 24: 28, 52: 8}
+HOLD_BACK = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of seasonal naive, tried in this order
+
+
+class NoForecast(Exception):
+    """No method, not even seasonal naive, gave finite numbers."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """mean: (horizon,); quantiles: (levels, horizon); scores are None where the history was too short to tell."""
+
+    mean: Array
+    quantiles: Array
+    method: str
+    smape: float | None
+    mase: float | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every series of a step."""
+
+    season: int
+    horizon: int
+    levels: tuple[float, ...]
+    year: int | None = None  # periods of a year in whole seasons, where that is another season than `season`
+
+
+def is_intermittent(y: Array) -> bool:
+    """Whether demand comes so rarely that its size and its timing are to be forecast apart."""
+    demands = np.count_nonzero(y)
+    return bool(demands > 0 and len(y) / demands > INTERMITTENT_INTERVAL)
+
+
+def pool(y: Array, request: Request) -> dict[str, Member]:
+    """The methods that are combined for a series of that kind, by name."""
+    season, long = request.season, len(y) > 200
+    if is_intermittent(y):
+        found: dict[str, Member] = {"croston_sba": members.croston_sba, "tsb": members.tsb, "adida": members.adida}
+        if season > 1:
+            found["recent_mean"] = members.recent_mean
+        return found
+    found = {"ets": partial(members.ets, model="ZNA") if long and season > 1 else members.ets, "theta": members.theta}
+    if season >= 7:
+        found["seasonal_totals"] = members.seasonal_totals
+        if not long:
+            found["theta_additive"] = members.theta_additive
+    else:
+        found |= {"theta_standard": members.theta_standard, "ces": members.ces}
+    found["damped_trend"] = members.damped_trend
+    if request.year:
+        found["year_before"] = partial(members.year_before, year=request.year)
+    return found
+
+
+def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast:
+    """Forecast one regular history without gaps, oldest first; same input, same output.
+
+    A method that raises, gives a number that is not finite, or does worse than seasonal naive in the backtest is left
+    out. Where the mean of the others still loses to seasonal naive, it is drawn towards it until it no longer does.
+    What is compared is the absolute error; for intermittent demand the squared error, which the mean minimises, for
+    the absolute one is least for a flat zero. Raises NoForecast where even seasonal naive fails.
+    """
+    y = np.ascontiguousarray(y, np.float64)
+    season = request.season if len(y) >= 2 * request.season else 1
+    if y.size == 0 or not np.isfinite(y).all():
+        raise NoForecast
+    if np.ptp(y) == 0:
+        mean = np.full(request.horizon, y[-1])
+        scores = (0.0, None) if len(y) > 1 else (None, None)
+        return Forecast(mean, np.tile(mean, (len(request.levels), 1)), "constant", *scores)
+    origins, ahead = rolling_origins(len(y), request.horizon, season)
+    paths = _paths(y, request, season, [*origins, len(y)])
+    if non_negative:
+        paths = {name: np.maximum(path, 0.0) for name, path in paths.items()}
+    truth = realised(y, origins, ahead) if origins else np.zeros((0, 0))
+    path, method = _combine(paths, truth, squared=is_intermittent(y))
+    mean, past = path[-1], path[:-1, :ahead]
+    errors = truth - past
+    bands = quantiles(mean, errors, naive_scale(y, 1), request.levels)
+    if non_negative:
+        bands = np.maximum(bands, 0.0)
+    if not np.isfinite(bands).all():
+        raise NoForecast
+    if not origins:
+        return Forecast(mean, bands, method, None, None)
+    scale = naive_scale(y[: origins[0]], season)
+    mase = float(np.abs(errors).mean() / scale) if scale > 0 else None
+    return Forecast(mean, bands, method, float(smape(truth, past).mean()), mase)
+
+
+def _paths(y: Array, request: Request, season: int, origins: Sequence[int]) -> dict[str, Array]:
+    """(origins, horizon) forecasts of seasonal naive and of every method of the pool that works."""
+    tail = y[-FIT_SEASONS.get(season, 60) * season :]
+    cut = len(y) - len(tail)
+    within = [origin - cut for origin in origins]
+    paths = {"seasonal_naive": members.seasonal_naive(tail, season, request.horizon, within)}
+    limit = 10.0 * float(np.abs(y).max())
+    for name, member in pool(tail, request).items():
+        history, at = (y, origins) if name == "year_before" else (tail, within)
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                path = member(history, season, request.horizon, at)
+        except Exception:  # noqa: S112 - a method may fail in any way on odd data; the others answer
+            continue
+        if np.isfinite(path).all() and float(np.abs(path).max()) <= limit:
+            paths[name] = path
+    return paths
+
+
+def _combine(paths: dict[str, Array], truth: Array, squared: bool) -> tuple[Array, str]:
+    """(path, name) of the mean of the methods that don't lose to seasonal naive, itself held to the same."""
+    naive = paths["seasonal_naive"]
+    others = {name: path for name, path in paths.items() if name != "seasonal_naive"}
+    if not others:
+        return naive, "seasonal_naive"
+    if truth.size:
+        bar = _loss(truth, naive, squared)
+        others = {name: path for name, path in others.items() if _loss(truth, path, squared) <= bar} or others
+    mean = np.mean(list(others.values()), axis=0)
+    name = "+".join(others)
+    if not truth.size:
+        return mean, name
+    for share in HOLD_BACK:
+        path = share * naive + (1.0 - share) * mean
+        if share == 1.0 or _loss(truth, path, squared) <= bar:
+            break
+    if share == 1.0:
+        return naive, "seasonal_naive"
+    return path, name if share == 0.0 else f"{1 - share:g}*({name})+{share:g}*seasonal_naive"
+
+
+def _loss(truth: Array, path: Array, squared: bool) -> float:
+    error = truth - path[: len(truth), : truth.shape[1]]
+    return float(np.mean(error * error) if squared else np.mean(np.abs(error)))
