@@ -119,7 +119,7 @@ def orders_table(people: list[Person], rng: np.random.Generator) -> pa.Table:
     when, who, channel, items, amount, returned, discount = (list(column) for column in zip(*drafts, strict=True))
     return pa.table(
         {
-            "order_id": [f"FH-{5000000 + 37 * i}" for i in range(len(drafts))],
+            "order_id": [f"FH-{4000000 + 37 * i}" for i in range(len(drafts))],
             "customer_id": pa.array(who, pa.string()),
             "ordered_at": pa.array(when, pa.timestamp("us", "UTC")),
             "channel": channel,
