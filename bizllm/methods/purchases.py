@@ -103,7 +103,7 @@ def partials(
     order = "cast(_order as varchar)" if columns.order else "cast(null as varchar)"
     with sandbox() as con:
         con.register("lines", pa.table(lines).filter(usable))
-        con.execute(f"create view parts as select _entity, {order} as _order, _day, {', '.join(select)} from lines")  # noqa: S608
+        con.execute(f"create view parts as select _entity, {order} as _order, _day, {', '.join(select)} from lines")
         summed = con.sql(_sum_parts(extras)).to_arrow_table()
     return _named(summed, columns.entity, rows), Unusable(_positions(no_time), _positions(no_value))
 
@@ -163,7 +163,7 @@ def _sum_parts(extras: Mapping[str, Extra]) -> str:
         else:
             select += [f"cast(sum(_x{i}) as decimal(38, 9)) as _x{i}", f"sum(_n{i})::bigint as _n{i}"]
     select = [f"cast(sum({c}) as decimal(38, 9)) as {c}" for c in sums] + select
-    return f"select _entity, _order, _day, {', '.join(select)} from parts group by _entity, _order, _day"  # noqa: S608
+    return f"select _entity, _order, _day, {', '.join(select)} from parts group by _entity, _order, _day"
 
 
 def _profile_sql(extras: Mapping[str, Extra], run_date: date) -> str:
@@ -203,7 +203,7 @@ def _profile_sql(extras: Mapping[str, Extra], run_date: date) -> str:
         least(returns::double / sales::double, 1) as return_share, recent::double / sales::double as recent_share,
         {"".join(f"{t}, " for t in totals)}_group
     from bought join rhythm using (_group) join totals using (_group) order by _group
-    """  # noqa: S608
+    """
 
 
 def _named(summed: pa.Table, entity: str, rows: pa.Table) -> pa.Table:

@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -64,14 +65,14 @@ def same(one: pa.Table, other: pa.Table) -> bool:
     return one.sort_by(order).equals(other.sort_by(order))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(lines, st.lists(st.integers(0, 60), max_size=3), st.randoms(use_true_random=False))
 def test_partials_do_not_depend_on_batches_or_order(rows: list[tuple], cuts: list[int], rng: object) -> None:
     whole, _ = partials(table(rows), COLUMNS, EXTRAS, D, 730)
     mixed = list(rows)
     rng.shuffle(mixed)  # type: ignore[attr-defined]
     edges = [0, *sorted(min(c, len(rows)) for c in cuts), len(rows)]
-    some = [partials(table(mixed[a:b]), COLUMNS, EXTRAS, D, 730)[0] for a, b in zip(edges, edges[1:], strict=False)]
+    some = [partials(table(mixed[a:b]), COLUMNS, EXTRAS, D, 730)[0] for a, b in pairwise(edges)]
     assert all(is_partial(part) for part in some)
     joined = combine_partials(pa.concat_tables(some), COLUMNS, EXTRAS)
     assert same(whole, joined)  # to the last digit: sums are exact
@@ -96,7 +97,7 @@ def test_features_equal_plain_python(rows: list[tuple]) -> None:
         sales = sum(max(r[2], 0) for r in mine)
         firsts = [max(r[1] for r in o) for o in bought]  # days ago
         days = sorted(set(firsts), reverse=True)
-        gaps = [a - b for a, b in zip(days, days[1:], strict=False)]
+        gaps = [a - b for a, b in pairwise(days)]
         channels = [r[5] for r in mine if r[5] is not None]
         expected = {
             "recency_days": min(firsts),
