@@ -1,4 +1,4 @@
-"""Made-up customers and their orders: seven kinds of behaviour that a segmentation should find again."""
+"""Made-up customers and their orders: eight kinds of behaviour that a segmentation should find again."""
 
 from __future__ import annotations
 
