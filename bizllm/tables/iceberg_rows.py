@@ -49,6 +49,10 @@ class IcebergRows:
             self._schema = normal_schema(self._scan(date.max, "all").schema)
         return self._schema
 
+    def names(self) -> list[str]:
+        """Every column."""
+        return list(self.schema().names)
+
     def faults(self) -> list[Fault]:
         """A missing table, or a partition column that is none."""
         try:

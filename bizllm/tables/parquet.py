@@ -51,6 +51,7 @@ class ParquetFiles:
         self._place: Callable[..., str] | None = place
         self._files: list[FileInfo] | None = None
         self._schema: pa.Schema | None = None
+        self._names: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers get the schema, not the listing; a place in the YAML is nothing to them.
@@ -65,6 +66,10 @@ class ParquetFiles:
         assert self._schema is not None
         return self._schema
 
+    def names(self) -> list[str]:
+        """Every column of the files, whether read or not; only after `faults`, for messages."""
+        return [*self._names, *([self.partition] if self.partition and self.by_folder else [])]
+
     def faults(self) -> list[Fault]:
         """Everything wrong with the folder, its files and the partition."""
         try:
@@ -78,6 +83,7 @@ class ParquetFiles:
             what = "the folder has no Parquet file" if there else "no such file or folder"
             return [Fault(self._at("path"), self.path, what)]
         footers, faults = self._footers(_sample(files, _LOOKED_AT), ())
+        self._names = footers[0].schema.names if footers else []
         schema, differing = self._agreed(footers)
         faults += differing
         if not faults and schema is not None:
@@ -230,13 +236,20 @@ class ParquetFiles:
     def _footer(self, file: FileInfo, used: set[str]) -> _Footer | Fault:
         name = self.file_name(file.url)
         try:
-            with storage.open_input(file.url) as stream, pq.ParquetFile(stream) as opened:
-                by_column = None if self.partition is None or self._level(file.url) else self.partition
-                return _Footer(file, opened.schema_arrow.remove_metadata(), _row_groups(opened, used, by_column))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OSError) as fault:
-            if isinstance(fault, OSError) and not isinstance(fault, pa.ArrowException) and "arquet" not in str(fault):
-                return Fault(self._at("path"), name, f"can't read it: {fault.strerror or type(fault).__name__}")
-            return Fault(self._at("path"), name, "expected a Parquet file")
+            stream = storage.open_input(file.url)
+        except FileNotFoundError:
+            return Fault(self._at("path"), name, "the file is gone since it was listed")
+        with stream:
+            try:
+                with pq.ParquetFile(stream) as opened:
+                    by_column = None if self.partition is None or self._level(file.url) else self.partition
+                    schema = opened.schema_arrow.remove_metadata()
+                    return _Footer(file, schema, _row_groups(opened, used, by_column))
+            except (pa.ArrowException, OSError) as fault:
+                if "AWS Error" in str(fault):  # the store's fault, not the file's
+                    with storage.explained(file.url, "read"):
+                        raise
+                return Fault(self._at("path"), name, "expected a Parquet file")
 
     def _own(self, schema: pa.Schema) -> pa.Schema:
         """The part of a file's schema that matters, in normal types, without a column that a folder level gives."""

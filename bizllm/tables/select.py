@@ -27,7 +27,7 @@ _ROW_WISE |= {"FUNCTION", "LAMBDA", "OPERATOR", "STAR", "TYPE"}
 _REFUSED = {"WINDOW": "a window function", "SUBQUERY": "a subquery", "PARAMETER": "a parameter"}
 # DuckDB calls these consistent; they read the clock, the version or a plan all the same.
 _UNSTEADY = frozenset({"current_localtime", "current_localtimestamp", "version", "json_serialize_plan"})
-_CLOCK_WORDS = frozenset({"now", "today", "tomorrow", "yesterday"})  # '...'::date reads the clock
+_CLOCK_WORDS = frozenset({"now", "today", "tomorrow", "yesterday"})  # cast to a date or time
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,8 @@ class _Walk:
         else:
             if kind == "FUNCTION":
                 _check_function(node)
-            if kind == "CONSTANT":
-                _check_constant(node)
+            if kind == "CAST":
+                _check_cast(node)
             for child in node.values():
                 self.visit(child, scope)
 
@@ -267,10 +267,11 @@ def _check_name(name: str) -> None:
                 raise _Refused(f"'{name}' can't be used: {refused.expected}") from None
 
 
-def _check_constant(node: dict[str, Any]) -> None:
-    text = node.get("literal", {}).get("text") if isinstance(node.get("literal"), dict) else None
-    if isinstance(text, str) and text.strip().lower() in _CLOCK_WORDS:
-        raise _Refused(f"expected the same answer every night: the word '{text.strip()}' can read the clock")
+def _check_cast(node: dict[str, Any]) -> None:
+    literal = node["child"].get("literal")
+    text = str(literal.get("text", "")).strip().lower() if isinstance(literal, dict) else ""
+    if text in _CLOCK_WORDS:
+        raise _Refused(f"expected the same answer every night: a cast of '{text}' can read the clock")
 
 
 @lru_cache(maxsize=1)

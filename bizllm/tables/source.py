@@ -34,6 +34,8 @@ class RawRows(Protocol):
 
     def schema(self) -> pa.Schema: ...
 
+    def names(self) -> list[str]: ...
+
     def faults(self) -> list[Fault]: ...
 
     def snapshot(self, run_date: date, dates: Dates) -> Snapshot | None: ...
@@ -176,7 +178,7 @@ class Source:
         return rows.select(list(columns)), origin
 
     def _column_faults(self) -> list[Fault]:
-        names = self._raw.schema().names
+        names = self._raw.names()
         faults = []
         for position, name in enumerate(self.settings.columns or ()):
             if name not in names:

@@ -13,8 +13,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pytest
-from bizllm.tables import hashing
 from hypothesis import given, settings
+
+from bizllm.tables import hashing
 
 ROWS = st.lists(
     st.fixed_dictionaries(
@@ -45,7 +46,7 @@ def tally(table: pa.Table) -> dict[Any, tuple[int, int, int]]:
 
 def test_a_hash_is_the_md5_of_the_canonical_text() -> None:
     table = pa.table({"a": [5, None], "s": ["né", None]})
-    expected = [hashlib.md5(text.encode()).hexdigest() for text in ("5:3:né", "~:~:~")]  # noqa: S324
+    expected = [hashlib.md5(text.encode()).hexdigest() for text in ("5:3:né", "~:~:~")]
     assert hashing.hex(*hashing.row_hashes(table, ["a", "s"])).to_pylist() == expected
 
 
@@ -129,14 +130,14 @@ def test_buckets_are_the_same_in_another_process_and_for_any_integer_width() -> 
     here = hashing.bucket_of(pa.table({"k": pa.array(keys, pa.int64())}), ["k"], 16)
     narrow = hashing.bucket_of(pa.table({"k": pa.array(keys, pa.int16())}), ["k"], 16)
     assert here.dtype == np.int32 and (here == narrow).all()
-    expected = [int.from_bytes(hashlib.md5(str(k).encode()).digest()[8:], "big") % 16 for k in keys]  # noqa: S324
+    expected = [int.from_bytes(hashlib.md5(str(k).encode()).digest()[8:], "big") % 16 for k in keys]
     assert here.tolist() == expected
     assert np.bincount(here, minlength=16).min() > 30  # evenly enough: 62.5 on average
     script = (
         "import pyarrow as pa; from bizllm.tables import hashing;"
         "print(hashing.bucket_of(pa.table({'k': list(range(1000))}), ['k'], 16).tolist())"
     )
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603
+    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == str(here.tolist())
 
 
