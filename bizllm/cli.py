@@ -225,6 +225,8 @@ def _answering(as_json: bool) -> Iterator[Out]:
 
         try:
             yield out
+        except typer.Exit:
+            raise
         except UserError as error:
             raise fail(WRONG_INPUT, str(error), [vars(fault) for fault in error.faults]) from None
         except LockHeld as error:
@@ -233,9 +235,7 @@ def _answering(as_json: bool) -> Iterator[Out]:
             _debug(error)
             raise fail(FAILED, str(error)) from None
         except KeyboardInterrupt:
-            raise fail(
-                INTERRUPTED, "interrupted: what was published stays, the rest resumes with the next run"
-            ) from None
+            raise fail(INTERRUPTED, "interrupted; what is published stays as it was") from None
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(FAILED) from None

@@ -100,30 +100,29 @@ def print_run(result: dict[str, Any], job_path: str) -> None:
 
 
 def print_plan(plan: dict[str, Any]) -> None:
-    """What a run would do."""
+    """What a run would do. An empty cell is known only when an earlier step has run."""
     console = _console()
-    console.print(f"{plain(plan.get('job'))} for {plain(plan.get('date'))}", style="bold")
     numbers = ["rows", "units", "tokens", "time", "cost"]
-    table = _table(["step", "task", "input", *numbers[:2], "models", *numbers[2:]], numbers)
-    steps = plan.get("steps", [])
-    for step in steps:
-        models = step.get("models") or {}
-        names = ", ".join(plain(model) for model in (models.values() if isinstance(models, dict) else models))
+    table = _table(["step", "task", "input", "dates", *numbers[:2], "model", *numbers[2:]], numbers)
+    for step in plan["steps"]:
         table.add_row(
-            *(plain(step.get(name)) for name in ("step", "task", "input")),
-            *(_count(step.get(name)) for name in ("rows", "units")),
-            names,
-            _count(step.get("tokens")),
-            _seconds(step.get("seconds")),
-            _money(step.get("cost")),
+            *(plain(step[name]) for name in ("step", "task", "input", "dates")),
+            *(_count(step[name]) for name in ("rows", "units")),
+            plain(step["model"]),
+            _count(step["tokens"]),
+            _seconds(step["seconds"]),
+            _money(step["cost"]),
         )
     console.print(table)
-    known = {"job", "date", "steps", "warnings"}
-    for name, value in plan.items():
-        if name not in known and value not in (None, "", [], {}):
-            shown = _seconds(value) if name == "seconds" else _count(value)
-            console.print(Text.assemble((f"{plain(name):<20}", "dim"), shown), soft_wrap=True)
-    for warning in plan.get("warnings", []):
+    console.print()
+    cost = f", cost about {_money(plan['cost'])}" if plan["cost"] is not None else ""
+    lines = [
+        ("plan", f"{plan['job']} for {plan['date']}: about {_seconds(plan['seconds'])} on {plan['cpus']} CPUs{cost}"),
+        ("warehouse", plan["warehouse"]),
+    ]
+    for name, value in lines:
+        console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
+    for warning in plan["warnings"]:
         console.print(Text.assemble(("warning: ", "yellow"), plain(warning)), soft_wrap=True)
 
 
@@ -173,7 +172,8 @@ def print_rows(rows: pa.Table) -> None:
     console.print(table)
     hidden = [plain(name) for i, name in enumerate(rows.column_names) if i not in shown]
     tail = f"; not shown: {', '.join(hidden)}" if hidden else ""
-    console.print(Text(f"{rows.num_rows:,} rows{tail}", style="dim"), soft_wrap=True)
+    noun = "row" if rows.num_rows == 1 else "rows"
+    console.print(Text(f"{rows.num_rows:,} {noun}{tail}", style="dim"), soft_wrap=True)
 
 
 def _fitting(names: Sequence[str], widths: Sequence[int], room: int) -> list[int]:
@@ -195,28 +195,29 @@ def _is_number(field: pa.Field) -> bool:
 
 def print_tasks(tasks: Sequence[dict[str, Any]]) -> None:
     """The kinds of work that a job may name."""
-    table = _table(["task", "shape", "what it does"])
+    table = _table(["task", "works on", "what it does"])
     for task in tasks:
-        table.add_row(*(plain(task.get(name)) for name in ("name", "shape", "summary")))
+        table.add_row(plain(task["name"]), " or ".join(map(plain, task["shapes"])), plain(task["summary"]))
     _console().print(table)
 
 
 def print_task(task: dict[str, Any]) -> None:
     """One task: its settings with their defaults, and the columns it writes."""
     console = _console()
-    console.print(Text.assemble((plain(task["name"]), "bold"), f": {plain(task.get('summary'))}"))
+    console.print(Text.assemble((plain(task["name"]), "bold"), f": {plain(task['summary'])}"), soft_wrap=True)
     console.print()
     settings = _table(["setting", "type", "default", "meaning"])
-    schema = task.get("settings", {})
+    schema = task["settings"]
     required = schema.get("required", [])
-    for name, about in schema.get("properties", {}).items():
+    for name, about in schema["properties"].items():
         default = "required" if name in required else json.dumps(about.get("default"), ensure_ascii=False)
+        default = "" if default == "null" else default
         settings.add_row(plain(name), _type_words(about, schema), plain(default), plain(about.get("description")))
     console.print(settings)
     console.print()
-    columns = _table(["column", "type", "meaning"])
-    for column in task.get("columns", []):
-        columns.add_row(*(plain(column.get(name)) for name in ("name", "type", "description")))
+    columns = _table(["column", "type and meaning"])
+    for name, meaning in task["columns"].items():
+        columns.add_row(plain(name), plain(meaning))
     console.print(columns)
 
 
@@ -287,6 +288,8 @@ class Bars(Observer):
         self._tasks: dict[str, TaskID] = {}
 
     def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
+        for task in self._tasks.values():  # of the night before, in a backfill
+            self.progress.remove_task(task)
         self._tasks = {step: self.progress.add_task(step, start=False, total=None, units="") for step in steps}
 
     def step_started(self, step: str, task: str, units: int) -> None:

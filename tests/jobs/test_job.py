@@ -504,6 +504,19 @@ def test_the_schema_accepts_what_loads_and_refuses_what_does_not(load: Any) -> N
         assert not validator.is_valid(yaml.safe_load(GOOD.replace(old, new, 1))), bad
 
 
+JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", JOBS, ids=[path.name for path in JOBS])
+def test_the_project_s_own_jobs_load_and_fit_the_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    monkeypatch.undo()  # the real tasks
+    monkeypatch.setenv("BIZLLM_DATA", "/data")
+    load_job(str(path))
+    errors = jsonschema.Draft202012Validator(json_schema()).iter_errors(yaml.safe_load(path.read_text("utf-8")))
+    assert [error.message for error in errors] == []
+
+
 def test_an_unknown_schema_is_a_fault() -> None:
     with pytest.raises(UserError, match="expected one of job; did you mean 'job'"):
         json_schema("jobs")

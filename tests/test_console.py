@@ -1,0 +1,243 @@
+"""What a person sees: nothing of row text reaches the terminal's controls, and all that matters fits."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import unicodedata
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from bizllm import console
+from bizllm.plain_text import json_text, plain
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202egnp.exe\r\n[bold]not markup[/bold]"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@given(st.text(), st.none() | st.integers(2, 30))
+def test_plain_text_has_no_controls_and_fits(text: str, width: int | None) -> None:
+    shown = plain(text, width)
+    assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    assert width is None or cell_len(shown) <= width
+
+
+def test_plain_values() -> None:
+    assert plain(HOSTILE).startswith("\\u001b]0;owned\\u0007\\u001b[31mred\\u009b2J\\u202egnp.exe ↵[bold]")
+    assert plain("客户非常满意这次购物体验", 11) == "客户非常满…"
+    assert plain(1 / 3) == "0.333333"
+    assert plain([1, 2, 3, 4, 5, 6, 7]) == "[1, 2, 3, 4, 5, … 2 more]"
+    assert plain([{"start": 0, "end": 5}]) == "[{start: 0, end: 5}]"
+    assert plain(None) == ""
+    assert plain(b"abc") == "3 bytes"
+    assert plain(datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)) == "2026-01-02 03:04:05+00:00"
+
+
+@given(st.text() | st.lists(st.floats() | st.text() | st.dates() | st.binary()))
+def test_json_is_json_without_controls(value: Any) -> None:
+    text = json_text(value)
+    text.encode("utf-8")
+    assert not [c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    read = json.loads(text)
+    if isinstance(value, str):
+        assert read == value
+    else:
+        for given_, got in zip(value, read, strict=True):
+            if isinstance(given_, float):
+                assert got == given_ or got is None
+
+
+def test_rows_on_a_pipe_show_every_column_and_no_control(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pa.table(
+        {
+            "id": [1, 2],
+            HOSTILE: ["a", "b"],
+            "summary": [HOSTILE, "很长的文字" * 40],
+            "spans": [[{"start": 0, "end": 3}], []],
+            "run_date": [date(2026, 1, 2)] * 2,
+        }
+    )
+    console.print_rows(rows)
+    out = capsys.readouterr().out
+    assert not [c for c in out if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
+    assert "[bold]not markup[/bold]" in out
+    assert "[{start: 0, end: 3}]" in out
+    assert "很长的文字很长" in out
+    assert "…" in out
+    assert "run_date" in out
+    assert out.endswith("2 rows\n")
+
+
+def test_a_narrow_terminal_hides_the_contract_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    rows = pa.table({"run_date": ["2026-01-02"], "input_hash": ["f" * 40], "id": [7], "text": ["x" * 30], "n": [1.5]})
+    console.print_rows(rows)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in terminal.getvalue().splitlines()]
+    assert lines[0].split() == ["run_date", "id", "text", "n"]
+    assert lines[-1] == "1 row; not shown: input_hash"
+    assert all(cell_len(line) <= 60 for line in lines)
+
+
+def test_empty_results(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_rows(pa.table({"a": pa.array([], pa.int64())}))
+    assert capsys.readouterr().out.endswith("0 rows\n")
+    console.print_runs([])
+    assert capsys.readouterr().out == "no runs yet\n"
+
+
+def step(name: str, state: str, **more: Any) -> dict[str, Any]:
+    counts = {"rows_in": 1500, "rows_out": 1498, "rows_rejected": 2, "rows_reused": 0, "records_out": 1498}
+    return {"step": name, "task": "summarize", "table": f"j.{name}", "state": state, **counts, "tokens": 5} | {
+        "seconds": 12.34,
+        "cost": None,
+        "error": None,
+        **more,
+    }
+
+
+RESULT = {
+    "run_id": "20260102T000000-abcdef",
+    "job": "j",
+    "date": "2026-01-01",
+    "state": "failed",
+    "warehouse": "/w",
+    "report": "/w/r.html",
+}
+
+
+def test_a_run_ends_with_what_failed_and_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [step("a", "done"), step("b", "failed", error="all rows\nrejected"), step("c", "skipped", error="b failed")]
+    console.print_run({**RESULT, "steps": steps}, "my jobs/j.yaml")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split() == ["step", "task", "state", "in", "out", "rejected", "reused", "time"]
+    assert out[2].split() == ["a", "summarize", "done", "1,500", "1,498", "2", "0", "12.3", "s"]
+    assert out[-3:] == [
+        "failed b: all rows↵rejected",
+        "skipped c: b failed",
+        "look at: bizllm runs 'my jobs/j.yaml' 20260102T000000-abcdef",
+    ]
+    assert "read      bizllm show 'my jobs/j.yaml' a --date 2026-01-01" in out
+    assert "report    /w/r.html" in out
+
+
+def test_a_good_run_says_how_to_read_it(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_run({**RESULT, "state": "done", "steps": [step("a", "unchanged")]}, "j.yaml")
+    assert capsys.readouterr().out.splitlines()[-1] == "read      bizllm show j.yaml a --date 2026-01-01"
+
+
+def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    planned = {"step": "a", "task": "summarize", "input": "t", "dates": "day", "rows": 1500, "units": 3} | {
+        "model": "builtin:minilm",
+        "tokens": 90_000,
+        "seconds": 125.0,
+        "cost": None,
+    }
+    later = {**planned, "step": "b", "rows": None, "units": None, "tokens": None, "seconds": None}
+    plan = {"job": "j", "date": "2026-01-01", "cpus": 2, "warehouse": "/w", "seconds": 125.0, "cost": 0.5}
+    console.print_plan({**plan, "steps": [planned, later], "warnings": ["j.yaml:3: a local path"]})
+    out = capsys.readouterr().out.splitlines()
+    cells = ["a", "summarize", "t", "day", "1,500", "3", "builtin:minilm", "90,000", "2", "min", "05", "s"]
+    assert out[2].split() == cells
+    assert out[3].split() == ["b", "summarize", "t", "day", "builtin:minilm"]
+    assert "plan      j for 2026-01-01: about 2 min 05 s on 2 CPUs, cost about 0.50" in out
+    assert out[-1] == "warning: j.yaml:3: a local path"
+
+
+def test_runs_show_errors_below(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"run_id": "r1", "run_date": date(2026, 1, 1), **step("a", "done")}]
+    rows.append({"run_id": "r1", "run_date": date(2026, 1, 1), **step("b", "failed", error="no space", cost=1.25)})
+    console.print_runs(rows)
+    out = capsys.readouterr().out.splitlines()
+    assert out[2].split()[:4] == ["r1", "2026-01-01", "a", "done"]
+    assert out[3].split()[:2] == ["b", "failed"]
+    assert out[3].split()[-1] == "1.25"
+    assert out[-1] == "r1 b: no space"
+
+
+def test_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    properties = {
+        "text": {"type": "string", "description": "The text column."},
+        "levels": {"type": "array", "items": {"type": "number"}, "default": [0.1]},
+        "k": {"anyOf": [{"type": "integer"}, {"const": "auto"}, {"type": "null"}], "default": "auto"},
+        "agg": {"$ref": "#/$defs/Agg", "default": None},
+    }
+    settings = {"properties": properties, "required": ["text"], "$defs": {"Agg": {"enum": ["sum", "mean"]}}}
+    task = {"name": "toy", "summary": "A toy.", "shapes": ["row", "group"], "settings": settings}
+    console.print_task({**task, "columns": {"summary": "string: the summary"}})
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "text text required The text column." in rows
+    assert "levels list of number [0.1]" in rows
+    assert 'k whole number | auto "auto"' in rows or 'k whole number or auto "auto"' in rows
+    assert "agg sum | mean" in rows
+    assert rows[-1] == "summary string: the summary"
+
+
+def events(observer: Any) -> None:
+    observer.run_started("j", "r1", date(2026, 1, 1), ["a", "b"])
+    observer.step_started("a", "summarize", 4)
+    for done in range(1, 5):
+        observer.unit_done("a", done, 4, done * 100, done)
+    observer.step_finished(step("a", "done"))
+    observer.step_started("b", "toy", 0)
+    observer.step_finished(step("b", "failed"))
+    observer.run_finished({})
+
+
+def test_lines_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    clock = iter([0.0, 1.0, 5.5, 6.0, 11.0, 12.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    events(console.Lines(stream))
+    assert stream.getvalue().splitlines() == [
+        "run r1 of j for 2026-01-01: a, b",
+        "a: summarize, 4 units",
+        "a: 2 of 4 units, 200 rows, 2 rejected",
+        "a: 4 of 4 units, 400 rows, 4 rejected",
+        "a: done, 1,498 of 1,500 out, 2 rejected, 12.3 s",
+        "b: toy",
+        "b: failed, 1,498 of 1,500 out, 2 rejected, 12.3 s",
+    ]
+
+
+def test_a_reader_that_went_away_ends_no_run() -> None:
+    stream = io.StringIO()
+    stream.close()
+    events(console.Lines(stream))
+
+
+def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with console.progress(as_json=True) as observer:
+        events(observer)
+        events(observer)  # a backfill's second night
+    *_, done, failed = [line for line in terminal.getvalue().splitlines() if "done" in line or "failed" in line]
+    assert "a " in done
+    assert "b " in failed
+
+
+def test_without_a_terminal_json_has_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress(as_json=True) as observer:
+        events(observer)
+    assert capsys.readouterr() == ("", "")
+    with console.progress(as_json=False) as observer:
+        events(observer)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("run r1 of j")
