@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError
 from bizllm.tables.manifest import Dates, FileSlices, FrozenFile, Part, Snapshot, Unit
+from bizllm.tables.settings import WarehouseSettings
 from bizllm.tables.types import normal_schema
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Tables(Protocol):
     """What is needed of a warehouse."""
 
     @property
-    def properties(self) -> Mapping[str, str]: ...
+    def settings(self) -> WarehouseSettings: ...
 
     def freeze_scan(
         self, identifier: str, run_date: date, partition_column: str | None, mode: Dates, place: str = ...
@@ -36,7 +37,7 @@ class IcebergRows:
     def __init__(self, table: str, partition: str | None, warehouse: Tables, place: str) -> None:
         self.table, self.partition, self._place = table, partition, place
         self._warehouse: Tables | None = warehouse
-        self._properties = dict(warehouse.properties)
+        self._properties = dict(warehouse.settings.properties)
         self._schema: pa.Schema | None = None
         self._frozen: dict[tuple[date, Dates], IcebergScan] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_every_row_is_in_one_unit(files: list[list[tuple[int, int]]], unit_rows:
         assert weight == sum(sizes[group][1] for group in groups)
         within = sum(p.rows for p in parts) <= unit_rows and weight <= unit_bytes
         assert parts and (within or len(groups) == 1), "only a row group that is too large by itself may exceed"
-    for (parts, weight), (following, _) in zip(units, units[1:], strict=False):
+    for (parts, weight), (following, _) in pairwise(units):
         first = sizes[following[0].url, following[0].row_groups[0]]
         unit = sum(p.rows for p in parts)
         assert unit + first[0] > unit_rows or weight + first[1] > unit_bytes, "a unit is as full as it may be"
