@@ -106,7 +106,8 @@ def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast
     path, method = _combine(paths, truth, squared=is_intermittent(y))
     mean, past = path[-1], path[:-1, :ahead]
     errors = truth - past
-    bands = quantiles(mean, errors, naive_scale(y, 1), request.levels)
+    separate = (len(y) - origins[0]) / ahead if origins else 0.0
+    bands = quantiles(mean, errors, separate, naive_scale(y, 1), request.levels)
     if non_negative:
         bands = np.maximum(bands, 0.0)
     if not np.isfinite(bands).all():
