@@ -24,7 +24,7 @@ STARTS = 8
 CLIP = 3.0  # robust standard deviations; past it a customer is just "far out"
 DIGITS = 9  # centroids are rounded, so that the last bits of a parallel sum never reach a fit
 
-K_MARGIN = 0.03  # silhouette that another k must gain before last night's k is given up
+K_MARGIN = 0.1  # silhouette that another k must gain before last night's k is given up
 WARM_MARGIN = 0.05  # share of inertia that fresh seeds must save before last night's centroids are given up
 
 
