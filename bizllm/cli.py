@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from bizllm.errors import LockHeld, RunError, UserError
+from bizllm.errors import Cancelled, LockHeld, RunError, UserError, safe_text
 from bizllm.plain_text import json_text, plain
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(
                 job, date=date, sets=sets or (), only=only or (), address=address, fresh=fresh, observer=observer
             )
         value = result.to_dict()
-        out(value, lambda console: console.print_run(value, job))
+        out(value, lambda console: console.print_run(value, job, sets or ()))
         _exit_with([value["state"]])
 
 
@@ -116,7 +116,7 @@ def backfill(
 
         def show(console: Any) -> None:
             for value in values:
-                console.print_run(value, job)
+                console.print_run(value, job, sets or ())
 
         out(values, show)
         _exit_with([value["state"] for value in values])
@@ -229,21 +229,19 @@ def _answering(as_json: bool) -> Iterator[Out]:
             raise
         except UserError as error:
             raise fail(WRONG_INPUT, str(error), [vars(fault) for fault in error.faults]) from None
+        except (KeyboardInterrupt, Cancelled):
+            raise fail(INTERRUPTED, "interrupted; what is published stays as it was") from None
         except LockHeld as error:
             raise fail(LOCKED, str(error)) from None
         except RunError as error:
             _debug(error)
             raise fail(FAILED, str(error)) from None
-        except KeyboardInterrupt:
-            raise fail(INTERRUPTED, "interrupted; what is published stays as it was") from None
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(FAILED) from None
         except Exception as error:  # its message may hold row text
-            from bizllm.logs import place_of
-
             _debug(error)
-            raise fail(FAILED, f"unexpected {place_of(error)}; BIZLLM_DEBUG=1 shows the traceback") from None
+            raise fail(FAILED, f"unexpected {safe_text(error)}; BIZLLM_DEBUG=1 shows the traceback") from None
 
 
 def _debug(error: BaseException) -> None:

@@ -72,7 +72,7 @@ def _state(state: object) -> Text:
     return Text(plain(state), style=_COLORS.get(str(state), ""))
 
 
-def print_run(result: dict[str, Any], job_path: str) -> None:
+def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -> None:
     """What each step did, where the results are, and at the very end what failed and where to look."""
     console = _console()
     numbers = ["in", "out", "rejected", "reused", "time"]
@@ -83,12 +83,12 @@ def print_run(result: dict[str, Any], job_path: str) -> None:
         table.add_row(*named, _state(step["state"]), *counts, _seconds(step["seconds"]))
     console.print(table)
     console.print()
-    job = shlex.quote(job_path)
+    job, overrides = shlex.quote(job_path), "".join(f" --set {shlex.quote(text)}" for text in sets)
     lines = [("run", f"{result['run_id']} of {result['job']} for {result['date']}: {result['state']}")]
     lines += [(name, str(result[name])) for name in ("warehouse", "report") if result.get(name)]
     readable = [step["step"] for step in result["steps"] if step["state"] in ("done", "unchanged")]
     if readable:
-        lines.append(("read", f"bizllm show {job} {readable[0]} --date {result['date']}"))
+        lines.append(("read", f"bizllm show {job} {readable[0]} --date {result['date']}{overrides}"))
     for name, value in lines:
         console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
     troubled = [step for step in result["steps"] if step["state"] in ("failed", "skipped", "cancelled")]
@@ -96,13 +96,14 @@ def print_run(result: dict[str, Any], job_path: str) -> None:
         why = plain(step.get("error")) or "no reason is known"
         console.print(Text.assemble(_state(step["state"]), f" {plain(step['step'])}: {why}"), soft_wrap=True)
     if troubled:
-        console.print(f"look at: bizllm runs {job} {plain(result['run_id'])}", soft_wrap=True)
+        console.print(plain(f"look at: bizllm runs {job} {result['run_id']}{overrides}"), soft_wrap=True)
 
 
 def print_plan(plan: dict[str, Any]) -> None:
     """What a run would do. An empty cell is known only when an earlier step has run."""
     console = _console()
-    numbers = ["rows", "units", "tokens", "time", "cost"]
+    priced = [] if plan["cost"] is None else ["cost"]
+    numbers = ["rows", "units", "tokens", "time", *priced]
     table = _table(["step", "task", "input", "dates", *numbers[:2], "model", *numbers[2:]], numbers)
     for step in plan["steps"]:
         table.add_row(
@@ -111,7 +112,7 @@ def print_plan(plan: dict[str, Any]) -> None:
             plain(step["model"]),
             _count(step["tokens"]),
             _seconds(step["seconds"]),
-            _money(step["cost"]),
+            *(_money(step[name]) for name in priced),
         )
     console.print(table)
     console.print()
@@ -132,23 +133,24 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
     if not runs:
         console.print("no runs yet")
         return
-    numbers = ["in", "out", "rejected", "reused", "tokens", "time", "cost"]
+    priced = ["cost"] if any(row["cost"] is not None for row in runs) else []
+    numbers = ["in", "out", "rejected", "reused", "tokens", "time", *priced]
     table = _table(["run", "date", "step", "state", *numbers], numbers)
     last = None
     for row in runs:
-        first = row.get("run_id") != last
-        last = row.get("run_id")
+        first = row["run_id"] != last
+        last = row["run_id"]
         table.add_row(
-            *(plain(row.get(name)) if first else "" for name in ("run_id", "run_date")),
-            plain(row.get("step")),
-            _state(row.get("state")),
-            *(_count(row.get(name)) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused", "tokens")),
-            _seconds(row.get("seconds")),
-            _money(row.get("cost")),
+            *(plain(row[name]) if first else "" for name in ("run_id", "run_date")),
+            plain(row["step"]),
+            _state(row["state"]),
+            *(_count(row[name]) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused", "tokens")),
+            _seconds(row["seconds"]),
+            *(_money(row[name]) for name in priced),
         )
     console.print(table)
     for row in runs:
-        if row.get("error"):
+        if row["error"]:
             where = f"{plain(row.get('run_id'))} {plain(row.get('step'))}: "
             console.print(Text.assemble(where, plain(row["error"])), soft_wrap=True)
 
@@ -256,7 +258,7 @@ class Lines(Observer):
 
     def step_started(self, step: str, task: str, units: int) -> None:
         self._last[step] = time.monotonic()
-        self._say(f"{step}: {task}" + (f", {units:,} units" if units else ""))
+        self._say(f"{step}: {task}" + (f", {units:,} unit{'s' * (units > 1)}" if units else ""))
 
     def unit_done(self, step: str, done: int, total: int, rows: int, rejected: int) -> None:
         now = time.monotonic()

@@ -17,7 +17,8 @@ import sys
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+
+from bizllm.errors import safe_text
 
 Value = str | int | float | bool | None
 
@@ -66,21 +67,8 @@ def get(name: str = _ROOT, **context: Value) -> Logger:
     return Logger(name, dict(context))
 
 
-def place_of(error: BaseException) -> str:
-    """`KeyError at bizllm/tasks/forecast.py:88`: what can be told of an exception whose message may hold row text."""
-    frames = traceback.extract_tb(error.__traceback__)
-    package = Path(__file__).parent
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
-    if not frames:
-        return type(error).__name__
-    frame = (own or frames)[-1]
-    file = Path(frame.filename)
-    shown = file.relative_to(package.parent) if own else file.name
-    return f"{type(error).__name__} at {shown}:{frame.lineno}"
-
-
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON. Of an exception only type and place, its text only with BIZLLM_DEBUG."""
+    """A record as one line of JSON. Of foreign exceptions only type and place, the text only with BIZLLM_DEBUG."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -92,7 +80,7 @@ class JsonLines(logging.Formatter):
         line |= {name: _plain(value) for name, value in getattr(record, "fields", {}).items() if name not in line}
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            line["exception"] = place_of(error)
+            line["exception"] = safe_text(error)
             if os.environ.get("BIZLLM_DEBUG"):
                 line["traceback"] = "".join(traceback.format_exception(error))
         return json.dumps(line, ensure_ascii=False)

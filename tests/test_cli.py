@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from bizllm import api
 from bizllm.cli import app
-from bizllm.errors import Fault, LockHeld, RunError, UserError
+from bizllm.errors import Cancelled, Fault, LockHeld, RunError, UserError
 
 HEAVY = ("torch", "ray", "pyiceberg", "pandas", "duckdb", "statsforecast", "sklearn", "transformers", "boto3", "mlflow")
 
@@ -118,6 +118,7 @@ def test_the_tasks_that_are_there_can_be_shown() -> None:
         (UserError(Fault("j.yaml:3 a", 1, "expected x"), Fault("b", None, "y")), 2, "j.yaml:3 a: 1: expected x\nb: y"),
         (LockHeld("another run holds it"), 3, "another run holds it"),
         (RunError("no space\x1b[2J"), 1, "no space\\u001b[2J"),
+        (Cancelled("interrupted"), 130, "interrupted; what is published stays as it was"),
         (KeyboardInterrupt(), 130, "interrupted; what is published stays as it was"),
     ],
 )

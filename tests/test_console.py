@@ -135,8 +135,9 @@ def test_a_run_ends_with_what_failed_and_where_to_look(capsys: pytest.CaptureFix
 
 
 def test_a_good_run_says_how_to_read_it(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_run({**RESULT, "state": "done", "steps": [step("a", "unchanged")]}, "j.yaml")
-    assert capsys.readouterr().out.splitlines()[-1] == "read      bizllm show j.yaml a --date 2026-01-01"
+    console.print_run({**RESULT, "state": "done", "steps": [step("a", "unchanged")]}, "j.yaml", ["warehouse.path=a b"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "read      bizllm show j.yaml a --date 2026-01-01 --set 'warehouse.path=a b'"
 
 
 def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:

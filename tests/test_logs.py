@@ -77,9 +77,8 @@ def test_an_exceptions_text_stays_out_of_the_log(
     capsys.readouterr()
     try:
         int("the customer's secret")
-    except ValueError as error:
+    except ValueError:
         logging.getLogger("bizllm").exception("failed")
-        assert logs.place_of(error).startswith("ValueError at test_logs.py:")
     err = capsys.readouterr().err
     assert "secret" not in err
-    assert json.loads(err)["exception"].startswith("ValueError at ")
+    assert json.loads(err)["exception"] == "ValueError"
