@@ -47,7 +47,7 @@ class IcebergRows:
     def schema(self) -> pa.Schema:
         """Of the newest snapshot when it was first asked for."""
         if self._schema is None:
-            self._schema = normal_schema(self._scan(date.max, "all").schema)
+            self._schema = normal_schema(self._looked_at().schema)
         return self._schema
 
     def names(self) -> list[str]:
@@ -57,7 +57,7 @@ class IcebergRows:
     def faults(self) -> list[Fault]:
         """A missing table, or a partition column that is none."""
         try:
-            self._scan(date.max, "to_date" if self.partition else "all")
+            self._looked_at()
         except UserError as fault:
             return list(fault.faults)
         return []
@@ -74,14 +74,14 @@ class IcebergRows:
 
     def read(self, unit: Unit, part: Part, columns: Sequence[str]) -> pa.Table:
         """A data file's live rows of the unit's dates."""
-        from bizllm.tables.iceberg_source import IcebergScan, read_scan_files
+        from bizllm.tables.iceberg_source import read_scan_files
 
-        assert unit.snapshot is not None, "a unit of a table knows its snapshot"
-        schema = self.schema()
-        at = unit.snapshot
-        scan = IcebergScan(at.metadata_location, at.snapshot_id, schema, [], at.where)
+        at, schema = unit.snapshot, self.schema()
+        assert at is not None and at.snapshot_id is not None, "a unit of a table knows its snapshot"
         read = list(columns) or schema.names[:1]  # a table of no columns would lose the number of its rows
-        return read_scan_files(scan, [part.url], read, self._properties)
+        where: Any = at.where
+        rows = read_scan_files(at.metadata_location, at.snapshot_id, [part.url], read, self._properties, where)
+        return rows.cast(pa.schema([schema.field(name) for name in read]))
 
     def date_column(self, part: Part) -> str | None:
         """None: the scan's own condition bounds the dates."""
@@ -90,6 +90,10 @@ class IcebergRows:
     def file_name(self, url: str) -> str:
         """Data files have unique names, wherever the warehouse is."""
         return url.rsplit("/", 1)[-1]
+
+    def _looked_at(self) -> IcebergScan:
+        """A scan for the schema's sake: of a day that hardly any table has, so that few files are listed."""
+        return self._scan(date(1970, 1, 1), "day" if self.partition else "all")
 
     def _scan(self, run_date: date, dates: Dates) -> IcebergScan:
         if (run_date, dates) not in self._frozen:

@@ -251,3 +251,34 @@ def test_schema_raises_every_fault(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         source(tmp_path, columns=["a", "b"]).schema()
     assert len(caught.value.faults) == 2
+
+
+# -- Iceberg ------------------------------------------------------------------------------------------------------
+
+
+def test_an_iceberg_table_is_read_at_its_frozen_snapshot(tmp_path: Path) -> None:
+    from bizllm.tables.settings import WarehouseSettings
+    from bizllm.tables.warehouse import Warehouse
+
+    warehouse = Warehouse(WarehouseSettings(path=str(tmp_path / "warehouse")))
+    night = pa.table({"id": [1, 2, 3], "qty": [2, -1, 5], "day": [D, D, date(2024, 3, 3)]})
+    warehouse.catalog.create_namespace_if_not_exists("shop")
+    table = warehouse.catalog.create_table("shop.sales", night.schema, str(tmp_path / "sales"))
+    table.append(night.slice(0, 2))
+    table.append(night.slice(2))
+    said = SourceSettings(
+        table="shop.sales", key=["id"], partition="day", filter="qty > 0", select="*, qty * 2 as twice"
+    )
+    made = Source("t", said, lambda *keys: ".".join(keys), warehouse)
+    assert made.faults() == []
+    manifest = freeze(made, date(2024, 3, 3), "to_date", ["id", "twice"], unit_rows=2)
+    assert len(manifest.units) == 2 and manifest.rows == 3
+    table.append(night)  # after the freeze
+    worker = pickle.loads(pickle.dumps(made))
+    found = [row for unit in manifest.units for row in worker.read(unit, ["id", "twice"]).to_pylist()]
+    assert sorted(row["id"] for row in found) == [1, 3]
+    assert rows(made, ["id"], "day") == [{"id": 1}] * 2  # a new freeze sees the new snapshot
+
+    wrong = Source("t", said.model_copy(update={"table": "shop.sale"}), lambda *keys: ".".join(keys), warehouse)
+    (fault,) = faults(wrong)
+    assert fault.startswith("sources.t.table: 'shop.sale'") and "shop.sales" in fault
