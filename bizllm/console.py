@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CELL_WIDTH = 48  # of a table's row text, where the terminal is wide enough
 PIPE_WIDTH = 240  # where there is no terminal to fit
+GAP = 3  # cells between two columns
 LINE_EVERY_S = 5.0
 
 _CONTRACT = ("run_date", "run_id", "model", "model_version", "input_hash", "produced_at")
@@ -164,8 +165,10 @@ def print_rows(rows: pa.Table) -> None:
     numeric = {field.name for field in rows.schema if _is_number(field)}
     columns = [(name, [plain(value, CELL_WIDTH) for value in rows.column(i).to_pylist()])
                for i, name in enumerate(rows.column_names)]  # fmt: skip
-    widths = [max(cell_len(text) for text in [plain(name), *cells]) + 2 for name, cells in columns]
-    shown = _fitting(rows.column_names, widths, console.width)
+    widths = [max(cell_len(text) for text in [plain(name), *cells]) + GAP for name, cells in columns]
+    if not console.is_terminal:
+        console.width = sum(widths)
+    shown = _fitting(rows.column_names, widths, console.width + GAP)
     table = _table([columns[i][0] for i in shown], numeric)
     for column in table.columns:
         column.no_wrap, column.overflow = True, "ellipsis"

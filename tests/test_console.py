@@ -92,6 +92,13 @@ def test_a_narrow_terminal_hides_the_contract_first(monkeypatch: pytest.MonkeyPa
     assert all(cell_len(line) <= 60 for line in lines)
 
 
+def test_a_wide_table_is_whole_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_rows(pa.table({f"column_{i}": [1234567.0 + i] for i in range(40)}))
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split() == [f"column_{i}" for i in range(40)]
+    assert out[2].split() == [f"{1234567.0 + i:.6g}" for i in range(40)]
+
+
 def test_empty_results(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_rows(pa.table({"a": pa.array([], pa.int64())}))
     assert capsys.readouterr().out.endswith("0 rows\n")
