@@ -275,6 +275,7 @@ def cpu_seconds(*args: str) -> float:
 
 def test_help_schema_and_mistakes_answer_at_once(tmp_path: Path) -> None:
     (tmp_path / "j.yaml").write_text(BROKEN)
-    least = cpu_seconds("-c", "import pyarrow, numpy, pydantic, typer, yaml")  # about 0.2 s
-    for args in (["--help"], ["schema"], ["plan", str(tmp_path / "j.yaml")]):
-        assert cpu_seconds("-m", "bizllm.cli", *args) < 2.5 * least, args  # that is, 0.5 s
+    least = cpu_seconds("-c", "import pyarrow, numpy, pydantic, typer, yaml")  # 0.15 to 0.3 s, by the machine's load
+    assert cpu_seconds("-m", "bizllm.cli", "--help") < least
+    for args in (["schema"], ["plan", str(tmp_path / "j.yaml")]):
+        assert cpu_seconds("-m", "bizllm.cli", *args) < 3.5 * least, args
