@@ -30,6 +30,8 @@ LEAD = 0.5  # what the first sentence of a single text gains, in units of the mo
 _FULL_LENGTH = {False: 80, True: 20}  # a shorter sentence says less; CJK characters carry about four times as much
 _NGRAMS = {False: (3, 4), True: (1, 2)}
 _BUCKETS = 4_096
+_UNRELATED = 0.05  # where no sentence is more central than this, their differences are noise
+_REPEATED = 0.95  # a sentence this similar to a chosen one says nothing new, whatever its relevance
 _CHUNK = 1_024  # sentences that are compared at once: 18 MB of vectors
 _SURVIVORS = _CHUNK // 8
 
@@ -106,7 +108,8 @@ def ngram_vectors(texts: Sequence[str], sizes: Sequence[int]) -> Vectors:
     Case, punctuation and the width of blanks are ignored. Term frequency is logarithmic; inverse document frequency is
     smoothed and counted over `texts` (Salton and Buckley 1988). Hash collisions only blur.
     """
-    folded = [f" {_NOT_WORDS.sub(' ', text.lower()).strip()} " for text in texts]
+    words = [_NOT_WORDS.sub(" ", text.lower()).strip() for text in texts]
+    folded = [f" {text} " if text else "" for text in words]
     codes = np.frombuffer("".join(folded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     ends = np.cumsum([len(text) for text in folded])
     row = np.repeat(np.arange(len(folded)), [len(text) for text in folded])
@@ -162,8 +165,8 @@ def _coverage(vectors: Vectors, chosen: Vectors) -> float:
 def _relevance(vectors: Vectors, weights: Scores, bonus: Scores) -> Scores:
     """Centrality scaled to at most 1, times the weight of the length, plus the lead's bonus: (sentences,)."""
     central = np.maximum(centrality(vectors), 0.0)
-    top = central.max()
-    return (central / top if top > 0 else np.ones_like(central)) * weights + bonus
+    top = max(central.max(), _UNRELATED)
+    return central / top * weights + bonus
 
 
 def _choose(vectors: Vectors, relevance: Scores, lengths: Sequence[int], budget: Budget) -> list[int]:
@@ -181,7 +184,9 @@ def _choose(vectors: Vectors, relevance: Scores, lengths: Sequence[int], budget:
         # Rounded, so that a last-bit difference between two machines does not decide a tie.
         best = int(np.argmax(np.round(value, 6)))
         chosen.append(best)
-        open_[best] = False
         used += lengths[best] + 1
-        redundancy = np.maximum(redundancy, (vectors @ vectors[best]).astype(np.float64))
+        similarity = (vectors @ vectors[best]).astype(np.float64)
+        redundancy = np.maximum(redundancy, similarity)
+        open_ &= similarity < _REPEATED
+        open_[best] = False
     return chosen or [int(np.argmax(np.round(relevance, 6)))]

@@ -20,12 +20,13 @@ _LATIN_LETTER = re.compile("[A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-
 _WORD = re.compile(f"[{_CJK}]|(?:(?![{_CJK}])\\w)+")
 _CLOSING = "\"'”’»)\\]」』】）》〉"
 
-# Where a sentence may end. Alternatives in order: full-width stops; an ASCII stop after a CJK character (papers and
+# Where a sentence may end. Alternatives in order: full-width stops; an ASCII stop beside a CJK character (papers and
 # chats write one); a stop before a blank or the end; a stop glued to the next capital ("fits.I love"); line ends.
 _BOUNDARY = re.compile(
     rf"""
       [。！？；｡…]+[{_CLOSING}]*
     | (?<=[{_CJK}{_CLOSING}])[.!?;]+(?!\d)[{_CLOSING}]*
+    | [.!?;]+(?=[{_CJK}])
     | (?P<latin>[.!?]+[{_CLOSING}]*)(?=\s|$)
     | (?<=[a-z]{{2}})(?P<glued>[.!?]+)(?=[A-Z][a-z ])
     | (?P<line>[^\S\n]*\n\s*)
@@ -36,8 +37,8 @@ _BOUNDARY = re.compile(
 _ABBREVIATIONS = frozenset(
     re.findall(
         r"\S+",
-        "mr mrs ms dr prof sr jr st vs etc e.g i.e eg ie cf al approx dept est fig inc ltd co corp no nos vol pp p.m a.m "
-        "u.s u.k jan feb mar apr jun jul aug sep sept oct nov dec mt ave blvd gen col sgt capt lt rev hon pres gov",
+        "mr mrs ms dr prof sr jr st vs etc e.g i.e eg ie cf al approx dept est fig inc ltd co corp no nos vol pp p.m "
+        "a.m u.s u.k jan feb mar apr jun jul aug sep sept oct nov dec mt ave blvd gen col sgt capt lt rev hon pres gov",
     )
 )
 # After these a capital may well begin a new sentence ("at 5 p.m. She …"): they only hold when a small letter follows.

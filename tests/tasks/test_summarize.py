@@ -1,0 +1,206 @@
+import random
+from datetime import date
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bizllm.models.load import ModelLoader
+from bizllm.tasks.base import Groups, StepInput, task_class
+from bizllm.tasks.summarize import TASK, SummarizeSettings
+
+LONG = (
+    "The kettle arrived on Monday in a torn box. The lid leaked from the first day. I called the shop about the "
+    "leaking kettle and nobody answered. My neighbour has a cat. The kettle lid still leaks and I want my money back. Bye."
+)
+CHINESE = (
+    "上周买的水壶到货时包装已经破损。水壶盖子第一天就漏水，完全没法用。今天天气不错。"
+    "打电话给客服反映水壶漏水，一直没人接。水壶还在漏水，我要求退款。谢谢。"
+)
+DIALOGUE = (
+    "Doctor: Good morning. What brings you in?\nPatient: My lower back hurts since I fell on the ice last week.\n"
+    "Doctor: Does the back pain go down your leg?\nPatient: No, the pain stays in my lower back.\n"
+    "Doctor: Any pills?\nPatient: Only aspirin for the back pain."
+)
+
+
+@pytest.fixture(scope="module")
+def loader():
+    return ModelLoader()
+
+
+def make(schema, models=None, **given_settings):
+    task = TASK(
+        SummarizeSettings(task="summarize", input="t", **given_settings), StepInput("t", schema), date(2026, 1, 1)
+    )
+    assert task.check() == []
+    if task.models():
+        task.open(models)
+    return task
+
+
+def answer(texts, models=None, kind=None, **given_settings):
+    rows = pa.table({"body": pa.array(texts, kind or pa.string())})
+    return make(rows.schema, models, text="body", **given_settings).answer(rows)
+
+
+def group(rows, key="shop"):
+    """What the engine makes of combined rows: groups side by side."""
+    rows = rows.sort_by(key)
+    names = rows[key].to_pylist()
+    starts = [i for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
+    return Groups(rows, np.array([*starts, len(names)]), pa.table({key: [names[i] for i in starts]}))
+
+
+def check_spans(sources, outcome):
+    """A summary is its spans, read from the sources."""
+    for subject, row in zip(outcome.subject.tolist(), outcome.columns.to_pylist(), strict=True):
+        documents = sources[subject] if isinstance(sources[subject], list) else [sources[subject]]
+        parts = [documents[span["document"]][span["start"] : span["end"]] for span in row["spans"]]
+        assert "".join(" ".join(parts).split()) == "".join(row["summary"].split())
+
+
+def test_the_task_is_found_by_its_name():
+    assert task_class("summarize") is TASK
+
+
+@pytest.mark.parametrize("model", [None, "builtin:minilm"])
+def test_rows_in_two_scripts_and_a_dialogue(loader, model):
+    texts = [LONG, CHINESE, DIALOGUE, "Short. Text."]
+    outcome = answer(texts, loader, model=model, max_sentences=2)
+    rows = outcome.columns.to_pylist()
+    assert outcome.columns.schema.equals(make(pa.schema([("body", pa.string())]), loader, text="body").columns())
+    assert outcome.subject.tolist() == [0, 1, 2, 3] and not outcome.rejects
+    check_spans(texts, outcome)
+    assert "leak" in rows[0]["summary"] and "cat" not in rows[0]["summary"]
+    assert "漏水" in rows[1]["summary"] and "天气" not in rows[1]["summary"] and " " not in rows[1]["summary"]
+    assert "Doctor:" not in rows[2]["summary"] and "back" in rows[2]["summary"]
+    assert rows[3]["summary"] == "Short. Text." and rows[3]["coverage"] == 1
+    assert all(len(row["spans"]) == 2 and 0 < row["coverage"] <= 1 and row["input_tokens"] > 0 for row in rows)
+    assert (outcome.tokens > 0) == (model is not None)
+
+
+def test_a_model_reads_only_latin_texts_that_need_a_choice(loader):
+    assert answer([CHINESE, "Short.", "One. Two. Three."], loader, model="builtin:minilm").tokens == 0
+    outcome = answer([LONG, LONG, CHINESE], loader, model="builtin:minilm")
+    once = answer([LONG], loader, model="builtin:minilm")
+    assert outcome.tokens >= once.tokens > 0
+    assert outcome.columns["input_tokens"].to_pylist()[:2] == once.columns["input_tokens"].to_pylist() * 2
+
+
+def test_the_golden_answer():
+    """Raise `version` when this moves: published tables are then rebuilt."""
+    outcome = answer([LONG, CHINESE], max_sentences=2)
+    assert TASK.version == 1
+    assert [[s["start"] for s in spans] for spans in outcome.columns["spans"].to_pylist()] == [[0, 79], [16, 40]]
+
+
+def test_what_cannot_be_answered_is_rejected_with_a_reason():
+    bad = pa.array([b"fine. text.", None, b" \n ", b"\xff\xfe broken", "��garbled��".encode(), b"x" * 501], pa.binary())
+    rows = pa.table({"body": pa.Array.from_buffers(pa.string(), len(bad), bad.buffers())})
+    outcome = make(rows.schema, text="body", max_input_chars=500).answer(rows)
+    codes = {r.subject: r.code for r in outcome.rejects}
+    assert codes == {1: "empty", 2: "empty", 3: "undecodable", 4: "undecodable", 5: "too_long"}
+    assert outcome.subject.tolist() == [0]
+    assert not any(word in r.message for r in outcome.rejects for word in ("fine", "broken", "garbled", "xxx"))
+
+
+def test_a_list_of_texts_gives_one_summary():
+    texts = [["The mill is loud. It grinds well.", None, LONG], [], [None, " "], None, ["Nice. Good mill."]]
+    outcome = answer(texts, kind=pa.list_(pa.string()), max_sentences=3)
+    assert outcome.subject.tolist() == [0, 4] and [r.subject for r in outcome.rejects] == [1, 2, 3]
+    check_spans([[t or "" for t in row or []] for row in texts], outcome)
+    assert {s["document"] for s in outcome.columns["spans"][0].as_py()} <= {0, 2}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(5, 300))
+def test_max_chars_holds_and_the_rules_too(limit):
+    texts = [LONG, CHINESE, DIALOGUE, "word " * 100, "字" * 700, "x" * 700]
+    outcome = answer(texts, max_chars=limit)
+    answers = outcome.columns  # noqa: F841  DuckDB reads it by name
+    check_spans(texts, outcome)
+    assert max(map(len, outcome.columns["summary"].to_pylist())) <= limit
+    for rule in make(pa.schema([("body", pa.string())]), text="body").rules().values():
+        assert duckdb.sql(f"select count(*) from answers where ({rule}) is not true").fetchone() == (0,)
+
+
+def shops(seed=0, texts_a_shop=60):
+    rng = random.Random(seed)
+    things, faults = (
+        ["kettle", "mill", "lamp", "desk"],
+        ["leaks badly", "is far too loud", "broke at once", "wobbles a lot"],
+    )
+    rows = [
+        {
+            "shop": shop,
+            "body": f"The {rng.choice(things)} {rng.choice(faults)}. It is number {rng.randrange(10**6)} here.",
+        }
+        for shop in "ab"
+        for _ in range(texts_a_shop)
+    ]
+    rng.shuffle(rows)
+    return pa.Table.from_pylist([*rows, {"shop": "c", "body": None}, {"shop": "a", "body": " "}])
+
+
+@pytest.mark.parametrize("most", [20, 500])
+def test_a_groups_answer_does_not_depend_on_order_or_on_how_often_it_was_combined(most):
+    rows = shops()
+    task = make(rows.schema, text="body", per=["shop"], max_documents=most)
+    assert task.shape == "group" and task.keys() == ["shop"] and not task.depends_on_date()
+    whole = task.combine(rows)
+    assert {(r.subject, r.code) for r in whole.rejects} == {(120, "empty"), (121, "empty")}
+    turned = rows.take(pa.array(random.Random(5).sample(range(rows.num_rows), rows.num_rows)))
+    pieces = [task.combine(turned.slice(start, 17)).rows for start in range(0, turned.num_rows, 17)]
+    ways = [whole.rows, task.combine(whole.rows).rows, task.combine(pa.concat_tables(pieces)).rows]
+    assert all(way.num_rows <= 2 * most for way in ways)
+    answers = [task.answer(group(way)) for way in ways]
+    uncombined = task.answer(group(pa.concat_tables(pieces)))  # the engine need not combine again
+    assert all(a.columns.equals(answers[0].columns) for a in [*answers, uncombined])
+    assert answers[0].subject.tolist() == [0, 1]
+    texts = {s: sorted(r["body"] for r in whole.rows.to_pylist() if r["shop"] == s) for s in "ab"}
+    check_spans([texts["a"], texts["b"]], answers[0])
+
+
+def test_a_group_without_a_usable_text_is_rejected():
+    rows = pa.table({"shop": pa.array([], pa.string()), "body": pa.array([], pa.string())})
+    task = make(rows.schema, text="body", per=["shop"])
+    assert task.combine(rows).rows.num_rows == 0
+    outcome = task.answer(Groups(rows, np.array([0, 0]), pa.table({"shop": ["a"]})))
+    assert [(r.subject, r.code) for r in outcome.rejects] == [(0, "empty")] and outcome.columns.num_rows == 0
+
+
+def test_the_exhibit_is_bounded():
+    outcome = answer([LONG * 50, *[f"Ticket {i}. " * i for i in range(1, 40)], "<script>alert(1)</script>"])
+    assert outcome.exhibit.num_rows == 8
+    assert max(map(len, outcome.exhibit["source"].to_pylist())) <= 2_000
+    assert answer([None]).exhibit.num_rows == 0
+
+
+def test_settings_and_columns_are_checked():
+    schema = pa.schema([("body", pa.string()), ("n", pa.int64()), ("items", pa.list_(pa.string()))])
+
+    def faults(**given_settings):
+        settings_ = SummarizeSettings(task="summarize", input="t", **given_settings)
+        return TASK(settings_, StepInput("t", schema), date(2026, 1, 1)).check()
+
+    assert faults(text="bdy")[0][0] == "text" and "did you mean 'body'?" in faults(text="bdy")[0][3]
+    assert "int64" in faults(text="n")[0][2]
+    assert faults(text="items", per=["n"])[0][0] == "text"
+    assert faults(text="body", per=["m", "body"])[0][:2] == ("per", "m")
+    assert faults(text="body", per=["body"])[0][0] == "per"
+    assert faults(text="items") == [] and faults(text="body", per=["n"]) == []
+    with pytest.raises(ValidationError, match="either"):
+        SummarizeSettings(task="summarize", input="t", text="body", max_sentences=2, max_chars=9)
+
+
+def test_an_estimate_grows_with_the_input_and_the_model():
+    schema = pa.schema([("body", pa.string())])
+    given = SummarizeSettings(task="summarize", input="t", text="body", model="builtin:minilm")
+    plain, read = make(schema, text="body"), TASK(given, StepInput("t", schema), date.min)
+    assert plain.estimate(1_000, 400_000)[0] == 0 < read.estimate(1_000, 400_000)[0]
+    assert plain.estimate(1_000, 400_000)[1] < read.estimate(1_000, 400_000)[1] < read.estimate(1_000, 800_000)[1]
