@@ -163,5 +163,3 @@ def _warehouse(loaded: LoadedJob) -> Warehouse:
     from bizllm.tables.warehouse import Warehouse
 
     return Warehouse(loaded.job.warehouse)
-
-

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.rows import HI, LO
 from bizllm.infer.work import StepContext, Subjects, Writer, answered
 from bizllm.models.load import ModelLoader
 from bizllm.tables import hashing, storage
+from bizllm.tables.hashing import HI, LO
 
 FIT_SAMPLE_ROWS = 200_000  # groups that a fit sees at most: bounds its memory whatever the table's size
 

@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.rows import HI, LO, keyed
+from bizllm.infer.rows import keyed
 from bizllm.infer.work import StepContext, Subjects, Writer, answered, write_parquet
 from bizllm.models.load import ModelLoader
 from bizllm.tables import hashing, storage
-from bizllm.tables.manifest import Unit
+from bizllm.tables.hashing import HI, LO
+from bizllm.tables.manifest import Unit, verify
 from bizllm.tables.source import Source
 from bizllm.tasks.base import Groups, Outcome, Reject
 
@@ -58,6 +59,7 @@ class Scatter:
     def read(self, unit: Unit) -> list[pa.Table]:
         """The columns that the task reads, and those that find a row again."""
         context = self.context
+        verify(unit)
         return [context.source.read(unit, list(dict.fromkeys([*context.reject_keys, *context.task.reads()])))]
 
     def work(self, unit: Unit, tables: list[pa.Table]) -> Receipt:
@@ -164,7 +166,7 @@ class AnswerGroups:
         group = self.context.task.group_by()
         tallies = hashing.merge_tallies([_read(p) for p in unit.tallies], group)
         numbered = tallies.select(group).append_column("__group", pa.array(np.arange(tallies.num_rows)))
-        groups = tallies.select([*group, "hi", "lo"]).rename_columns([*group, HI, LO])
+        groups = tallies.select([*group, HI, LO])
         if unit.prior:
             earlier = pa.concat_tables([_read(p) for p in unit.prior])
             at = _position(earlier, numbered, group)

@@ -13,10 +13,9 @@ from bizllm.infer.receipts import Receipt
 from bizllm.infer.work import StepContext, Subjects, Writer, answered
 from bizllm.models.load import ModelLoader
 from bizllm.tables import hashing
-from bizllm.tables.manifest import Unit
+from bizllm.tables.hashing import HI, LO
+from bizllm.tables.manifest import Unit, verify
 from bizllm.tasks.base import Reject
-
-HI, LO = "__hi", "__lo"  # the two words of an input hash; no column of a user begins so
 
 
 @dataclass
@@ -36,6 +35,7 @@ class AnswerRows:
         """One table: key columns (`__key_NAME`), hash words and what the task prepared: (rows,)."""
         context = self.context
         reads = context.task.reads()
+        verify(unit)
         rows = context.source.read(unit, list(dict.fromkeys([*context.source_key, *reads])))
         hi, lo = hashing.row_hashes(rows, reads)
         prepared = context.task.prepare(rows.select(reads))

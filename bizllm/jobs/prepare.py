@@ -155,7 +155,9 @@ def _step(
             first.uri if first else None,
             first.content_hash[:16] if first else None,
             _fingerprint(
-                task, {role: m.content_hash for role, m in models.items()}, steps[upstream].fingerprint if upstream else ""
+                task,
+                {role: m.content_hash for role, m in models.items()},
+                steps[upstream].fingerprint if upstream else "",
             ),
         ),
         [],

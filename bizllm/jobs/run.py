@@ -74,7 +74,7 @@ def run(
     night.warehouse.check_writable()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     locks = storage.join(night.warehouse.path, "_bizllm", night.job.name, "locks", f"{run_date}.json")
-    with RunLock(locks, lease_s=night.job.runtime.lock_lease_s) as lock:
+    with RunLock(locks, holder=run_id, lease_s=night.job.runtime.lock_lease_s) as lock:
         stop = threading.Event()
         runs = {
             name: StepRun(night, step, run_id, check=lock.check, observer=observer, stop=stop, fresh=fresh)

@@ -8,21 +8,9 @@ from typing import Literal
 
 import pyarrow as pa
 
+from bizllm.tables.audit import AuditResult as AuditResult
+
 State = Literal["done", "unchanged", "failed", "skipped", "cancelled"]
-
-
-@dataclass(frozen=True)
-class AuditResult:
-    """One rule that the step's output was held against.
-
-    checked, broken: records looked at, and those for which the rule did not hold.
-    detail: for a person, what was expected or found; never row text.
-    """
-
-    name: str
-    checked: int
-    broken: int
-    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Words = npt.NDArray[np.uint64]
 
-N, HI, LO = "n", "hi", "lo"  # what tallies hold beside the keys
+N, HI, LO = "__n", "__hi", "__lo"  # what tallies hold beside the keys; no column of a user begins so
 
 _NULL = "~"  # no number's text, and no length
 _DIGEST = """
@@ -60,7 +60,7 @@ def hex(hi: Words, lo: Words) -> pa.Array:
 
 
 def group_tallies(table: pa.Table, keys: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """One row for each group: keys, `n` rows, and the sums `hi` and `lo` of the row hashes over `columns`."""
+    """One row for each group: keys, `__n` rows, and the sums `__hi` and `__lo` of the row hashes over `columns`."""
     hi, lo = row_hashes(table, columns)
     rows = table.select(list(keys))
     for name, values in ((N, np.ones(table.num_rows, np.int64)), (HI, hi), (LO, lo)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -26,11 +27,12 @@ Condition = tuple[Operator, str, str]  # operator, column, ISO value
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A live Parquet file of a table. bytes: its size."""
+    """A live Parquet file of a table. bytes: its size. deletes: a digest of the delete files that apply, '' for none."""
 
     url: str
     rows: int
     bytes: int
+    deletes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def freeze(table: Table, run_date: date, partition_column: str | None, mode: Dat
     snapshot = table.current_snapshot()
     scan = table.scan(expression(where))
     files = [
-        DataFile(task.file.file_path, task.file.record_count, task.file.file_size_in_bytes)
+        DataFile(task.file.file_path, task.file.record_count, task.file.file_size_in_bytes, _digest(task))
         for task in (scan.plan_files() if snapshot else ())
     ]
     return IcebergScan(
@@ -65,6 +67,12 @@ def freeze(table: Table, run_date: date, partition_column: str | None, mode: Dat
         sorted(files, key=lambda file: file.url),
         where,
     )
+
+
+def _digest(task: FileScanTask) -> str:
+    """What changes when a file's live rows do: the file itself never does."""
+    names = sorted(file.file_path for file in task.delete_files)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest() if names else ""
 
 
 def read_scan_files(

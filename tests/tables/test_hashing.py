@@ -41,7 +41,7 @@ def hexes(values: list[Any], kind: pa.DataType) -> list[str]:
 
 
 def tally(table: pa.Table) -> dict[Any, tuple[int, int, int]]:
-    return {row["k"]: (row["n"], row["hi"], row["lo"]) for row in table.to_pylist()}
+    return {row["k"]: (row["__n"], row["__hi"], row["__lo"]) for row in table.to_pylist()}
 
 
 def test_a_hash_is_the_md5_of_the_canonical_text() -> None:

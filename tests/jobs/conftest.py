@@ -1,0 +1,96 @@
+"""A small job on small files, and one local Ray for the tests that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+NIGHT = "2026-03-10"
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A private Ray of this process, which every run in it then uses."""
+    import ray
+
+    ray.init(
+        address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
+    )
+    yield
+    ray.shutdown()
+
+
+def tickets(day: str, rows: int = 12) -> pa.Table:
+    """Tickets of a day in two languages, long enough for a summary to leave something out."""
+    english = "The parcel came late. The box was wet. I want my money back. Please call me on Monday. Thank you."
+    chinese = "快递晚了三天。箱子是湿的。我想退款。请周一给我打电话。谢谢。"
+    return pa.table(
+        {
+            "ticket_id": [f"{day}-{i}" for i in range(rows)],
+            "body": [f"{i}: {english if i % 2 else chinese}" for i in range(rows)],
+        }
+    )
+
+
+def orders(days: int = 120, customers: int = 40) -> pa.Table:
+    """Orders up to the night: a third buys every week, a third every month, a third stopped long ago."""
+    last = date.fromisoformat(NIGHT)
+    rows: list[dict[str, Any]] = []
+    for c in range(customers):
+        every, stop, amount = [(7, 0, 80.0), (30, 0, 20.0), (20, 80, 15.0)][c % 3]
+        for back in range(stop + c % 5, days, every):
+            when = datetime.combine(last - timedelta(days=back), datetime.min.time())
+            rows.append({"order_id": f"{c}-{back}", "customer_id": f"c{c}", "at": when, "amount": amount + back % 7})
+    return pa.Table.from_pylist(rows)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., str]:
+    """Writes the data and a job file; `job(path=value, …)` changes parts of it, dots written as double underscores."""
+    for day in ("2026-03-09", NIGHT):
+        (tmp_path / f"tickets/dt={day}").mkdir(parents=True)
+        pq.write_table(tickets(day), tmp_path / f"tickets/dt={day}/part-0.parquet")
+    (tmp_path / "orders").mkdir()
+    pq.write_table(orders(), tmp_path / "orders/part-0.parquet")
+    whole: dict[str, Any] = {
+        "name": "shop",
+        "timezone": "UTC",
+        "warehouse": {"path": "wh"},
+        "sources": {
+            "tickets": {"path": "tickets", "key": ["ticket_id"], "partition": "dt"},
+            "orders": {"path": "orders", "key": ["order_id"]},
+        },
+        "steps": {
+            "summary": {"task": "summarize", "input": "tickets", "text": "body", "max_sentences": 2},
+            "segments": {
+                "task": "segment",
+                "input": "orders",
+                "entity": "customer_id",
+                "time": "at",
+                "amount": "amount",
+            },
+        },
+    }
+
+    def write(**changes: Any) -> str:
+        for place, value in changes.items():
+            keys = place.split("__")
+            part = whole
+            for key in keys[:-1]:
+                part = part[key]
+            if value is None:
+                part.pop(keys[-1])
+            else:
+                part[keys[-1]] = value
+        path = tmp_path / "shop.yaml"
+        path.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+        return str(path)
+
+    return write
