@@ -15,7 +15,8 @@ from bizllm.tasks.summarize import TASK, SummarizeSettings
 
 LONG = (
     "The kettle arrived on Monday in a torn box. The lid leaked from the first day. I called the shop about the "
-    "leaking kettle and nobody answered. My neighbour has a cat. The kettle lid still leaks and I want my money back. Bye."
+    "leaking kettle and nobody answered. My neighbour has a cat. The kettle lid still leaks and I want my money back. "
+    "Bye."
 )
 CHINESE = (
     "上周买的水壶到货时包装已经破损。水壶盖子第一天就漏水，完全没法用。今天天气不错。"
@@ -126,7 +127,7 @@ def test_max_chars_holds_and_the_rules_too(limit):
     check_spans(texts, outcome)
     assert max(map(len, outcome.columns["summary"].to_pylist())) <= limit
     for rule in make(pa.schema([("body", pa.string())]), text="body").rules().values():
-        assert duckdb.sql(f"select count(*) from answers where ({rule}) is not true").fetchone() == (0,)
+        assert duckdb.sql(f"select count(*) from answers where ({rule}) is not true").fetchall() == [(0,)]
 
 
 def shops(seed=0, texts_a_shop=60):
