@@ -134,7 +134,7 @@ def _step(
     models = {}
     for role, uri in task.models().items():
         try:
-            models[role] = resolve(uri, str(loaded.folder), loaded.place("steps", name, role))
+            models[role] = resolve(uri, str(loaded.folder), loaded.place("steps", name, "model"))
         except UserError as fault:
             faults += fault.faults
     if faults:

@@ -81,6 +81,15 @@ class Forecast(Task):
     version: ClassVar[int] = 1
     Settings: ClassVar[type[TaskSettings]] = ForecastSettings
     summary: ClassVar[str] = "Forecasts many series with quantiles; needs a time, a number and the series' columns."
+    shapes: ClassVar[tuple[Shape, ...]] = ("group", "table")  # table with `top`
+    writes: ClassVar[dict[str, str]] = {
+        "<time>": "date or timestamp: first moment of the period, under the time column's own name",
+        "mean": "double: expected value",
+        "q<level>": "double: a quantile for each of `levels`: q10, q50, q90; q2_5 for 0.025",
+        "method": "string: which methods took part",
+        "backtest_smape": "double: sMAPE in percent on the rolling-origin backtest; null where history is too short",
+        "backtest_mase": "double: MASE on the same backtest",
+    }
     exhibits: ClassVar[Literal["series"]] = "series"
 
     # -- what it reads and writes ---------------------------------------------------------------------------------

@@ -105,6 +105,16 @@ class Segment(Task):
     name = "segment"
     version = 1
     Settings = SegmentSettings
+    shapes = ("table", "group")  # group with `rules`
+    writes: ClassVar[dict[str, str]] = {
+        "segment": "string: its name, for people",
+        "segment_id": "int: the same from night to night, never used again",
+        "confidence": "double in [0, 1]: how much nearer its own centre is than the next",
+        "distance": "double: to its centre, in robust standard deviations",
+        "previous_segment": "string: the segment on the newest earlier night; null for new entities",
+        **{name: f"{kind}: as of the run date" for name, kind in FEATURES.items()},
+        "<feature>": "double: each of `features`",
+    }
     summary = "Puts every customer into a named segment by recency, frequency, money and behaviour, or by rules."
     exhibits = "categories"
     category_column = "segment"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +86,13 @@ class Summarize(Task):
     version = 1
     Settings = SummarizeSettings
     summary = "The sentences that stand for a text, or for all texts of a group."
+    shapes = ("row", "group")  # group with `per`
+    writes: ClassVar[dict[str, str]] = {
+        "summary": "string: the chosen sentences, in the order of the text",
+        "spans": "list of {document, start, end}: where they stand, in characters",
+        "input_tokens": "int: length of the input, as the model counts",
+        "coverage": "float in [0, 1]: how near the text's sentences are to the summary",
+    }
     exhibits = "samples"
 
     _encoder: Any = None
