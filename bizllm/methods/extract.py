@@ -5,7 +5,7 @@ Sentence vectors, centrality, then a greedy choice without repetition:
 * centrality: the mean similarity of a sentence to all the others, LexRank's continuous degree (Erkan and Radev, Journal
   of Artificial Intelligence Research 22, 2004, section 3.1, without its threshold). For unit vectors it is a product
   with their sum, so the cost is linear in the number of sentences. Power iteration (LexRank proper) and facility
-  location scored lower on the development parts of the benchmarks.
+  location scored lower on the development part of fewsum_reviews.
 * choice: maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
 * similarity: the mean of the cosines of meaning (an encoder) and of wording (character n-grams), or of wording alone.
   Together they beat either: the encoder knows synonyms, the n-grams know names and numbers.
@@ -68,7 +68,7 @@ def summarize(
     bonus = LEAD / (1 + np.arange(len(sentences))) if lead else np.zeros(len(sentences))
 
     def vectors(rows: npt.NDArray[np.int64]) -> Vectors:
-        wording = ngram_vectors([sentences[row] for row in rows], _NGRAMS[cjk])
+        wording = ngram_vectors([sentences[row] for row in rows.tolist()], _NGRAMS[cjk])
         return wording if meaning is None else np.hstack([meaning[rows], wording]) / np.float32(np.sqrt(2))
 
     def relevance(rows: npt.NDArray[np.int64], of: Vectors) -> Scores:
@@ -99,7 +99,8 @@ def centrality(vectors: Vectors) -> Scores:
     if len(vectors) == 1:
         return np.ones(1)
     total = vectors.sum(0, dtype=np.float64)
-    return (vectors.astype(np.float64) @ total - 1.0) / (len(vectors) - 1)
+    mean: Scores = (vectors.astype(np.float64) @ total - 1.0) / (len(vectors) - 1)
+    return mean
 
 
 def ngram_vectors(texts: Sequence[str], sizes: Sequence[int]) -> Vectors:
@@ -166,7 +167,8 @@ def _relevance(vectors: Vectors, weights: Scores, bonus: Scores) -> Scores:
     """Centrality scaled to at most 1, times the weight of the length, plus the lead's bonus: (sentences,)."""
     central = np.maximum(centrality(vectors), 0.0)
     top = max(central.max(), _UNRELATED)
-    return central / top * weights + bonus
+    scaled: Scores = central / top * weights + bonus
+    return scaled
 
 
 def _choose(vectors: Vectors, relevance: Scores, lengths: Sequence[int], budget: Budget) -> list[int]:

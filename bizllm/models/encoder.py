@@ -47,7 +47,7 @@ class Encoder:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # a worker has no terminal
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker has no terminal
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or ("bfloat16" if _native_bfloat16(device) else "float32")
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
