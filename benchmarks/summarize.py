@@ -176,6 +176,7 @@ def markdown(report: dict) -> str:
         "95 % interval of the ROUGE-1 difference to LEAD. English with stemming; Chinese by characters; fewsum: mean",
         "over 3 references. Lengths differ where the budget counts sentences, and ROUGE F1 depends on length (those of",
         "mts_dialog run from one word to a page): read those rows beside the ones with the same characters.",
+        "csl_title_zh asks for titles: the first sentence of an abstract is close to its title, and LEAD wins there.",
         "",
         "| data | budget | system | R-1 | R-2 | R-L | R-1 minus LEAD | mean characters |",
         "|---|---|---|---|---|---|---|---|",

@@ -82,7 +82,7 @@ def summarize(
             best.append(np.sort(rows[order[:_SURVIVORS]]))
         left = np.concatenate(best)
     final = vectors(left)
-    picked = left[_choose(final, relevance(left, final), [len(sentences[i]) for i in left], budget)]
+    picked = left[_choose(final, relevance(left, final), [len(sentences[i]) for i in left.tolist()], budget)]
     chosen = sorted(int(i) for i in picked)
 
     if len(left) == len(sentences):
