@@ -25,9 +25,9 @@ Array = npt.NDArray[np.float64]
 
 # Syntetos & Boylan (2005): above this mean interval between demands a series is intermittent.
 INTERMITTENT_INTERVAL = 1.32
-# Histories are cut to so many seasons: older ones cost time and tell of another business.
+# Methods see so many seasons of the history: more cost time and tell of another business (a year of days, four weeks of
+# hours, twenty years of months); 60 of a season that is none of these.
 FIT_SEASONS = {1: 400, 4: 40, 12: 20, 7: 52, 24: 28, 52: 8}
-HOLD_BACK = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of seasonal naive, tried in this order
 
 
 class NoForecast(Exception):
@@ -82,13 +82,14 @@ def pool(y: Array, request: Request) -> dict[str, Member]:
     return found
 
 
+@np.errstate(all="ignore")  # numbers near the end of the range overflow; what comes out is checked to be finite
 def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast:
     """Forecast one regular history without gaps, oldest first; same input, same output.
 
-    A method that raises, gives a number that is not finite, or does worse than seasonal naive in the backtest is left
-    out. Where the mean of the others still loses to seasonal naive, it is drawn towards it until it no longer does.
-    What is compared is the absolute error; for intermittent demand the squared error, which the mean minimises, for
-    the absolute one is least for a flat zero. Raises NoForecast where even seasonal naive fails.
+    A method that raises or gives numbers that are not finite is left out. Where the mean of the others loses to
+    seasonal naive in the backtest, it is drawn towards it until it no longer does. What is compared is the squared
+    error, which the mean minimises; the absolute error of intermittent demand is least for a flat zero.
+    Raises NoForecast where even seasonal naive fails.
     """
     y = np.ascontiguousarray(y, np.float64)
     season = request.season if len(y) >= 2 * request.season else 1
@@ -98,38 +99,40 @@ def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast
         mean = np.full(request.horizon, y[-1])
         scores = (0.0, None) if len(y) > 1 else (None, None)
         return Forecast(mean, np.tile(mean, (len(request.levels), 1)), "constant", *scores)
-    origins, ahead = rolling_origins(len(y), request.horizon, season)
-    paths = _paths(y, request, season, [*origins, len(y)])
+    tail = y[-FIT_SEASONS.get(season, 60) * season :]
+    origins, ahead = rolling_origins(len(tail), request.horizon, season)
+    paths = _paths(y, tail, request, season, origins)
     if non_negative:
         paths = {name: np.maximum(path, 0.0) for name, path in paths.items()}
-    truth = realised(y, origins, ahead) if origins else np.zeros((0, 0))
-    path, method = _combine(paths, truth, squared=is_intermittent(y))
+    truth = realised(tail, origins, ahead) if origins else np.zeros((0, 0))
+    path, method = _combine(paths, truth)
     mean, past = path[-1], path[:-1, :ahead]
     errors = truth - past
-    separate = (len(y) - origins[0]) / ahead if origins else 0.0
-    bands = quantiles(mean, errors, separate, naive_scale(y, 1), request.levels)
+    separate = (len(tail) - origins[0]) / ahead if origins else 0.0
+    bands = quantiles(mean, errors, separate, naive_scale(tail, 1), request.levels)
     if non_negative:
         bands = np.maximum(bands, 0.0)
     if not np.isfinite(bands).all():
         raise NoForecast
     if not origins:
         return Forecast(mean, bands, method, None, None)
-    scale = naive_scale(y[: origins[0]], season)
+    scale = naive_scale(tail[: origins[0]], season)
     mase = float(np.abs(errors).mean() / scale) if scale > 0 else None
     return Forecast(mean, bands, method, float(smape(truth, past).mean()), mase)
 
 
-def _paths(y: Array, request: Request, season: int, origins: Sequence[int]) -> dict[str, Array]:
-    """(origins, horizon) forecasts of seasonal naive and of every method of the pool that works."""
-    tail = y[-FIT_SEASONS.get(season, 60) * season :]
-    cut = len(y) - len(tail)
-    within = [origin - cut for origin in origins]
+def _paths(y: Array, tail: Array, request: Request, season: int, origins: Sequence[int]) -> dict[str, Array]:
+    """(origins + 1, horizon) forecasts of seasonal naive and of every method of the pool that works.
+
+    Methods see the tail of the history, and origins count in it; only last year's values come from before.
+    """
+    within = [*origins, len(tail)]
     paths = {"seasonal_naive": members.seasonal_naive(tail, season, request.horizon, within)}
     limit = 10.0 * float(np.abs(y).max())
     for name, member in pool(tail, request).items():
-        history, at = (y, origins) if name == "year_before" else (tail, within)
+        history, at = (y, [len(y) - len(tail) + o for o in within]) if name == "year_before" else (tail, within)
         try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 path = member(history, season, request.horizon, at)
         except Exception:  # noqa: S112 - a method may fail in any way on odd data; the others answer
@@ -139,28 +142,23 @@ def _paths(y: Array, request: Request, season: int, origins: Sequence[int]) -> d
     return paths
 
 
-def _combine(paths: dict[str, Array], truth: Array, squared: bool) -> tuple[Array, str]:
-    """(path, name) of the mean of the methods that don't lose to seasonal naive, itself held to the same."""
+def _combine(paths: dict[str, Array], truth: Array) -> tuple[Array, str]:
+    """(path, name) of the pool's mean with the least share of seasonal naive that makes it no worse than that."""
     naive = paths["seasonal_naive"]
-    others = {name: path for name, path in paths.items() if name != "seasonal_naive"}
+    others = [path for name, path in paths.items() if name != "seasonal_naive"]
+    name = "+".join(name for name in paths if name != "seasonal_naive")
     if not others:
         return naive, "seasonal_naive"
-    if truth.size:
-        bar = _loss(truth, naive, squared)
-        others = {name: path for name, path in others.items() if _loss(truth, path, squared) <= bar} or others
-    mean = np.mean(list(others.values()), axis=0)
-    name = "+".join(others)
+    mean = np.mean(others, axis=0)
     if not truth.size:
         return mean, name
-    for share in HOLD_BACK:
-        path = share * naive + (1.0 - share) * mean
-        if share == 1.0 or _loss(truth, path, squared) <= bar:
-            break
-    if share == 1.0:
-        return naive, "seasonal_naive"
-    return path, name if share == 0.0 else f"{1 - share:g}*({name})+{share:g}*seasonal_naive"
+    bar = _loss(truth, naive)
+    for tenths in range(10):
+        path = (tenths * naive + (10 - tenths) * mean) / 10
+        if _loss(truth, path) <= bar:
+            return path, name if tenths == 0 else f"{1 - tenths / 10:g}*({name})+{tenths / 10:g}*seasonal_naive"
+    return naive, "seasonal_naive"
 
 
-def _loss(truth: Array, path: Array, squared: bool) -> float:
-    error = truth - path[: len(truth), : truth.shape[1]]
-    return float(np.mean(error * error) if squared else np.mean(np.abs(error)))
+def _loss(truth: Array, path: Array) -> float:
+    return float(np.mean((truth - path[: len(truth), : truth.shape[1]]) ** 2))

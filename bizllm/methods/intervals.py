@@ -11,8 +11,8 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 # Growth of the spread with the horizon where nothing is known, and what that is worth in errors seen. A random walk
-# has 0.5; real series, with methods chosen on the same windows, have more. Tuned with the widening below for the coverage
-# and the pinball loss on M3's yearly and quarterly series and on cuts of the training parts of the monthly ones.
+# has 0.5; real series, with methods chosen on the same windows, have more. Tuned with the widening below for
+# coverage and pinball loss on M3's yearly and quarterly series and on cuts of the training parts of the monthly ones.
 GROWTH, GROWTH_WORTH = 0.7, 16.0
 
 

@@ -1,10 +1,11 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bizllm.evaluate.backtest import realised, rolling_origins
 
 
+@settings(deadline=None)
 @given(st.integers(1, 900), st.integers(1, 60), st.sampled_from([1, 4, 7, 12, 24, 52]))
 def test_every_window_lies_in_the_history_and_the_last_ends_with_it(length: int, horizon: int, season: int) -> None:
     origins, ahead = rolling_origins(length, horizon, season)

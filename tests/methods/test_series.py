@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bizllm.methods.series import Calendar, aggregate, histories
@@ -15,6 +15,7 @@ PANDAS = {"D": "D", "W": "W-SUN", "M": "M", "Q": "Q", "Y": "Y", "H": "h"}
 MOMENTS = st.datetimes(datetime(1930, 1, 1), datetime(2090, 1, 1))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(PANDAS)), st.lists(MOMENTS, min_size=1, max_size=20))
 def test_a_period_bears_its_first_day(unit: str, times: list[datetime]) -> None:
     calendar = Calendar(unit)  # type: ignore[arg-type]
@@ -25,6 +26,7 @@ def test_a_period_bears_its_first_day(unit: str, times: list[datetime]) -> None:
     assert known.all()
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["D", "W", "M", "Q", "Y"]), st.dates(date(1990, 1, 1), date(2090, 1, 1)))
 def test_the_last_complete_period_has_ended_and_the_next_has_not(unit: str, run_date: date) -> None:
     calendar = Calendar(unit)  # type: ignore[arg-type]
@@ -75,6 +77,7 @@ def _table(rows: list[tuple[str, int, int, int]], how: str) -> pa.Table:
     )
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(0, 40), st.sampled_from(["sum", "mean", "max", "min", "last", "count"]), st.randoms())
 def test_any_split_and_order_of_the_rows_aggregates_the_same(rows, cut, how, random) -> None:  # type: ignore[no-untyped-def]
     whole = aggregate(_table(rows, how), ["k"], how)

@@ -1,0 +1,276 @@
+"""The task as the engine calls it: combine, gather, answer; and what it must never do."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bizllm.tasks.base import Groups, Outcome, StepInput, task_class
+
+Forecast = task_class("forecast")
+SCHEMA = pa.schema(
+    [("store", pa.string()), ("sku", pa.int64()), ("day", pa.date32()), ("units", pa.float64()), ("note", pa.string())]
+)
+TODAY = date(2024, 6, 9)  # a Sunday
+
+
+def _task(schema: pa.Schema = SCHEMA, run_date: date = TODAY, **changes: Any) -> Any:
+    given = {"task": "forecast", "input": "sales", "series": ["store", "sku"], "time": "day", "target": "units"}
+    return Forecast(
+        Forecast.Settings(**(given | {"freq": "D", "horizon": 7} | changes)), StepInput("f", schema), run_date
+    )
+
+
+def _rows(series: dict[tuple[str, int], Any], end: date = TODAY) -> pa.Table:
+    """One row a day for each series, the last on `end`."""
+    rows = [
+        (*key, end - timedelta(days=len(values) - 1 - i), value, None)
+        for key, values in series.items()
+        for i, value in enumerate(values)
+    ]
+    return pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def _gathered(task: Any, tables: list[pa.Table]) -> Groups:
+    """What the engine makes of several units' combined rows."""
+    rows = pa.concat_tables([task.combine(t.select(task.reads())).rows for t in tables])
+    by = task.group_by()
+    rows = rows.sort_by([(name, "ascending") for name in by])
+    labels = [tuple(row.values()) for row in rows.select(by).to_pylist()]
+    keys = sorted(set(labels))
+    starts = np.array([labels.index(key) for key in keys] + [len(labels)], np.int64)
+    table = [pa.array(c, task.source.schema.field(n).type) for n, c in zip(by, zip(*keys, strict=True), strict=True)]
+    return Groups(rows, starts, pa.table(table, names=by))
+
+
+def _answer(task: Any, *tables: pa.Table) -> Outcome:
+    return task.answer(_gathered(task, list(tables)))
+
+
+def _shop(days: int = 120, seed: int = 0) -> np.ndarray:
+    week = np.tile([20, 18, 17, 19, 25, 40, 35], days // 7 + 1)[-days:]
+    return np.random.default_rng(seed).poisson(week).astype(float)
+
+
+def test_a_week_of_two_series() -> None:
+    task = _task()
+    outcome = _answer(task, _rows({("a", 1): _shop(), ("b", 2): _shop(seed=1) * 3}))
+    assert outcome.columns.schema == task.columns()
+    assert outcome.columns["day"].to_pylist() == [TODAY + timedelta(days=k) for k in range(1, 8)] * 2
+    assert outcome.subject.tolist() == [0] * 7 + [1] * 7
+    assert not outcome.rejects
+    for rule in task.rules().values():
+        made = duckdb.from_arrow(outcome.columns)
+        assert made.filter(f"({rule}) is not true").fetchall() == []
+    weekend = outcome.columns["mean"].to_numpy()[:7]
+    assert weekend[5] > 1.3 * weekend[1]
+    assert task.keys() == ["store", "sku", "day"]
+
+
+def test_names_of_the_columns() -> None:
+    names = _task(levels=[0.975, 0.5, 0.025, 0.001]).columns().names
+    assert names == ["day", "mean", "q0_1", "q2_5", "q50", "q97_5", "method", "backtest_smape", "backtest_mase"]
+
+
+def test_changing_rows_after_the_run_date_changes_nothing() -> None:
+    past, task = _rows({("a", 1): _shop()}), _task()
+    future = _rows({("a", 1): [9e9, float("nan"), 1.0]}, end=TODAY + timedelta(days=3))
+    first, second = _answer(task, past), _answer(task, pa.concat_tables([past, future]))
+    assert first.columns.equals(second.columns)
+
+
+@pytest.mark.parametrize(
+    ("freq", "run_date", "first"),
+    [
+        ("W", date(2024, 6, 9), date(2024, 6, 10)),
+        ("W", date(2024, 6, 8), date(2024, 6, 3)),
+        ("M", date(2024, 6, 30), date(2024, 7, 1)),
+        ("MS", date(2024, 6, 29), date(2024, 6, 1)),
+        ("Q", date(2024, 6, 30), date(2024, 7, 1)),
+        ("Y", date(2024, 6, 9), date(2024, 1, 1)),
+    ],
+)
+def test_the_first_forecast_follows_the_last_complete_period(freq: str, run_date: date, first: date) -> None:
+    task = _task(freq=freq, run_date=run_date, horizon=2)
+    whole = _rows({("a", 1): np.full(1500, 2.0)}, end=run_date)
+    outcome = _answer(task, whole)
+    assert outcome.columns["day"][0].as_py() == first
+    # The running period's rows, not all of them there yet, play no part.
+    days = np.array(whole["day"].to_pylist())
+    assert _answer(task, whole.filter(pa.array(days < first))).columns.equals(outcome.columns)
+
+
+def test_weeks_of_steady_days_forecast_their_sum() -> None:
+    outcome = _answer(_task(freq="W", horizon=3), _rows({("a", 1): np.full(140, 2.0)}))
+    assert outcome.columns["mean"].to_pylist() == [14.0] * 3
+
+
+def test_hours_keep_the_time_zone() -> None:
+    zone = "Asia/Shanghai"
+    schema = pa.schema([("store", pa.string()), ("at", pa.timestamp("ms", zone)), ("units", pa.int32())])
+    task = _task(schema, series=["store"], time="at", freq="H", horizon=3)
+    start = datetime(2024, 5, 31, 16)  # midnight in Shanghai
+    hours = [start + timedelta(hours=k) for k in range(24 * 9)]
+    rows = pa.table(
+        [["a"] * len(hours), pa.array(hours, pa.timestamp("ms")).cast(schema[1].type), np.full(len(hours), 5)],
+        schema=schema,
+    )
+    outcome = _answer(task, rows)
+    assert outcome.columns.schema.field("at").type == pa.timestamp("us", zone)
+    assert [t.replace(tzinfo=None) for t in outcome.columns["at"].to_pylist()] == [
+        datetime(2024, 6, 10, k) for k in range(3)
+    ]
+
+
+def test_rows_without_time_or_number_are_rejects() -> None:
+    good = _rows({("a", 1): _shop(30)})
+    bad = pa.table(
+        [
+            ["a"] * 5,
+            [1] * 5,
+            [None, TODAY, TODAY, TODAY, None],
+            [1.0, None, float("nan"), float("inf"), None],
+            [None] * 5,
+        ],
+        schema=SCHEMA,
+    )
+    task = _task()
+    combined = task.combine(bad)
+    assert [(r.subject, r.code) for r in combined.rejects] == [
+        (0, "no_time"), (4, "no_time"), (1, "no_value"), (2, "no_value"), (3, "no_value"),
+    ]  # fmt: skip
+    assert combined.rows.num_rows == 0
+    assert _answer(task, good, bad).columns.equals(_answer(task, good).columns)
+
+
+def test_odd_series_are_answered_or_rejected_with_a_reason() -> None:
+    series = {
+        ("constant", 1): [4.0] * 50,
+        ("grown", 2): np.arange(900.0),
+        ("new", 3): [5.0, 6.0],
+        ("none", 4): [0.0] * 60,
+        ("rare", 5): [0, 0, 0, 0, 0, 9, 0, 0, 0, 0] * 12,
+        ("returns", 6): np.random.default_rng(0).normal(0, 5, 90),
+        ("huge", 7): np.random.default_rng(0).random(90) * 1e300,
+    }
+    outcome = _answer(_task(), _rows(series))
+    names = sorted(name for name, _ in series)
+    assert [(names[r.subject], r.code) for r in outcome.rejects if names[r.subject] != "huge"] == [("new", "too_short")]
+    by_name = {names[i]: outcome.columns.filter(pa.array(outcome.subject == i)) for i in set(outcome.subject.tolist())}
+    assert by_name["constant"]["q10"].to_pylist() == [4.0] * 7
+    assert by_name["none"]["mean"].to_pylist() == [0.0] * 7
+    assert by_name["grown"]["mean"].to_numpy() == pytest.approx(np.arange(900, 907), rel=0.05)
+    assert min(by_name["rare"]["q10"].to_pylist()) >= 0
+    assert min(by_name["returns"]["q10"].to_pylist()) < 0
+    everyone = {*outcome.subject.tolist(), *(r.subject for r in outcome.rejects)}
+    assert everyone == set(range(len(series)))
+
+
+def test_a_group_without_usable_rows_is_empty() -> None:
+    task = _task()
+    groups = _gathered(task, [_rows({("a", 1): _shop(30)})])
+    keys = pa.table({"store": ["a", "b"], "sku": [1, 2]})
+    outcome = task.answer(Groups(groups.rows, np.append(groups.starts, groups.starts[-1]), keys))
+    assert [(r.subject, r.code) for r in outcome.rejects] == [(1, "empty")]
+
+
+def test_a_series_that_ended_forecasts_the_coming_days_all_the_same() -> None:
+    task = _task(fill="missing", horizon=2)
+    outcome = _answer(task, _rows({("a", 1): np.full(60, 3.0)}, end=TODAY - timedelta(days=9)))
+    assert outcome.columns["day"].to_pylist() == [TODAY + timedelta(days=1), TODAY + timedelta(days=2)]
+    assert outcome.columns["mean"].to_pylist() == [3.0, 3.0]
+    (reject,) = _answer(task, _rows({("a", 1): np.full(6, 3.0)}, end=TODAY - timedelta(days=90))).rejects
+    assert reject.code == "too_short"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.integers(-9, 9)), min_size=1, max_size=40),
+    st.integers(0, 40),
+    st.sampled_from(["sum", "mean", "max", "min", "last", "count"]),
+)
+def test_combining_is_the_same_in_any_split(rows: list[tuple[str, int, int]], cut: int, agg: str) -> None:
+    task = _task(agg=agg)
+    table = pa.table(
+        [
+            [r[0] for r in rows],
+            [1] * len(rows),
+            [TODAY - timedelta(days=r[1]) for r in rows],
+            [float(r[2]) for r in rows],
+            [None] * len(rows),
+        ],
+        schema=SCHEMA,
+    )
+    parts = pa.concat_tables([task.combine(t).rows for t in (table.slice(0, cut), table.slice(cut))])
+    order = [(name, "ascending") for name in ("store", "__period")]
+    whole = task.combine(table).rows.sort_by(order)
+    assert task.combine(parts).rows.sort_by(order).equals(whole)
+
+
+def test_only_the_largest_series_are_asked_for() -> None:
+    series = {("a", k): _shop(40, seed=k) * (k + 1) for k in range(5)}
+    task = _task(top=2)
+    assert task.shape == "table"
+    groups = _gathered(task, [_rows(series)])
+    made = task.features(groups)
+    features = made.columns
+    for name in ("store", "sku"):
+        features = features.append_column(name, groups.keys[name].take(pa.array(made.subject)))
+    task.fitted = task.fit(features, None)
+    outcome = task.answer(features)
+    assert sorted(set(outcome.subject.tolist())) == [3, 4]
+    assert outcome.skipped.tolist() == [0, 1, 2]
+    plain = _answer(_task(), _rows({k: v for k, v in series.items() if k[1] >= 3}))
+    assert outcome.columns.equals(plain.columns)
+
+
+def test_the_exhibit_shows_history_of_the_largest_and_the_worst() -> None:
+    series = {("s", k): np.full(200, k + 1.0) for k in range(9)} | {("s", 99): _shop(30) / 1000}
+    outcome = _answer(_task(), _rows(series))
+    exhibit = outcome.exhibit
+    assert exhibit is not None
+    assert exhibit.column_names == ["series", "time", "value", "size", "error"]
+    assert {f"s · {k}" for k in (*range(3, 9), 99)} <= set(exhibit["series"].to_pylist())
+    one = exhibit.filter(pa.array([s == "s · 8" for s in exhibit["series"].to_pylist()]))
+    assert one.num_rows == 120 and one["time"][-1].as_py() == TODAY
+    assert one["value"].to_pylist() == series["s", 8][-120:].tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting", "hint"),
+    [
+        ({"time": "dya"}, "time", "did you mean 'day'?"),
+        ({"series": ["shop"]}, "series", ""),
+        ({"target": "note"}, "target", "cast in `select`"),
+        ({"time": "units", "target": "sku"}, "time", "cast in `select`"),
+        ({"series": ["store", "day"]}, "series", ""),
+    ],
+)
+def test_wrong_columns_are_faults(changes: dict[str, Any], setting: str, hint: str) -> None:
+    faults = _task(**changes).check()
+    assert any(fault[0] == setting and hint in fault[3] for fault in faults)
+
+
+def test_a_good_step_has_no_fault() -> None:
+    assert _task().check() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"horizon": 0}, {"levels": [1.0]}, {"levels": []}, {"levels": [0.5, 0.5]}, {"freq": "X"}, {"series": []}],
+)
+def test_wrong_settings_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        _task(**changes)
+
+
+def test_an_output_column_is_no_series() -> None:
+    schema = pa.schema([("Mean", pa.string()), ("day", pa.date32()), ("units", pa.float64())])
+    assert _task(schema, series=["Mean"]).check()[0][0] == "series"
