@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,6 +140,25 @@ def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
     (tmp_path / "lake" / "link").symlink_to(tmp_path / "real")
     (tmp_path / "lake" / "loop").symlink_to(tmp_path / "lake")
     assert [file.url for file in storage.list_files(str(tmp_path / "lake"))] == [str(tmp_path / "lake/link/x")]
+
+
+def test_files_that_vanish_while_they_are_listed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process deletes a file, and a whole folder, after their names were read and before they are looked at."""
+    for name in ("a/gone", "a/stays", "b/gone", "c/stays"):
+        storage.write_bytes(str(tmp_path / name), b"1")
+    real = os.stat
+    doomed = {str(tmp_path / "a/gone"): os.unlink, str(tmp_path / "b"): shutil.rmtree}
+
+    def stat(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if path in doomed:
+            doomed.pop(path)(path)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    found = storage.list_files(str(tmp_path))
+    monkeypatch.undo()
+    assert doomed == {}
+    assert [file.url for file in found] == [str(tmp_path / "a/stays"), str(tmp_path / "c/stays")]
 
 
 def test_urls() -> None:
