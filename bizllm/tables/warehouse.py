@@ -270,7 +270,7 @@ class Warehouse:
     ) -> int:
         """Commit one snapshot, again from the newest table whenever another commit came first."""
         from pyiceberg import exceptions as iceberg
-        from sqlalchemy.exc import OperationalError
+        from sqlalchemy.exc import IntegrityError, OperationalError
 
         conflicts = (
             iceberg.CommitFailedException,
@@ -279,6 +279,7 @@ class Warehouse:
             iceberg.CommitStateUnknownException,
             iceberg.ServiceUnavailableError,
             OperationalError,
+            IntegrityError,  # two first publishes made the job's namespace at once
         )
         tried: list[int] = []
         for attempt in range(_ATTEMPTS):

@@ -232,6 +232,18 @@ def test_two_processes_publish_other_dates_at_once(warehouse: Warehouse) -> None
     assert len(warehouse.history("shop", "sales")) == 6
 
 
+def test_namespace_made_by_another_meanwhile_is_no_conflict(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse.catalog.create_namespace("shop")
+    there = warehouse.catalog.namespace_exists
+    answers = [False]  # as it was when this publish looked, right before the other one
+    monkeypatch.setattr(warehouse.catalog, "namespace_exists", lambda name: answers.pop() if answers else there(name))
+    publish(warehouse, D1, {"a": 1}, "r1")
+    assert answers == []
+    assert by_duckdb(warehouse.files("shop", "sales", D1)) == [("a", 1)]
+
+
 def test_locked_catalog_is_waited_for(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bizllm.tables.catalog.SQLITE_BUSY_S", 0.05)
     monkeypatch.setattr("bizllm.tables.warehouse._ATTEMPTS", 3)
