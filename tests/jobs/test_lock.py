@@ -82,7 +82,8 @@ def test_live_run_is_named_at_once(tmp_path: Path) -> None:
 
 def test_killed_run_on_this_machine_is_followed_at_once(tmp_path: Path) -> None:
     process = hold(f"{tmp_path}/d.json", lease_s=3600)
-    process.kill()  # its zombie is still there: that is no life
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its zombie stays: that is no life
     before = time.monotonic()
     with RunLock(f"{tmp_path}/d.json", "second") as lock:
         assert lock.epoch == 2
