@@ -15,6 +15,18 @@ import pytest
 
 
 @pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A private Ray of this process, which every run in it then uses."""
+    import ray
+
+    ray.init(
+        address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """Address of an S3 server of its own process, which keeps everything in memory and knows no access rights.
 

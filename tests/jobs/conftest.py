@@ -1,8 +1,8 @@
-"""A small job on small files, and one local Ray for the tests that run it."""
+"""A small job on small files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,6 @@ import pytest
 import yaml
 
 NIGHT = "2026-03-10"
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A private Ray of this process, which every run in it then uses."""
-    import ray
-
-    ray.init(
-        address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
-    )
-    yield
-    ray.shutdown()
 
 
 def tickets(day: str, rows: int = 12) -> pa.Table:
