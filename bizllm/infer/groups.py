@@ -1,8 +1,8 @@
 """The stages of group and table tasks: scatter rows into key-hash buckets, gather each bucket, then answer or fit.
 
 No shuffle of Ray's: a scatter unit writes one Parquet file with a row group for each bucket, and a bucket is a unit
-that reads its row group from every file. Buckets stay on disk, so that a resume never shuffles again, and memory is bounded
-by one unit or one bucket. (20,000 keys: 1.3 s; Ray Data's groupby 10.5 s and three times the memory.)
+that reads its row group from every file. Buckets stay on disk, so that a resume never shuffles again, and memory is
+bounded by one unit or one bucket. (20,000 keys: 1.3 s; Ray Data's groupby 10.5 s and three times the memory.)
 """
 
 from __future__ import annotations

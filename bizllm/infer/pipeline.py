@@ -157,7 +157,7 @@ class _Worker:
 def _plain(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterator[Receipt]:
     shared = ray.put(stage)
     read = ray.remote(num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES)(_read)
-    worker = ray.remote(
+    worker: Any = ray.remote(
         num_cpus=capacity.cpus,
         num_gpus=capacity.gpus,
         max_restarts=LOST_WORKER_RETRIES,
@@ -198,9 +198,10 @@ def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterat
     def read(row: dict[str, Any]) -> dict[str, Any]:
         return {"unit": row["unit"], "tables": _packed(_read(stage, pickle.loads(row["unit"])))}  # noqa: S301
 
+    worker: Any = _Worker  # a class whose instances are called; Ray's annotation knows functions only
     rows = from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
     receipts = rows.map(read, num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES).map(
-        _Worker,
+        worker,
         fn_constructor_args=(stage, capacity.threads),
         compute=ActorPoolStrategy(size=capacity.workers),
         num_cpus=capacity.cpus,

@@ -46,6 +46,13 @@ class StepResult:
         return {name: getattr(self, name) for name in (*names, *more)}
 
 
+def run_state(results: Sequence[StepResult]) -> State:
+    """The state of a run whose steps ended so: the worst of them; unchanged where all are."""
+    states = {result.state for result in results}
+    worst: tuple[State, ...] = ("cancelled", "failed", "done")
+    return next((state for state in worst if state in states), "unchanged")
+
+
 def write(warehouse: Warehouse, job: str, run_id: str, run_date: date, results: Sequence[StepResult]) -> None:
     """Append the run's rows; doing it again changes nothing."""
     rows = pa.Table.from_pylist([asdict(result) for result in results], schema=LEDGER)
@@ -82,10 +89,12 @@ def from_snapshot(job: str, step: str, task: str, published: Published) -> StepR
         f"{job}.{step}",
         "done",
         datetime.fromisoformat(said["started_at"]).astimezone(UTC),
-        **{
-            name: int(said.get(name, 0))
-            for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused", "records_out", "tokens")
-        },
+        rows_in=int(said.get("rows_in", 0)),
+        rows_out=int(said.get("rows_out", 0)),
+        rows_rejected=int(said.get("rows_rejected", 0)),
+        rows_reused=int(said.get("rows_reused", 0)),
+        records_out=int(said.get("records_out", 0)),
+        tokens=int(said.get("tokens", 0)),
         seconds=float(said.get("seconds", 0)),
         snapshot_id=published.snapshot_id,
         fingerprint=said.get("fingerprint"),

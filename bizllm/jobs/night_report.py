@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from bizllm import logs
 from bizllm.errors import RunError, safe_text
 from bizllm.infer.work import write_parquet
-from bizllm.jobs.ledger import StepResult
+from bizllm.jobs.ledger import StepResult, run_state
 from bizllm.report.data import (
     AuditResult,
     CategoryPanel,
@@ -28,6 +28,7 @@ from bizllm.report.data import (
 )
 from bizllm.tables import storage
 from bizllm.tables.query import connect
+from bizllm.tables.sql import quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -143,13 +144,11 @@ def _report(night: Night, run_id: str, kept: dict[str, Any]) -> RunReport:
             )
         )
     started = min(r.started_at for r in results)
-    states = {r.state for r in results}
-    worst = next((s for s in ("failed", "cancelled", "done") if s in states), "unchanged")
     return RunReport(
         night.job.name,
         run_id,
         results[0].run_date,
-        worst,
+        run_state(results),
         started,
         sum(r.seconds for r in results),
         night.job.timezone,
@@ -173,14 +172,16 @@ def _panel(night: Night, step: PreparedStep, run_id: str, connection: DuckDBPyCo
         return SamplesPanel(_spread(exhibit, SHOWN_SAMPLES))
     if kind == "series" and exhibit is not None:
         return _series(step, exhibit, connection)
-    shown = ", ".join(f'"{f.name}"' for f in step.schema)
-    return TablePanel(connection.sql(f'select {shown} from "{step.name}" limit {SHOWN_ROWS}').to_arrow_table())
+    shown = ", ".join(quoted(name) for name in step.schema.names)
+    first = connection.sql(f"select {shown} from {quoted(step.name)} limit {SHOWN_ROWS}")
+    return TablePanel(first.to_arrow_table())
 
 
 def _categories(step: PreparedStep, connection: DuckDBPyConnection) -> CategoryPanel:
     column = step.task.category_column
     counts = connection.sql(
-        f'select "{column}" as label, count(*) as "count" from "{step.name}" group by 1 order by 2 desc, 1 limit 50'
+        f'select {quoted(column)} as label, count(*) as "count" from {quoted(step.name)}'
+        " group by 1 order by 2 desc, 1 limit 50"
     ).to_arrow_table()
     before = f"previous_{column}"
     moves = pa.table(
@@ -188,7 +189,8 @@ def _categories(step: PreparedStep, connection: DuckDBPyConnection) -> CategoryP
     )
     if before in step.schema.names:
         found = connection.sql(
-            f'select "{before}" as previous, "{column}" as label, count(*) as "count" from "{step.name}"'
+            f'select {quoted(before)} as previous, {quoted(column)} as label, count(*) as "count"'
+            f" from {quoted(step.name)}"
             " group by 1, 2 order by 3 desc, 1, 2 limit 400"
         ).to_arrow_table()
         if found["previous"].null_count < found.num_rows:
@@ -209,10 +211,10 @@ def _series(step: PreparedStep, exhibit: pa.Table, connection: DuckDBPyConnectio
     history = connection.sql(
         f"{picked} select e.* from __exhibit e where series in (select series from picked) order by series, time"
     ).to_arrow_table()
-    label = " || ' · ' || ".join(f'"{name}"::varchar' for name in series) if series else "'all'"
-    quantiles = ", ".join(f'"{n}"' for n in step.schema.names if n == "mean" or (n[:1] == "q" and n[1:2].isdigit()))
+    label = " || ' · ' || ".join(f"{quoted(name)}::varchar" for name in series) if series else "'all'"
+    quantiles = ", ".join(quoted(n) for n in step.schema.names if n == "mean" or (n[:1] == "q" and n[1:2].isdigit()))
     forecast = connection.sql(
-        f'{picked} select {label} as series, "{time}" as time, {quantiles} from "{step.name}"'
+        f"{picked} select {label} as series, {quoted(time)} as time, {quantiles} from {quoted(step.name)}"
         f" where {label} in (select series from picked) order by 1, 2"
     ).to_arrow_table()
     return SeriesPanel(time, history, forecast)

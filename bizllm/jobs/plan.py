@@ -119,7 +119,7 @@ def _warnings(night: Night, address: str | None) -> list[str]:
     address = address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return []
-    local = [
+    local: list[tuple[tuple[str, ...], str]] = [
         (("sources", name, "path"), source.path)
         for name, source in night.job.sources.items()
         if source.path and storage.is_local(source.path)

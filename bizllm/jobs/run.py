@@ -12,20 +12,19 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any
 
 from bizllm import logs
 from bizllm.errors import Cancelled, Fault, UserError, safe_text
 from bizllm.jobs import ledger, night_report
 from bizllm.jobs.job import Job, LoadedJob
-from bizllm.jobs.ledger import StepResult
+from bizllm.jobs.ledger import State, StepResult
 from bizllm.jobs.lock import RunLock
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, prepare
 from bizllm.jobs.step import StepRun
 from bizllm.tables import storage
 
-RunState = Literal["done", "unchanged", "failed", "cancelled"]
 STOP_WAIT_S = 10.0  # for the units at work when a run is interrupted
 
 
@@ -36,7 +35,7 @@ class RunResult:
     run_id: str
     job: str
     date: date
-    state: RunState
+    state: State
     steps: list[StepResult]
     warehouse: str
     report: str | None
@@ -87,7 +86,9 @@ def run(
         lock.check()
         _record(night, run_id, results)
         report = night_report.save(night, run_id, results, {name: r.details for name, r in runs.items()})
-    result = RunResult(run_id, night.job.name, run_date, _state(results), results, night.warehouse.path, report)
+    result = RunResult(
+        run_id, night.job.name, run_date, ledger.run_state(results), results, night.warehouse.path, report
+    )
     observer.run_finished(result.to_dict())
     return result
 
@@ -207,22 +208,23 @@ class _Schedule:
                     for name in [name for name in waiting if self._ready(name)]:
                         waiting.remove(name)
                         if reason := self._blocked(name):
-                            self._end(self._without(name, "skipped", reason))
+                            self.results[name] = self._without(name, "skipped", reason)
+                            self._tell(self.results[name])
                         else:
                             running[pool.submit(self._one, name)] = name
                     if running:
                         done, _ = wait(running, return_when=FIRST_COMPLETED)
                         for future in done:
-                            running.pop(future)
-                            self._end(future.result())
+                            self.results[running.pop(future)] = future.result()
             except KeyboardInterrupt:
                 self.stop.set()
                 finished, _ = wait(running, timeout=STOP_WAIT_S)
                 for future in finished:
-                    self._end(future.result())
+                    self.results[running[future]] = future.result()
                 for name in self.runs:
                     if name not in self.results:
-                        self._end(self._without(name, "cancelled", "interrupted"))
+                        self.results[name] = self._without(name, "cancelled", "interrupted")
+                        self._tell(self.results[name])
                 pool.shutdown(wait=False, cancel_futures=True)
         return [self.results[name] for name in self.runs]
 
@@ -247,6 +249,11 @@ class _Schedule:
         return f"step '{upstream}', which it reads, is {self.results[upstream].state}"
 
     def _one(self, name: str) -> StepResult:
+        result = self._outcome(name)
+        self._tell(result)
+        return result
+
+    def _outcome(self, name: str) -> StepResult:
         try:
             return self.runs[name].execute()
         except Cancelled:
@@ -276,8 +283,7 @@ class _Schedule:
             error=error,
         )
 
-    def _end(self, result: StepResult) -> None:
-        self.results[result.step] = result
+    def _tell(self, result: StepResult) -> None:
         self.log.info("step_done", step=result.step, state=result.state, rows=result.rows_in, seconds=result.seconds)
         self.observer.step_finished(result.to_dict())
 
@@ -297,14 +303,6 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _state(results: Sequence[StepResult]) -> RunState:
-    states = {result.state for result in results}
-    for state in ("cancelled", "failed"):
-        if state in states:
-            return state  # type: ignore[return-value]
-    return "unchanged" if states == {"unchanged"} else "done"
 
 
 # -- after the work -----------------------------------------------------------------------------------------------

@@ -273,7 +273,8 @@ class StepRun:
         budget = self.step.settings.reject_budget
         if hard > budget * counts.rows_in:
             raise RunError(
-                f"{hard:,} of {counts.rows_in:,} {scope}s were rejected ({listed}), over the reject_budget of {budget:.2%}"
+                f"{hard:,} of {counts.rows_in:,} {scope}s were rejected ({listed}), "
+                f"over the reject_budget of {budget:.2%}"
             )
 
     def _compacted(
@@ -330,8 +331,10 @@ class StepRun:
         seconds = self.elapsed()
         price = self.job.runtime.cpu_hour_price
         said = published.properties if published else {}
-        names = ("rows_in", "rows_out", "rows_rejected", "records_out")
-        numbers = {name: getattr(counts, name) if counts else int(said.get(name, 0)) for name in names}
+
+        def number(name: str) -> int:
+            return int(getattr(counts, name) if counts else said.get(name, 0))
+
         return StepResult(
             self.run_date,
             self.run_id,
@@ -340,7 +343,10 @@ class StepRun:
             f"{self.job.name}.{self.step.name}",
             state,
             self.started_at,
-            **numbers,
+            rows_in=number("rows_in"),
+            rows_out=number("rows_out"),
+            rows_rejected=number("rows_rejected"),
+            records_out=number("records_out"),
             tokens=counts.tokens if counts else 0,
             seconds=seconds,
             cost=None if price is None else round(seconds / 3600 * price * _cpus(), 6),

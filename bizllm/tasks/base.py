@@ -52,7 +52,8 @@ class TaskSettings(BaseModel):
     input: str = Field(description="A source or an earlier step.")
     dates: Dates | None = Field(
         default=None,
-        description="Which partitions to read: the run date's, all up to it, or all. Row tasks read `day`, others `to_date`.",
+        description="Which partitions to read: the run date's, all up to it, or all. "
+        "By default row tasks read `day`, others `to_date`.",
     )
     reject_budget: float = Field(
         default=0.01, ge=0.0, le=1.0, description="Share of rows that may be rejected before the step fails."
@@ -118,7 +119,7 @@ class Groups:
     prior: pa.Table | None = None
 
     def __len__(self) -> int:
-        return self.keys.num_rows
+        return len(self.keys)
 
 
 class Models(Protocol):
@@ -260,6 +261,6 @@ def task_class(name: str, place: str = "task") -> type[Task]:
     if name not in task_names():
         known = task_names()
         raise UserError(Fault(place, name, f"expected a task: one of {', '.join(known)}", nearest(name, known)))
-    cls = importlib.import_module(f"bizllm.tasks.{name}").TASK
+    cls: type[Task] = importlib.import_module(f"bizllm.tasks.{name}").TASK
     assert issubclass(cls, Task) and cls.name == name
     return cls
