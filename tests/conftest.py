@@ -19,9 +19,7 @@ def local_ray() -> Iterator[None]:
     """A private Ray of this process, which every run in it then uses."""
     import ray
 
-    ray.init(
-        address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
-    )
+    ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
