@@ -108,6 +108,7 @@ def show(
     views, which hold every night unless `date` is given; `limit` is the query's own business.
     """
     from bizllm.tables.query import connect, select
+    from bizllm.tables.sql import quoted
 
     loaded = load_job(job_path, sets)
     name = loaded.job.name
@@ -126,7 +127,7 @@ def show(
         newest = max((night.run_date for night in warehouse.history(name, base)), default=None)
         day = newest
     connection = connect(warehouse, name, [base], day)
-    return select(connection, f'select * from "{wanted}" limit {int(limit)}', sorted(known))
+    return select(connection, f"select * from {quoted(wanted)} limit {int(limit)}", sorted(known))
 
 
 def report(job_path: str, run: str | None = None, *, sets: Sequence[str] = ()) -> str:

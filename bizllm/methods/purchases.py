@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bizllm.methods.conditions import sandbox
+from bizllm.tables.sql import sandbox
 
 AMOUNT_LIMIT = 1e18  # 10^11 lines of it still fit DECIMAL(38, 9)
 RECENT_DAYS = 90
@@ -103,7 +103,9 @@ def partials(
     order = "cast(_order as varchar)" if columns.order else "cast(null as varchar)"
     with sandbox() as con:
         con.register("lines", pa.table(lines).filter(usable))
-        con.execute(f"create view parts as select _entity, {order} as _order, _day, {', '.join(select)} from lines")
+        con.execute(
+            f"create temp view parts as select _entity, {order} as _order, _day, {', '.join(select)} from lines"
+        )
         summed = con.sql(_sum_parts(extras)).to_arrow_table()
     return _named(summed, columns.entity, rows), Unusable(_positions(no_time), _positions(no_value))
 

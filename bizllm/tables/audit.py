@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from bizllm.errors import RunError
 from bizllm.tables import storage
+from bizllm.tables.sql import quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,7 +54,7 @@ def audit(
         database.register(_STAGED, schema.empty_table())
         _bind(database, rules)
         database.register(_STAGED, _dataset(urls, schema))
-        nulls = [f"{_quoted(key)} is null" for key in keys]
+        nulls = [f"{quoted(key)} is null" for key in keys]
         broken = [f"not coalesce(({condition}\n), false)" for condition in rules.values()]
         records, *counts = _counts(database, [*nulls, *broken])
         results += _accounting(expected, records)
@@ -98,7 +99,7 @@ def _accounting(expected: Mapping[str, int], records: int) -> list[AuditResult]:
 
 def _duplicates(database: DuckDBPyConnection, keys: Sequence[str]) -> tuple[int, str]:
     """Rows beyond the first of their key, and how many keys they have."""
-    columns = ", ".join(map(_quoted, keys))
+    columns = ", ".join(map(quoted, keys))
     rows, distinct = _one(
         database,
         f"select coalesce(sum(n - 1), 0)::bigint, count(*) from "
@@ -156,7 +157,3 @@ def _database(spill: str, memory: str, threads: int) -> DuckDBPyConnection:
 
 def _first(fault: Exception) -> str:
     return str(fault).splitlines()[0].rstrip("!.")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -173,7 +173,9 @@ def _summed(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     options = [(name, "sum", pc.ScalarAggregateOptions(min_count=0)) for name in (N, HI, LO)]
     summed = rows.group_by(list(keys), use_threads=False).aggregate(options)
     wanted = pa.schema([*(rows.schema.field(k) for k in keys), (N, pa.int64()), (HI, pa.uint64()), (LO, pa.uint64())])
-    return summed.select([*keys, *(f"{name}_sum" for name in (N, HI, LO))]).rename_columns([*keys, N, HI, LO]).cast(wanted)
+    return (
+        summed.select([*keys, *(f"{name}_sum" for name in (N, HI, LO))]).rename_columns([*keys, N, HI, LO]).cast(wanted)
+    )
 
 
 def _md5(text: pa.Array) -> tuple[Words, Words]:

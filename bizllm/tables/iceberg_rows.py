@@ -70,7 +70,9 @@ class IcebergRows:
     def slices(self, run_date: date, dates: Dates, columns: Sequence[str]) -> Iterator[FileSlices]:
         """Whole data files. Their bytes are of all columns, as the table's metadata tells them."""
         for file in self._scan(run_date, dates).files:
-            yield FileSlices(FrozenFile(file.url, file.bytes, file.deletes, file.rows), None, [(-1, 0, file.rows, file.bytes)])
+            yield FileSlices(
+                FrozenFile(file.url, file.bytes, file.deletes, file.rows), None, [(-1, 0, file.rows, file.bytes)]
+            )
 
     def read(self, unit: Unit, part: Part, columns: Sequence[str]) -> pa.Table:
         """A data file's live rows of the unit's dates."""

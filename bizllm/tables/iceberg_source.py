@@ -27,7 +27,7 @@ Condition = tuple[Operator, str, str]  # operator, column, ISO value
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A live Parquet file of a table. bytes: its size. deletes: a digest of the delete files that apply, '' for none."""
+    """A live Parquet file of a table. bytes: its size. deletes: a digest of its delete files, empty without any."""
 
     url: str
     rows: int

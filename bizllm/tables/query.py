@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError
 from bizllm.tables import storage
+from bizllm.tables.sql import quoted
 from bizllm.tables.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date
         if f"{step}__rejects" in known and step in known:
             _view(connection, warehouse, job, f"{step}__rejects", run_date, raw=f"{step}__all_rejects")
             connection.execute(
-                f'create view "{step}__rejects" as select * from "{step}__all_rejects"'
-                f' where run_id in (select run_id from "{step}__runs")'
+                f"create view {quoted(step + '__rejects')} as select * from {quoted(step + '__all_rejects')}"
+                f" where run_id in (select run_id from {quoted(step + '__runs')})"
             )
     if "runs" in known:
         _view(connection, warehouse, job, "runs", run_date)
@@ -73,7 +74,7 @@ def _view(
         connection.register(f"__{name}_empty", empty)
         files = ", ".join("'" + url.removeprefix("file://").replace("'", "''") + "'" for url in urls)
         connection.execute(
-            f'create view "__{name}" as select * from "__{name}_empty" '
+            f"create view {quoted('__' + name)} as select * from {quoted(f'__{name}_empty')} "
             f"union all by name select * from read_parquet([{files}], union_by_name = true)"
         )
     else:
@@ -82,8 +83,8 @@ def _view(
         store = storage.filesystem(urls[0])[0]
         paths = [storage.filesystem(url)[1] for url in urls]
         connection.register(f"__{name}", dataset.dataset(paths, schema=slice_.schema, filesystem=store))
-    columns = ", ".join(f'"{f.name}"' for f in slice_.schema)
-    connection.execute(f'create view "{name}" as select {columns} from "__{name}"')
+    columns = ", ".join(quoted(column) for column in slice_.schema.names)
+    connection.execute(f"create view {quoted(name)} as select {columns} from {quoted('__' + name)}")
 
 
 def select(connection: DuckDBPyConnection, sql: str, views: Sequence[str]) -> pa.Table:

@@ -2,24 +2,21 @@
 
 A user's SQL is parsed before it runs, and its tree is walked: every row is answered from itself alone, so that batches,
 units and retries can't change a result. Aggregates, windows, subqueries, other tables, clocks and chance are refused.
-The connection has no files, no network and no extensions, and its configuration is locked.
+It runs in the sandbox of `sql`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from bizllm.errors import RunError, nearest
+from bizllm.tables.sql import Refused, Shape, expressions, one_line, quoted, sandbox, wrapped
 from bizllm.tables.types import normal_schema
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
 
 _ROWS = "rows"
 _ROW_WISE = {"BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT"}
@@ -38,12 +35,6 @@ class SqlFault:
     value: str
     expected: str
     suggestion: str = ""
-
-
-class _Refused(Exception):
-    def __init__(self, expected: str, suggestion: str = "") -> None:
-        super().__init__(expected)
-        self.expected, self.suggestion = expected, suggestion
 
 
 @dataclass
@@ -78,18 +69,18 @@ class RowSql:
         """The input columns that these output columns and the filter are made of, in the input's order."""
         needed: set[str] = set()
         if self.filter is not None:
-            needed |= self._refs(_items(self.filter, "filter"), None)
+            needed |= self._refs(expressions(self.filter, "condition"), None)
         if self.select is None:
             needed |= set(columns)
         else:
-            needed |= self._refs(_items(self.select, "select"), {name.lower() for name in columns})
+            needed |= self._refs(expressions(self.select, "select"), {name.lower() for name in columns})
         return [name for name in self.given.names if name in needed]
 
     def mask(self, rows: pa.Table) -> pa.ChunkedArray | None:
         """(rows,) whether the filter holds; null counts as no. None where there is no filter."""
         if self.filter is None:
             return None
-        kept = self._run(_query(f"coalesce((\n{self.filter}\n), false) as kept"), self._whole(rows))
+        kept = self._run(_query(f"coalesce({wrapped(self.filter)}, false) as kept"), self._whole(rows))
         assert kept.num_rows == rows.num_rows, "a condition answers every row"
         return kept.column("kept")
 
@@ -97,7 +88,7 @@ class RowSql:
         """The output columns asked for, a row for each row. `rows` holds at least `reads(columns)`."""
         if self.select is None or not columns:
             return rows.select(list(columns))
-        wanted = ", ".join(_quoted(name) for name in columns)
+        wanted = ", ".join(quoted(name) for name in columns)
         made = self._run(f"select {wanted} from ({_query(self.select)})", self._whole(rows))
         assert made.num_rows == rows.num_rows, "a select list answers every row"
         return made.cast(pa.schema([self.schema.field(name) for name in columns]))
@@ -116,17 +107,15 @@ class RowSql:
     def _run(self, sql: str, rows: pa.Table) -> pa.Table:
         import duckdb
 
-        cursor = _connection().cursor()
         try:
-            cursor.register(_ROWS, rows)
-            return cursor.sql(sql).to_arrow_table()
+            with sandbox() as cursor:
+                cursor.register(_ROWS, rows)
+                return cursor.sql(sql).to_arrow_table()
         except duckdb.Error as fault:  # its message may quote a value of a row
             kind = type(fault).__name__
             raise RunError(
                 f"the source's filter or select fails on a row ({kind}); try_cast gives null there"
             ) from None
-        finally:
-            cursor.close()
 
     def _faults_of(self, key: str) -> Iterator[SqlFault]:
         import duckdb
@@ -134,27 +123,29 @@ class RowSql:
         text: str | None = getattr(self, key)
         if text is None:
             return
+        shape: Shape = "select" if key == "select" else "condition"
         lower = [name.lower() for name in self.given.names]
         if doubled := sorted({name for name in lower if lower.count(name) > 1}):
             yield SqlFault(key, text, f"SQL tells no columns apart by case alone: {', '.join(doubled)}", "use `rename`")
             return
         try:
-            self._refs(_items(text, key), None)
-        except _Refused as refused:
+            self._refs(expressions(text, shape), None)
+        except Refused as refused:
             yield SqlFault(key, text, refused.expected, refused.suggestion)
             return
-        sql = _query(text if key == "select" else f"(\n{text}\n)")
-        cursor = _connection().cursor()
-        try:
-            cursor.register(_ROWS, self.given.empty_table())
-            made = cursor.sql(sql).to_arrow_table().schema
-        except duckdb.Error as fault:
-            yield SqlFault(key, text, _one_line(str(fault)))
+        except RecursionError:
+            yield SqlFault(key, text, "expected SQL that is less deeply nested")
             return
-        finally:
-            cursor.close()
+        sql = _query(text if key == "select" else wrapped(text))
+        try:
+            with sandbox() as cursor:
+                cursor.register(_ROWS, self.given.empty_table())
+                made = cursor.sql(sql).to_arrow_table().schema
+        except duckdb.Error as fault:
+            yield SqlFault(key, text, one_line(str(fault)))
+            return
         if key == "filter" and made.types != [pa.bool_()]:
-            yield SqlFault(key, text, f"expected a condition, this is {made.types[0]}")
+            yield SqlFault(key, text, f"expected a condition that is true or false, not {made.types[0]}")
         names = [name.lower() for name in made.names]
         if key == "select":
             if doubled := sorted({name for name in names if names.count(name) > 1}):
@@ -166,7 +157,7 @@ class RowSql:
                     yield SqlFault(key, text, what, "cast it")
 
     def _refs(self, items: Sequence[dict[str, Any]], wanted: set[str] | None) -> set[str]:
-        """The input columns that the items named in `wanted` (None: all items) are made of. Raises _Refused."""
+        """The input columns that the items named in `wanted` (None: all items) are made of. Raises Refused."""
         columns = {name.lower(): name for name in self.given.names}
         aliases = {item["alias"].lower(): item for item in items if item.get("alias")}
         walk = _Walk(columns, aliases)
@@ -198,7 +189,7 @@ class _Walk:
             return
         kind = node.get("class")
         if kind is not None and kind not in _ROW_WISE:
-            raise _Refused(f"expected row-wise SQL: {_REFUSED.get(kind, kind.lower())} is not")
+            raise Refused(f"expected row-wise SQL: {_REFUSED.get(kind, kind.lower())} is not")
         if kind == "COLUMN_REF":
             self._column(node["column_names"], scope)
         elif kind == "LAMBDA":
@@ -232,17 +223,17 @@ class _Walk:
         else:
             known = list(self.columns.values())
             what = f"no column '{names[0]}'; it has {', '.join(known[:20])}{', …' * (len(known) > 20)}"
-            raise _Refused(what, nearest(names[0], known))
+            raise Refused(what, nearest(names[0], known))
 
 
 def _check_function(node: dict[str, Any]) -> None:
     name = node["function_name"].lower()
     if node["schema"] or node["catalog"]:
-        raise _Refused(f"expected a function's plain name, not '{node['schema']}.{name}'")
+        raise Refused(f"expected a function's plain name, not '{node['schema']}.{name}'")
     if node["filter"] or node["distinct"] or node["order_bys"]["orders"]:
-        raise _Refused(f"expected row-wise SQL: '{name}' with filter, distinct or order by is an aggregate")
+        raise Refused(f"expected row-wise SQL: '{name}' with filter, distinct or order by is an aggregate")
     if name == "age" and len(node["arguments"]) == 1:
-        raise _Refused("expected the same answer every night: 'age' of one argument reads the clock")
+        raise Refused("expected the same answer every night: 'age' of one argument reads the clock")
     _check_name(name)
 
 
@@ -251,27 +242,29 @@ def _check_name(name: str) -> None:
     kinds = _functions().get(name)
     if kinds is None:
         scalar = [known for known, of in _functions().items() if of[0][0] in ("scalar", "macro")]
-        raise _Refused(f"no row-wise function '{name}'", nearest(name, scalar))
+        raise Refused(f"no row-wise function '{name}'", nearest(name, scalar))
     said = {kind for kind, _, _, _ in kinds}
     if said & {"aggregate", "window", "table_macro"}:
-        raise _Refused(f"expected row-wise SQL: '{name}' is an aggregate or window function")
+        raise Refused(f"expected row-wise SQL: '{name}' is an aggregate or window function")
     if not said & {"scalar", "macro"}:
-        raise _Refused(f"expected row-wise SQL: '{name}' is no function of a row")
+        raise Refused(f"expected row-wise SQL: '{name}' is no function of a row")
     for kind, stability, parameters, definition in kinds:
         if name in _UNSTEADY or name.startswith("__internal") or (kind == "scalar" and stability != "CONSISTENT"):
-            raise _Refused(f"expected the same answer every night: '{name}' reads the clock, chance or the session")
+            raise Refused(f"expected the same answer every night: '{name}' reads the clock, chance or the session")
         if kind == "macro":
             try:
-                _Walk({}, {}).visit(_items(definition, "macro"), frozenset(p.lower() for p in parameters or ()))
-            except _Refused as refused:
-                raise _Refused(f"'{name}' can't be used: {refused.expected}") from None
+                _Walk({}, {}).visit(
+                    expressions(definition, "condition"), frozenset(p.lower() for p in parameters or ())
+                )
+            except Refused as refused:
+                raise Refused(f"'{name}' can't be used: {refused.expected}") from None
 
 
 def _check_cast(node: dict[str, Any]) -> None:
     literal = node["child"].get("literal")
     text = str(literal.get("text", "")).strip().lower() if isinstance(literal, dict) else ""
     if text in _CLOCK_WORDS:
-        raise _Refused(f"expected the same answer every night: a cast of '{text}' can read the clock")
+        raise Refused(f"expected the same answer every night: a cast of '{text}' can read the clock")
 
 
 @lru_cache(maxsize=1)
@@ -281,65 +274,10 @@ def _functions() -> dict[str, list[tuple[str, str, list[str], str]]]:
     query = (
         "select lower(function_name), function_type, stability, parameters, macro_definition from duckdb_functions()"
     )
-    for name, *rest in _connection().cursor().execute(query).fetchall():
-        found.setdefault(name, []).append((rest[0], rest[1], rest[2], rest[3]))
+    with sandbox() as cursor:
+        for name, *rest in cursor.execute(query).fetchall():
+            found.setdefault(name, []).append((rest[0], rest[1], rest[2], rest[3]))
     return found
-
-
-@lru_cache(maxsize=1)
-def _connection() -> DuckDBPyConnection:
-    """The process's own database in memory; each call works on a cursor of it."""
-    import duckdb
-
-    options = {
-        "enable_external_access": "false",
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "allow_community_extensions": "false",
-        "python_enable_replacements": "false",
-        "threads": "1",  # units run side by side
-    }
-    made = duckdb.connect(":memory:", config=options)
-    made.execute("set global TimeZone = 'UTC'")
-    made.execute("set global lock_configuration = true")
-    return made
-
-
-def _items(text: str, key: str) -> list[dict[str, Any]]:
-    """The expressions of a select list, or the one of a condition. Raises _Refused for anything more than that."""
-    sql = f"select\n{text}\n" if key == "select" else f"select (\n{text}\n)"
-    answer = _connection().cursor().execute("select json_serialize_sql(?)", [sql]).fetchall()[0][0]
-    said = json.loads(answer)
-    if said["error"]:
-        raise _Refused(_one_line(said["error_message"]))
-    shape = "expected a select list alone" if key == "select" else "expected one condition alone"
-    if len(said["statements"]) != 1 or (";" in text and _has_end(text)):
-        raise _Refused(f"{shape}, not several statements")
-    statement = said["statements"][0]
-    node = statement["node"]
-    alone = (
-        node["type"] == "SELECT_NODE"
-        and node["from_table"]["type"] == "EMPTY"
-        and not any(node[part] for part in ("modifiers", "group_expressions", "where_clause", "having", "sample"))
-        and not node["qualify"]
-        and not node["cte_map"]["map"]
-        and node["aggregate_handling"] == "STANDARD_HANDLING"
-    )
-    if not alone:
-        raise _Refused(f"{shape}: no from, where, group, order, limit, distinct or union")
-    items: list[dict[str, Any]] = node["select_list"]
-    if key != "select" and len(items) != 1:
-        raise _Refused(shape)
-    return items
-
-
-def _has_end(text: str) -> bool:
-    """Whether a semicolon ends a statement in the text, rather than standing in a string."""
-    import duckdb
-
-    return any(
-        kind == duckdb.token_type.operator and text.encode()[at : at + 1] == b";" for at, kind in duckdb.tokenize(text)
-    )
 
 
 def _name(item: dict[str, Any]) -> str | None:
@@ -362,13 +300,3 @@ def _lambda_names(node: Any) -> frozenset[str]:
 def _query(items: str) -> str:
     # A line of its own for the user's text, so that a comment in it ends there.
     return f"select\n{items}\nfrom {_ROWS}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _one_line(message: str) -> str:
-    """DuckDB's message without the query's text below it: the first line and the candidates."""
-    lines = [line.strip() for line in message.split("\n\nLINE")[0].splitlines() if line.strip()]
-    return " ".join(lines)[:300].rstrip(".!")

@@ -1,4 +1,4 @@
-"""What a job says of its sources and its warehouse. Kept apart from the code that uses it: it must import in no time."""
+"""What a job says of its sources and its warehouse. Apart from the code that uses it: it must import in no time."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import pytest
 
 from bizllm.errors import RunError
 from bizllm.tables.select import RowSql
+from bizllm.tables.sql import quoted, sandbox
 
 ROWS = pa.table(
     {
@@ -161,15 +162,48 @@ def test_statements_are_refused(statement: str) -> None:
 def test_the_connection_itself_is_closed_to_files_and_settings() -> None:
     import duckdb
 
-    from bizllm.tables import select
-
-    cursor = select._connection().cursor()
-    for statement in ("select * from read_csv('/etc/passwd')", "set threads = 8", "attach '/tmp/x.db'", "load httpfs"):
-        with pytest.raises(duckdb.Error):
-            cursor.execute(statement)
     ROWS_OF_PYTHON = ROWS  # noqa: F841
-    with pytest.raises(duckdb.Error):
-        cursor.execute("select * from ROWS_OF_PYTHON")
+    with sandbox() as cursor:
+        for statement in (
+            "select * from read_csv('/etc/passwd')",
+            "set threads = 8",
+            "set enable_external_access = true",
+            "attach '/tmp/x.db'",
+            "load httpfs",
+            "select * from ROWS_OF_PYTHON",
+        ):
+            with pytest.raises(duckdb.Error):
+                cursor.execute(statement)
+
+
+def test_what_one_cursor_registers_no_other_sees() -> None:
+    import duckdb
+
+    with sandbox() as one, sandbox() as other:
+        one.register("mine", ROWS)
+        assert one.execute("select count(*) from mine").fetchall() == [(3,)]
+        with pytest.raises(duckdb.Error, match="mine"):
+            other.execute("select count(*) from mine")
+
+
+@pytest.mark.parametrize("deep", [200, 450, 900, 20_000])
+def test_deep_sql_is_answered_not_crashed(deep: int) -> None:
+    text = " + ".join(["id"] * deep)
+    for sql in (RowSql(ROWS.schema, select=f"{text} as sum"), RowSql(ROWS.schema, filter=f"{text} > 0")):
+        faults = sql.faults()
+        if deep == 200:
+            assert faults == []
+        if deep >= 900:
+            assert len(faults) == 1 and "\n" not in faults[0].expected
+
+
+@pytest.mark.parametrize("name", ['a"b', "a b", "客户", '"', "select", "a'; drop table rows --"])
+def test_a_quoted_name_is_that_column(name: str) -> None:
+    rows = pa.table({name: [1, 2]})
+    with sandbox() as cursor:
+        cursor.register("named", rows)
+        assert cursor.sql(f"select {quoted(name)} from named").to_arrow_table().equals(rows)
+    assert RowSql(rows.schema, select="*, 1 as one").project(rows, [name]).equals(rows)
 
 
 def test_faults_help() -> None:
