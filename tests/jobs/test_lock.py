@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -116,16 +117,16 @@ def test_stopped_run_elsewhere_is_followed_after_a_lease_and_fails_its_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"{tmp_path}/d.json"
-    process = hold(url, lease_s=1.0)
+    process = hold(url, lease_s=0.5)
     os.kill(process.pid, signal.SIGSTOP)
     as_elsewhere(monkeypatch)
     before = time.monotonic()
     try:
-        with RunLock(url, "second", lease_s=1.0) as lock:
-            assert time.monotonic() - before >= 1.0
+        with RunLock(url, "second", lease_s=0.5) as lock:
+            assert time.monotonic() - before >= 0.5
             assert lock.epoch == 2
             os.kill(process.pid, signal.SIGCONT)  # it wakes, and must neither beat nor get the lock back
-            time.sleep(1.5)
+            time.sleep(0.8)
             lock.check()
             assert [file.name for file in (tmp_path / "d").glob("*.json")] == ["00000002.json"]
     finally:
@@ -171,13 +172,17 @@ def test_one_of_many_threads_wins_an_expired_lease(tmp_path: Path, monkeypatch: 
     process.wait()
     as_elsewhere(monkeypatch)
 
+    losers = threading.Semaphore(0)
+
     def attempt(number: int) -> bool:
         lock = RunLock(url, f"r{number}", lease_s=30)
         try:
             lock.__enter__()
         except LockHeld:
+            losers.release()
             return False
-        time.sleep(1)
+        for _ in range(5):  # released before, it would be free for a thread that comes late
+            assert losers.acquire(timeout=30)
         lock.check()
         lock.__exit__(None, None, None)
         return True

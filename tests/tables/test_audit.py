@@ -71,6 +71,12 @@ def test_rules_and_nulls(tmp_path: Path, change: dict[str, Any], expected: dict[
     assert broken(audit(staged(tmp_path, {**ROWS, **change}), ["store", "day"], RULES, COUNTS, SCHEMA)) == expected
 
 
+def test_columns_of_any_name(tmp_path: Path) -> None:
+    schema = pa.schema([('a"b', pa.string()), ("n", pa.int64())])
+    urls = staged(tmp_path, {'a"b': ["x", "x", None], "n": [1, 2, 3]}, schema=schema)
+    assert broken(audit(urls, ['a"b'], {}, COUNTS, schema)) == {'a"b is unique': 1, 'a"b is not null': 1}
+
+
 def test_accounting(tmp_path: Path) -> None:
     urls = staged(tmp_path, ROWS)
     lost = audit(urls, [], {}, {**COUNTS, "rows_in": 6}, SCHEMA)

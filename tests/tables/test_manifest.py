@@ -145,6 +145,8 @@ def test_twenty_thousand_units_load_in_a_second() -> None:
     text = manifest.to_json()
     best = float("inf")
     for _ in range(3):  # processor time: other processes may hold the cores
+        if best < 1.0:
+            break
         start = time.process_time()
         loaded = Manifest.from_json(text)
         best = min(best, time.process_time() - start)

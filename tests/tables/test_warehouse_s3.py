@@ -62,7 +62,7 @@ def test_missing_bucket_is_the_users_fault(s3_endpoint: str, tmp_path: Path) -> 
 
 
 def test_sqlite_catalog_cannot_live_in_a_bucket() -> None:
-    with pytest.raises(UserError, match="can't live in s3://lake/wh.*rest"):
+    with pytest.raises(UserError, match=r"can't live in s3://lake/wh.*rest"):
         Warehouse(WarehouseSettings(path="s3://lake/wh")).newest("shop", "sales", DAY)
 
 
@@ -70,7 +70,7 @@ def test_lock_on_s3(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{bucket}/locks/d.json"
     with RunLock(url, "first", lease_s=60) as first:
         first.check()
-        with pytest.raises(LockHeld, match="first"):
+        with pytest.raises(LockHeld, match=r"first"):
             RunLock(url, "second").__enter__()
     dead = RunLock(url, "dead", lease_s=0.6).__enter__()
     dead._stop.set()  # its process stands still: no more beats
@@ -86,7 +86,7 @@ def test_lock_on_s3(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(attempt, locks)) == [0, 0, 0, 3]
-    with pytest.raises(RunError, match="taken over"):
+    with pytest.raises(RunError, match=r"taken over"):
         dead.check()
     for lock in (dead, *locks):
         lock.__exit__(None, None, None)
