@@ -59,7 +59,12 @@ LEDGER = pa.schema(
 
 
 def published_type(kind: pa.DataType) -> pa.DataType:
-    """The type under which a column of that type is published: what Iceberg v2 can hold without loss."""
+    """The type under which a column of that type is published: what Iceberg v2 can hold without loss.
+
+    `types.normal_type` answers another question: as what a source is read. It keeps narrow integers and time zones, for
+    users' SQL sees them, and rebuilds nested types. Here narrow integers widen to int32 and zones become UTC, because
+    Iceberg has no others; nested types are a task's own declaration, fields' nullability included, and stay.
+    """
     if pa.types.is_dictionary(kind):
         return published_type(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):

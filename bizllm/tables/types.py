@@ -11,7 +11,10 @@ _FLOATS = (pa.float16(), pa.float32(), pa.float64())
 
 
 def normal_type(given: pa.DataType) -> pa.DataType:
-    """The type that a column of this type is read as."""
+    """The type that a column of this type is read as: one for each meaning, however the writer encoded it.
+
+    What may be published is less: see `contract.published_type`.
+    """
     if types.is_dictionary(given):
         return normal_type(given.value_type)
     if isinstance(given, pa.BaseExtensionType):
