@@ -213,8 +213,9 @@ class ParquetFiles:
         day = run_date.isoformat()
         levels = [(file, self._level(file.url) or "") for file in files]
         levels = [(file, level) for file, level in levels if level != _NO_DATE]
-        kept = {"day": lambda v: v == day, "to_date": lambda v: v <= day, "all": lambda v: True}[dates]
-        wanted = [file for file, level in levels if kept(level)]
+        wanted = [
+            file for file, level in levels if dates == "all" or level == day or (dates == "to_date" and level < day)
+        ]
         if not wanted:
             there = sorted({level for _, level in levels}, reverse=True)
             shown = ", ".join(there[:5]) + (f", … ({len(there)} in all)" if len(there) > 5 else "")
