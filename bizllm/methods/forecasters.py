@@ -75,7 +75,9 @@ def pool(y: Array, request: Request) -> dict[str, Member]:
         if not long:
             found["theta_additive"] = members.theta_additive
     else:
-        found |= {"theta_standard": members.theta_standard, "ces": members.ces}
+        found["theta_standard"] = members.theta_standard
+    if not long:
+        found["ces"] = members.ces
     found["damped_trend"] = members.damped_trend
     if request.year:
         found["year_before"] = partial(members.year_before, year=request.year)
@@ -87,8 +89,9 @@ def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast
     """Forecast one regular history without gaps, oldest first; same input, same output.
 
     A method that raises or gives numbers that are not finite is left out. Where the mean of the others loses to
-    seasonal naive in the backtest, it is drawn towards it until it no longer does. What is compared is the squared
-    error, which the mean minimises; the absolute error of intermittent demand is least for a flat zero.
+    seasonal naive in the backtest, by absolute and by squared error, it is drawn towards it until it no longer does.
+    Both are asked because the mean minimises the squared error, while the absolute one of intermittent demand is least
+    for a flat zero.
     Raises NoForecast where even seasonal naive fails.
     """
     y = np.ascontiguousarray(y, np.float64)
@@ -152,13 +155,15 @@ def _combine(paths: dict[str, Array], truth: Array) -> tuple[Array, str]:
     mean = np.mean(others, axis=0)
     if not truth.size:
         return mean, name
-    bar = _loss(truth, naive)
+    bar = _losses(truth, naive)
     for tenths in range(10):
         path = (tenths * naive + (10 - tenths) * mean) / 10
-        if _loss(truth, path) <= bar:
+        if (_losses(truth, path) <= bar).any():
             return path, name if tenths == 0 else f"{1 - tenths / 10:g}*({name})+{tenths / 10:g}*seasonal_naive"
     return naive, "seasonal_naive"
 
 
-def _loss(truth: Array, path: Array) -> float:
-    return float(np.mean((truth - path[: len(truth), : truth.shape[1]]) ** 2))
+def _losses(truth: Array, path: Array) -> Array:
+    """(2,) mean absolute and mean squared error."""
+    error = truth - path[: len(truth), : truth.shape[1]]
+    return np.array([np.mean(np.abs(error)), np.mean(error * error)])

@@ -40,7 +40,7 @@ def quantiles(mean: Array, errors: Array, separate: float, floor: float, levels:
     scaled = errors / np.arange(1, errors.shape[1] + 1) ** growth
     base = max(float(np.sqrt(np.mean(scaled**2))), 0.25 * floor)
     if base > 0:
-        z = 0.5 * z + 0.5 * _empirical(scaled.ravel() / base, np.asarray(levels))
+        z = 0.5 * z + 0.5 * _empirical(scaled.ravel() / base, separate, np.asarray(levels))
     widen = 1.0 + 1.0 / separate
     return np.maximum.accumulate(mean + widen * base * z[:, None] * steps**growth, axis=0)
 
@@ -57,7 +57,7 @@ def _growth(errors: Array, separate: float) -> float:
     return float(np.clip((seen * slope + GROWTH_WORTH * GROWTH) / (seen + GROWTH_WORTH), 0.0, 1.0))
 
 
-def _empirical(pooled: Array, levels: Array) -> Array:
+def _empirical(pooled: Array, separate: float, levels: Array) -> Array:
     mirrored = np.quantile(np.concatenate([pooled, -pooled]), levels)
-    seen = len(pooled) / (len(pooled) + 60.0)
+    seen = separate / (separate + 10.0)
     return np.asarray(seen * np.quantile(pooled, levels) + (1.0 - seen) * mirrored)

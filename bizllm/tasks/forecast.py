@@ -159,7 +159,7 @@ class Forecast(Task):
         return rules
 
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
-        return 0, rows * 4e-4  # about 0.25 s for two years of days
+        return 0, rows * 1.2e-4  # 0.08 s for two years of days
 
     # -- the work -------------------------------------------------------------------------------------------------
 
