@@ -34,7 +34,6 @@ class Compact:
     context: StepContext
     name: str = "compact"
     holds_model: bool = False
-    uses_gpu: bool = False
 
     def open(self) -> None:
         """Nothing to load."""
@@ -96,7 +95,6 @@ class Audit:
     context: StepContext
     name: str = "audit"
     holds_model: bool = False
-    uses_gpu: bool = False
 
     def open(self) -> None:
         """Nothing to load."""

@@ -57,7 +57,6 @@ class Fit:
     previous: dict[str, Any] | None
     name: str = "fit"
     holds_model: bool = False
-    uses_gpu: bool = False
 
     def open(self) -> None:
         """Nothing to load."""
@@ -88,9 +87,12 @@ class AnswerFeatures:
     """Feature files → staged answers, with `task.fitted` set."""
 
     context: StepContext
-    uses_gpu: bool = False
     name: str = "answer"
-    holds_model: bool = False
+
+    @property
+    def holds_model(self) -> bool:
+        """A task without a model has nothing to load."""
+        return bool(self.context.task.models())
 
     def open(self) -> None:
         """Load the task's models, once a worker."""

@@ -15,8 +15,10 @@ import pickle
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +34,7 @@ _log = logs.get(__name__)
 FEW_UNITS = 64  # up to here plain Ray; beyond, Ray Data's start-up is a small share and its back-pressure pays
 READ_CPUS = 0.15  # a reader mostly waits for storage; odd on purpose: Ray Data fuses operators of equal CPUs
 LOST_WORKER_RETRIES = 2
+LOOK_S = 0.5  # how often a stage that waits for its units looks whether it should stop
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,10 @@ class Capacity:
 
     @staticmethod
     def of(stage: Stage, units: int, wanted: int | None) -> Capacity:
-        """Share the cluster's CPUs (or GPUs, for a stage that uses them) among at most one worker a unit."""
+        """Share the cluster's CPUs (or GPUs, for a stage that holds a model) among at most one worker a unit."""
         resources = ray.cluster_resources()
         cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-        on_gpu = stage.uses_gpu and gpus > 0
+        on_gpu = stage.holds_model and gpus > 0
         workers = max(1, min(units, wanted or int(gpus if on_gpu else cpus)))
         threads = max(1, min(int(cpus / workers), _node_cpus()))
         return Capacity(workers, threads, round(threads * (1 - READ_CPUS), 2), 1.0 if on_gpu else 0.0)
@@ -76,26 +79,30 @@ def run_stage(
     if not todo:
         return
     capacity = Capacity.of(stage, len(todo), workers)
-    way = _plain if len(todo) <= FEW_UNITS else _streamed
+    way = _streamed if len(todo) > FEW_UNITS else _with_actors if stage.holds_model else _with_tasks
     failed: list[Receipt] = []
     try:
-        for receipt in way(stage, todo, capacity):
-            if receipt.error is None:
-                book.enter(receipt)
-                log.info(
-                    "unit_done", stage=stage.name, unit=receipt.unit, rows=receipt.rows_in, seconds=receipt.seconds
-                )
-            else:
-                failed.append(receipt)
-                log.error("unit_failed", stage=stage.name, unit=receipt.unit, error=receipt.error)
-            on_receipt(receipt)
-            if stop is not None and stop.is_set():
-                raise Cancelled("interrupted")
+        with closing(way(stage, todo, capacity)) as receipts:
+            for receipt in receipts:
+                if receipt is not None:
+                    _taken(receipt, book, failed, log)
+                    on_receipt(receipt)
+                if stop is not None and stop.is_set():
+                    raise Cancelled("interrupted")
     except ray.exceptions.RayError as fault:
         raise RunError(f"{stage.name}: Ray gave up on a worker ({type(fault).__name__})") from fault
     if failed:
         others = f" (and {len(failed) - 1} more units)" if len(failed) > 1 else ""
         raise RunError(f"{stage.name}: unit {failed[0].unit}{others}: {failed[0].error}")
+
+
+def _taken(receipt: Receipt, book: ReceiptBook, failed: list[Receipt], log: logs.Logger) -> None:
+    if receipt.error is None:
+        book.enter(receipt)
+        log.info("unit_done", stage=receipt.stage, unit=receipt.unit, rows=receipt.rows_in, seconds=receipt.seconds)
+    else:
+        failed.append(receipt)
+        log.error("unit_failed", stage=receipt.stage, unit=receipt.unit, error=receipt.error)
 
 
 # -- the two operators, wherever they run -------------------------------------------------------------------------
@@ -117,6 +124,12 @@ def _work(stage: Stage, unit: Unit, tables: list[pa.Table] | Receipt) -> Receipt
         return stage.work(unit, tables)
     except Exception as fault:
         return Receipt(stage.name, unit.id, "", error=safe_text(fault))
+
+
+def _both(stage: Stage, unit: Unit, threads: int) -> Receipt:
+    """Read and work in one go: a stage that holds no model needs no process of its own."""
+    _set_threads(threads)
+    return _work(stage, unit, _read(stage, unit))
 
 
 def _set_threads(threads: int) -> None:
@@ -154,7 +167,22 @@ class _Worker:
 # -- few units: plain Ray -----------------------------------------------------------------------------------------
 
 
-def _plain(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterator[Receipt]:
+def _with_tasks(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
+    """Ray keeps the processes of tasks, with what they imported, for the next stage."""
+    shared = ray.put(stage)
+    both = ray.remote(num_cpus=capacity.cpus, max_retries=LOST_WORKER_RETRIES)(_both)
+    waiting = deque(units)
+    running: list[Any] = []
+    while waiting or running:
+        while waiting and len(running) < 2 * capacity.workers:
+            running.append(both.remote(shared, waiting.popleft(), capacity.threads))
+        finished, running = ray.wait(running, num_returns=1, timeout=LOOK_S)
+        yield from (ray.get(done) for done in finished)
+        if not finished:
+            yield None
+
+
+def _with_actors(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
     shared = ray.put(stage)
     read = ray.remote(num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES)(_read)
     worker: Any = ray.remote(
@@ -173,12 +201,15 @@ def _plain(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterator[
                 unit = waiting.popleft()
                 running[actor.work.remote(unit, read.remote(shared, unit))] = actor
         while running:
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            actor = running.pop(done)
-            if waiting:
-                unit = waiting.popleft()
-                running[actor.work.remote(unit, read.remote(shared, unit))] = actor
-            yield ray.get(done)
+            finished, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_S)
+            for done in finished:
+                actor = running.pop(done)
+                if waiting:
+                    unit = waiting.popleft()
+                    running[actor.work.remote(unit, read.remote(shared, unit))] = actor
+                yield ray.get(done)
+            if not finished:
+                yield None
     finally:
         for actor in pool:
             ray.kill(actor)
@@ -187,7 +218,7 @@ def _plain(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterator[
 # -- many units: Ray Data -----------------------------------------------------------------------------------------
 
 
-def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterator[Receipt]:
+def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -198,8 +229,14 @@ def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterat
     def read(row: dict[str, Any]) -> dict[str, Any]:
         return {"unit": row["unit"], "tables": _packed(_read(stage, pickle.loads(row["unit"])))}  # noqa: S301
 
+    def both(row: dict[str, Any]) -> dict[str, Any]:
+        return {"receipt": _both(stage, pickle.loads(row["unit"]), capacity.threads).to_json()}  # noqa: S301
+
     worker: Any = _Worker  # a class whose instances are called; Ray's annotation knows functions only
     rows = from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
+    if not stage.holds_model:
+        yield from _received(rows.map(both, num_cpus=capacity.cpus, max_retries=LOST_WORKER_RETRIES), units)
+        return
     receipts = rows.map(read, num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES).map(
         worker,
         fn_constructor_args=(stage, capacity.threads),
@@ -209,12 +246,58 @@ def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Iterat
         max_restarts=LOST_WORKER_RETRIES,
         max_task_retries=LOST_WORKER_RETRIES,
     )
+    yield from _received(receipts, units)
+
+
+def _received(receipts: Any, units: Sequence[Unit]) -> Generator[Receipt | None, None, None]:
+    """The receipts of a dataset, and None now and then while none comes; every unit has one."""
     left = {unit.id for unit in units}
-    for row in receipts.iter_rows():
-        receipt = Receipt.from_json(row["receipt"])
-        left.remove(receipt.unit)
-        yield receipt
+    with closing(_looked_at(receipts.iter_rows())) as rows_so_far:
+        for row in rows_so_far:
+            if row is None:
+                yield None
+                continue
+            receipt = Receipt.from_json(row["receipt"])
+            left.remove(receipt.unit)
+            yield receipt
     assert not left, "every unit has a receipt"
+
+
+def _looked_at(rows: Iterable[dict[str, Any]]) -> Generator[dict[str, Any] | None, None, None]:
+    """The rows, and None whenever none came for LOOK_S seconds: Ray Data's own iterator waits without end.
+
+    Once closed, the iterator is given up, and Ray Data ends its workers, at the next row or when Ray ends.
+    """
+    arrived: SimpleQueue[dict[str, Any] | BaseException] = SimpleQueue()
+    closed = threading.Event()
+
+    def take() -> None:
+        end: BaseException | None = None
+        try:
+            for row in rows:
+                if closed.is_set():
+                    return
+                arrived.put(row)
+        except BaseException as fault:
+            end = fault
+        finally:
+            arrived.put(end or StopIteration())
+
+    threading.Thread(target=take, name="receipts", daemon=True).start()
+    try:
+        while True:
+            try:
+                row = arrived.get(timeout=LOOK_S)
+            except Empty:
+                yield None
+                continue
+            if isinstance(row, StopIteration):
+                return
+            if isinstance(row, BaseException):
+                raise row
+            yield row
+    finally:
+        closed.set()
 
 
 def _packed(tables: list[pa.Table] | Receipt) -> list[bytes]:

@@ -23,9 +23,12 @@ class AnswerRows:
     """Units of the manifest → staged answers."""
 
     context: StepContext
-    uses_gpu: bool = False
     name: str = "answer"
-    holds_model: bool = True
+
+    @property
+    def holds_model(self) -> bool:
+        """A task without a model has nothing to load."""
+        return bool(self.context.task.models())
 
     def open(self) -> None:
         """Load the task's models, once a worker."""

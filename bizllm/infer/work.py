@@ -37,9 +37,12 @@ class Unit(Protocol):
 class Stage(Protocol):
     """One pass over units. `read` runs on CPU workers, ahead; `work` where `open` was called once."""
 
-    name: str
-    holds_model: bool  # whether `work` needs a process that stays (a loaded model)
-    uses_gpu: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def holds_model(self) -> bool:
+        """Whether `work` needs a process that stays, with a model loaded by `open`, and a GPU where there is one."""
 
     def open(self) -> None: ...
 

@@ -203,17 +203,16 @@ class StepRun:
 
     def _worked(self, context: StepContext, manifest: Manifest, buckets: int) -> tuple[list[Receipt], Counts]:
         """Every receipt of the step's stages, and what they add up to."""
-        gpu = bool(context.task.models())
         if context.task.shape == "row":
-            answers = self._run(AnswerRows(context, uses_gpu=gpu), manifest.units)
+            answers = self._run(AnswerRows(context), manifest.units)
             return answers, _counts(answers, answers, "row", manifest.rows)
         scattered = self._run(Scatter(context, buckets), manifest.units)
         earlier = self.warehouse.newest_before(self.job.name, self.step.name, self.run_date)
         units = gathered(scattered, self._prior(context, earlier, buckets))
         if context.task.shape == "group":
-            answers = self._run(AnswerGroups(context, uses_gpu=gpu), units)
+            answers = self._run(AnswerGroups(context), units)
             return [*scattered, *answers], _counts(answers, answers, "group", manifest.rows)
-        featured = self._run(AnswerGroups(context, features=True, uses_gpu=gpu), units)
+        featured = self._run(AnswerGroups(context, features=True), units)
         files = feature_files(featured)
         fitted = context
         answers = []
@@ -223,7 +222,7 @@ class StepRun:
             (fit,) = self._run(Fit(context, fit_url, previous), [FitUnit(tuple(files))])
             fit_url = fit.extra["fit"]
             fitted = replace(context, task=replace(context.task, fitted=json.loads(storage.read_bytes(fit_url))))
-            answers = self._run(AnswerFeatures(fitted, uses_gpu=gpu), files)
+            answers = self._run(AnswerFeatures(fitted), files)
             answers = [replace(r, extra={**r.extra, "fit": fit_url}) for r in answers]
         return [*scattered, *featured, *answers], _counts(featured, answers, "group", manifest.rows)
 
