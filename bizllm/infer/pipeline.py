@@ -173,13 +173,17 @@ def _with_tasks(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Gene
     both = ray.remote(num_cpus=capacity.cpus, max_retries=LOST_WORKER_RETRIES)(_both)
     waiting = deque(units)
     running: list[Any] = []
-    while waiting or running:
-        while waiting and len(running) < 2 * capacity.workers:
-            running.append(both.remote(shared, waiting.popleft(), capacity.threads))
-        finished, running = ray.wait(running, num_returns=1, timeout=LOOK_S)
-        yield from (ray.get(done) for done in finished)
-        if not finished:
-            yield None
+    try:
+        while waiting or running:
+            while waiting and len(running) < 2 * capacity.workers:
+                running.append(both.remote(shared, waiting.popleft(), capacity.threads))
+            finished, running = ray.wait(running, num_returns=1, timeout=LOOK_S)
+            yield from (ray.get(done) for done in finished)
+            if not finished:
+                yield None
+    finally:
+        for task in running:
+            ray.cancel(task, force=True)
 
 
 def _with_actors(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
