@@ -38,7 +38,7 @@ tasks_app = typer.Typer(help="Every task with its settings and columns.", rich_m
 app.add_typer(tasks_app, name="tasks", invoke_without_command=True)
 
 JobPath = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
-Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run_id; by default the newest.")]
+Run = Annotated[str | None, typer.Argument(metavar="RUN", help="A run_id; by default the newest.")]
 RunDate = Annotated[
     str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Run date; yesterday in the job's time zone.")
 ]
@@ -123,7 +123,12 @@ def backfill(
 
 
 @app.command()
-def runs(job: JobPath, run: Run = None, sets: Sets = None, json: Json = False) -> None:
+def runs(
+    job: JobPath,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="This run only.")] = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
     """What ran: state, rows, time, tokens and cost of each step."""
     with _answering(json) as out:
         from bizllm import api
@@ -135,8 +140,11 @@ def runs(job: JobPath, run: Run = None, sets: Sets = None, json: Json = False) -
 @app.command()
 def show(
     job: JobPath,
-    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="The step whose table to show.")] = None,
-    date: RunDate = None,
+    step: Annotated[str | None, typer.Argument(metavar="STEP", help="The step whose table to show.")] = None,
+    date: Annotated[
+        str | None,
+        typer.Option("--date", metavar="YYYY-MM-DD", help="This night only; else the newest, with --sql all."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 20,
     sql: Annotated[str | None, typer.Option(help="DuckDB SQL in which every step is a view.")] = None,
     sets: Sets = None,
@@ -187,7 +195,7 @@ def tasks_show(task: Annotated[str, typer.Argument(show_default=False)], json: J
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(metavar="[job]")] = "job", json: Json = False) -> None:
+def schema(kind: Annotated[str, typer.Argument(metavar="job")] = "job", json: Json = False) -> None:
     """JSON Schema of the job file, for editors."""
     with _answering(True) as out:
         from bizllm import api
