@@ -164,6 +164,11 @@ class StepRun:
                 self._input = source, manifest, runtime.buckets or least
         return self._input
 
+    def stands(self) -> bool:
+        """Whether nothing is to be done. Ask in the order of the steps: one that reads a step that does not stand
+        must not be asked."""
+        return self._standing(self.freeze()[1]) is not None
+
     def _standing(self, manifest: Manifest) -> Published | None:
         """What is published for the date, where the same input and fingerprint made it."""
         published = self.warehouse.newest(self.job.name, self.step.name, self.run_date)
@@ -348,7 +353,7 @@ class StepRun:
             records_out=number("records_out"),
             tokens=counts.tokens if counts else 0,
             seconds=seconds,
-            cost=None if price is None else round(seconds / 3600 * price * _cpus(), 6),
+            cost=None if price is None else round(seconds / 3600 * price * (_cpus() if counts else 0), 6),
             snapshot_id=published.snapshot_id if published else snapshot_id,
             fingerprint=self.step.fingerprint,
         )

@@ -270,7 +270,7 @@ class _Builder:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if isinstance(node, yaml.ScalarNode) and kind in {"str", "int", "float", "bool", "null", "timestamp"}:
             try:
-                return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+                return self.loader.construct_object(node)
             except (ValueError, yaml.YAMLError):  # 2026-02-30 looks like a date; `!!int x` says that it is a number
                 return node.value
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
