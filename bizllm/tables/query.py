@@ -21,27 +21,27 @@ def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date
     """A private connection with a view for each of the job's tables that is published: `STEP`, `STEP__rejects`, `runs`.
 
     run_date: only that night; else every published one. Rejects count only where their run is the table's. The
-    connection reads the warehouse's files and nothing else.
+    connection reads those tables' files and nothing else.
     """
     import duckdb
 
     known = set(warehouse.tables(job))
     connection = duckdb.connect()
     connection.execute("set timezone = 'UTC'")
+    local: list[str] = []
     for step in steps:
         if step in known:
-            _view(connection, warehouse, job, step, run_date)
+            local += _view(connection, warehouse, job, step, run_date)
         if f"{step}__rejects" in known and step in known:
-            _view(connection, warehouse, job, f"{step}__rejects", run_date, raw=f"{step}__all_rejects")
+            local += _view(connection, warehouse, job, f"{step}__rejects", run_date, raw=f"{step}__all_rejects")
             connection.execute(
                 f"create view {quoted(step + '__rejects')} as select * from {quoted(step + '__all_rejects')}"
                 f" where run_id in (select run_id from {quoted(step + '__runs')})"
             )
     if "runs" in known:
-        _view(connection, warehouse, job, "runs", run_date)
-    if storage.is_local(warehouse.path):
-        # Only the warehouse's own files: a query must not become a way to read others.
-        connection.execute("set allowed_directories = [$1]", [warehouse.path.rstrip("/") + "/"])
+        local += _view(connection, warehouse, job, "runs", run_date)
+    # Only the files that the snapshots name: a query must not become a way to read others.
+    connection.execute("set allowed_paths = $1", [local])
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection
@@ -54,7 +54,9 @@ def _view(
     table: str,
     run_date: date | None,
     raw: str | None = None,
-) -> None:
+) -> list[str]:
+    """Make the view; the local files that DuckDB itself reads for it."""
+    local: list[str] = []
     slice_ = warehouse.files(job, table, run_date)
     name = raw or table
     if not raw and table != "runs":
@@ -72,7 +74,8 @@ def _view(
     elif storage.is_local(warehouse.path):
         # union_by_name: files written before a column was added lack it.
         connection.register(f"__{name}_empty", empty)
-        files = ", ".join("'" + url.removeprefix("file://").replace("'", "''") + "'" for url in urls)
+        local = [url.removeprefix("file://") for url in urls]
+        files = ", ".join("'" + path.replace("'", "''") + "'" for path in local)
         connection.execute(
             f"create view {quoted('__' + name)} as select * from {quoted(f'__{name}_empty')} "
             f"union all by name select * from read_parquet([{files}], union_by_name = true)"
@@ -85,14 +88,19 @@ def _view(
         connection.register(f"__{name}", dataset.dataset(paths, schema=slice_.schema, filesystem=store))
     columns = ", ".join(quoted(column) for column in slice_.schema.names)
     connection.execute(f"create view {quoted(name)} as select {columns} from {quoted('__' + name)}")
+    return local
 
 
 def select(connection: DuckDBPyConnection, sql: str, views: Sequence[str]) -> pa.Table:
-    """The rows of a query. Raises UserError with DuckDB's own words, which name columns and places."""
+    """The rows of one SELECT. Raises UserError with DuckDB's own words, which name columns and places."""
     import duckdb
 
     try:
-        return connection.sql(sql).to_arrow_table()
+        statements = connection.extract_statements(sql)
+        # COPY could write over the very files that may be read; EXPLAIN ANALYZE and a bare PIVOT may wrap one.
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise UserError(Fault("--sql", sql, "expected one SELECT", f"views: {', '.join(views)}"))
+        return connection.sql(statements[0]).to_arrow_table()
     except duckdb.Error as fault:
         said = " ".join(str(fault).split())
         raise UserError(Fault("--sql", sql, said, f"views: {', '.join(views)}")) from fault
