@@ -87,7 +87,7 @@ def runs(job_path: str, run: str | None = None, *, sets: Sequence[str] = ()) -> 
     from bizllm.jobs import ledger
 
     loaded = load_job(job_path, sets)
-    rows = ledger.read(_warehouse(loaded), loaded.job.name, run)
+    rows = ledger.read(_warehouse(loaded), loaded.job.name, **({"run_id": run} if run else {}))
     if run is not None and not rows:
         raise UserError(Fault("RUN", run, f"no such run of {loaded.job.name}", "`bizllm runs JOB` lists them"))
     return rows

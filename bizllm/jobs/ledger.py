@@ -59,18 +59,16 @@ def write(warehouse: Warehouse, job: str, run_id: str, run_date: date, results: 
     warehouse.append(job, TABLE, rows, run_date, token=run_id)
 
 
-def read(warehouse: Warehouse, job: str, run_id: str | None = None) -> list[dict[str, Any]]:
-    """The ledger's rows, newest run first."""
-    rows = warehouse.read(job, TABLE)
-    if rows is None:
-        return []
-    found = [row for row in rows.to_pylist() if run_id in (None, row["run_id"])]
-    return sorted(found, key=lambda row: (row["started_at"], row["step"]), reverse=True)
+def read(warehouse: Warehouse, job: str, **where: Any) -> list[dict[str, Any]]:
+    """The ledger's rows, newest run first; those whose columns have the values of `where`."""
+    rows = warehouse.read(job, TABLE, where=where)
+    return sorted(rows.to_pylist() if rows else [], key=lambda row: (row["started_at"], row["step"]), reverse=True)
 
 
 def missing(warehouse: Warehouse, job: str, published: Sequence[tuple[str, str, Published]]) -> list[StepResult]:
     """Rows for published slices (step, task, snapshot) whose run ended before it could write its ledger."""
-    known = {(row["run_id"], row["step"]) for row in read(warehouse, job)}
+    dates = {snapshot.run_date for _, _, snapshot in published}
+    known = {(row["run_id"], row["step"]) for day in dates for row in read(warehouse, job, run_date=day)}
     return [
         from_snapshot(job, step, task, snapshot)
         for step, task, snapshot in published

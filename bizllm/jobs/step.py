@@ -21,6 +21,7 @@ from bizllm.infer.pipeline import run_stage
 from bizllm.infer.receipts import Receipt, ReceiptBook, sum_rejects
 from bizllm.infer.rows import AnswerRows
 from bizllm.infer.work import Stage, StepContext, Unit
+from bizllm.jobs.accounting import Counts, Refused, Rejects
 from bizllm.jobs.ledger import StepResult
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, PreparedStep
@@ -30,13 +31,10 @@ from bizllm.tables.manifest import Manifest, freeze
 from bizllm.tables.settings import SourceSettings
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import Published, StagedFile
-from bizllm.tasks.base import DATA_CODES
 
 BUCKET_BYTES = 32 << 20  # of input that one bucket of a group task should hold
 LEAST_BUCKETS = 4  # so that a small input still spreads over workers
 MOST_BUCKETS = 4096
-
-Rejects = dict[tuple[str, str, str], int]
 
 
 @dataclass
@@ -46,18 +44,6 @@ class StepDetails:
     audits: list[AuditResult] = field(default_factory=list)
     rejects: Rejects = field(default_factory=dict)
     exhibit: pa.Table | None = None
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Row accounting of a step, in the task's subjects: rows, or groups."""
-
-    rows_in: int
-    rows_out: int
-    rows_rejected: int
-    records_out: int
-    tokens: int
-    read: int  # input rows, whatever the subjects are
 
 
 class StepRun:
@@ -102,10 +88,14 @@ class StepRun:
         self.observer.step_started(self.step.name, self.step.task.name, len(manifest.units))
         receipts, counts = self._worked(context, manifest, buckets)
         self.details.rejects = sum_rejects(receipts)
-        self._budget(counts)
-        files = self._compacted(context, receipts, lambda r: r.files, rejects=False)
-        rejects = self._compacted(context, receipts, lambda r: r.reject_files, rejects=True)
-        self._audited(context, files, counts)
+        try:
+            counts.hold(self.details.rejects, self.step.settings.reject_budget)
+            files = self._compacted(context, receipts, lambda r: r.files, rejects=False)
+            rejects = self._compacted(context, receipts, lambda r: r.reject_files, rejects=True)
+            self._audited(context, files, counts)
+        except Refused:
+            storage.delete_tree(self.state_url)  # the data must change: the next run is to freeze it anew
+            raise
         properties = self._properties(manifest, counts, receipts)
         name = self.step.name
         self.check()
@@ -190,9 +180,13 @@ class StepRun:
         storage.write_bytes(storage.join(self.state_url, "state.json"), json.dumps(state).encode())
 
     def _kept(self) -> tuple[Manifest, int] | None:
-        """What an unfinished run of the same fingerprint froze."""
+        """What an unfinished run of the same fingerprint froze; None where that run published before it died."""
         state = self._state()
         if state is None:
+            return None
+        published = self.warehouse.newest(self.job.name, self.step.name, self.run_date)
+        if published is not None and published.properties.get("manifest") == state["manifest"]:
+            storage.delete_tree(self.state_url)
             return None
         manifest = Manifest.from_json(storage.read_bytes(storage.join(self.state_url, "manifest.json")))
         return manifest, int(state["buckets"])
@@ -210,13 +204,13 @@ class StepRun:
         """Every receipt of the step's stages, and what they add up to."""
         if context.task.shape == "row":
             answers = self._run(AnswerRows(context), manifest.units)
-            return answers, _counts(answers, answers, "row", manifest.rows)
+            return answers, Counts.of(answers, answers, "row", manifest.rows)
         scattered = self._run(Scatter(context, buckets), manifest.units)
         earlier = self.warehouse.newest_before(self.job.name, self.step.name, self.run_date)
         units = gathered(scattered, self._prior(context, earlier, buckets))
         if context.task.shape == "group":
             answers = self._run(AnswerGroups(context), units)
-            return [*scattered, *answers], _counts(answers, answers, "group", manifest.rows)
+            return [*scattered, *answers], Counts.of(answers, answers, "group", manifest.rows)
         featured = self._run(AnswerGroups(context, features=True), units)
         files = feature_files(featured)
         fitted = context
@@ -229,7 +223,7 @@ class StepRun:
             fitted = replace(context, task=replace(context.task, fitted=json.loads(storage.read_bytes(fit_url))))
             answers = self._run(AnswerFeatures(fitted), files)
             answers = [replace(r, extra={**r.extra, "fit": fit_url}) for r in answers]
-        return [*scattered, *featured, *answers], _counts(featured, answers, "group", manifest.rows)
+        return [*scattered, *featured, *answers], Counts.of(featured, answers, "group", manifest.rows)
 
     def _prior(self, context: StepContext, earlier: Published | None, buckets: int) -> list[Receipt]:
         if earlier is None or not context.task.prior_columns:
@@ -260,27 +254,6 @@ class StepRun:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def _budget(self, counts: Counts) -> None:
-        """Fail where too much was rejected, or everything; the data published before stays."""
-        if counts.rows_in != counts.rows_out + counts.rows_rejected:
-            raise RunError(
-                f"row accounting: {counts.rows_in} in, {counts.rows_out} out, {counts.rows_rejected} rejected"
-            )
-        codes: dict[str, int] = {}
-        for (_, code, _), count in self.details.rejects.items():
-            codes[code] = codes.get(code, 0) + count
-        listed = ", ".join(f"{code} {count:,}" for code, count in sorted(codes.items(), key=lambda c: -c[1]))
-        if counts.read and not counts.rows_out:
-            raise RunError(f"every row was rejected ({counts.read:,} read; {listed}): nothing is published")
-        scope = "row" if self.step.task.shape == "row" else "group"
-        hard = sum(n for (s, code, _), n in self.details.rejects.items() if s == scope and code not in DATA_CODES)
-        budget = self.step.settings.reject_budget
-        if hard > budget * counts.rows_in:
-            raise RunError(
-                f"{hard:,} of {counts.rows_in:,} {scope}s were rejected ({listed}), "
-                f"over the reject_budget of {budget:.2%}"
-            )
-
     def _compacted(
         self,
         context: StepContext,
@@ -305,7 +278,7 @@ class StepRun:
         broken = [a for a in self.details.audits if a.broken]
         if broken:
             said = "; ".join(f"{a.name}: {a.broken:,} of {a.checked:,} broken ({a.detail})" for a in broken)
-            raise RunError(f"audit failed, nothing is published: {said}")
+            raise Refused(f"audit failed, nothing is published: {said}")
 
     def _properties(self, manifest: Manifest, counts: Counts, receipts: Sequence[Receipt]) -> dict[str, str]:
         fits = {r.extra["fit"] for r in receipts if "fit" in r.extra}
@@ -372,19 +345,6 @@ def slice_source(night: Night, step: str, key: Sequence[str]) -> Source:
     """A step's published table as a source, partitioned by run date."""
     settings = SourceSettings(table=f"{night.job.name}.{step}", partition="run_date", key=list(key))
     return Source(step, settings, night.loaded.place, night.warehouse)
-
-
-def _counts(first: Sequence[Receipt], last: Sequence[Receipt], scope: str, read: int) -> Counts:
-    """first: the receipts of the stage that sees every subject; last: of the one that answers."""
-    both = {(r.stage, r.unit): r for r in (*first, *last)}.values()
-    return Counts(
-        sum(r.rows_in for r in first) - sum(r.rows_skipped for r in both),
-        sum(r.rows_out for r in last),
-        sum(n for (s, _, _), n in sum_rejects(both).items() if s == scope),
-        sum(r.records_out for r in last),
-        sum(r.tokens for r in both),
-        read,
-    )
 
 
 def _fit_of(published: Published | None) -> dict[str, Any] | None:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from bizllm import api
 from bizllm.errors import UserError
-
 from bizllm.jobs.lock import RunLock
 
 NIGHT = "2026-03-10"
@@ -52,8 +52,8 @@ def test_one_line_names_place_and_way_out(job: Job, changes: dict[str, Any], pla
 
 
 def test_horizon_zero(job: Job) -> None:
-    step = {"task": "forecast", "input": "orders", "series": ["customer_id"], "time": "at", "target": "amount", "freq": "D"}
-    (line,) = faults(job(steps__demand={**step, "horizon": 0}))
+    step = {"task": "forecast", "input": "orders", "series": ["customer_id"], "time": "at", "target": "amount"}
+    (line,) = faults(job(steps__demand={**step, "freq": "D", "horizon": 0}))
     assert "steps.demand.horizon" in line and "0" in line
 
 

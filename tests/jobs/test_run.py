@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bizllm import api
 
+from bizllm import api
 from bizllm.jobs.observe import Observer
 
 NIGHT = "2026-03-10"
@@ -118,10 +118,13 @@ def test_every_row_rejected_fails_and_keeps_the_old_night(job: Job, tmp_path: Pa
 def test_duplicate_keys_fail_the_audit_without_naming_them(job: Job, tmp_path: Path) -> None:
     twice = pa.table({"ticket_id": ["secret-1", "secret-1"], "body": ["One. Two. Three. Four."] * 2})
     pq.write_table(twice, tmp_path / f"tickets/dt={NIGHT}/part-1.parquet")
-    result = api.run(job(), date=NIGHT)
+    path = job()
+    result = api.run(path, date=NIGHT)
     error = result.steps[0].error or ""
     assert states(result)["summary"] == "failed" and "ticket_id is unique" in error
     assert "secret" not in error
+    (tmp_path / f"tickets/dt={NIGHT}/part-1.parquet").unlink()
+    assert states(api.run(path, date=NIGHT)) == {"summary": "done", "segments": "unchanged"}, "mended data is read anew"
 
 
 def test_a_failed_step_skips_its_descendants_alone(job: Job, tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_a_step_reads_an_earlier_steps_table(job: Job) -> None:
     again = {"task": "summarize", "input": "summary", "text": "summary", "max_sentences": 1}
     path = job(steps__again=again)
     assert states(api.run(path, date=NIGHT)) == {"summary": "done", "segments": "done", "again": "done"}
-    (pair,) = rows(path, "select count(*) n from again a join summary s using (ticket_id) where a.run_date = s.run_date")
+    (pair,) = rows(path, "select count(*) n from again a join summary s using (ticket_id, run_date)")
     assert pair["n"] == 12
     assert api.run(path, date=NIGHT).state == "unchanged"
     api.run(path, date="2026-03-09")
