@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.work import StepContext, Writer, stage
+from bizllm.infer.work import PlainStage, Writer, stage
 from bizllm.tables import storage
 from bizllm.tables.audit import AuditResult, audit
 from bizllm.tables.warehouse import StagedFile
@@ -28,15 +28,10 @@ class Pile:
 
 
 @dataclass
-class Compact:
+class Compact(PlainStage):
     """Piles of small files, or of files that an unfinished run left, → one file each, with this run's id."""
 
-    context: StepContext
     name: str = "compact"
-    holds_model: bool = False
-
-    def open(self) -> None:
-        """Nothing to load."""
 
     def read(self, unit: Pile) -> list[pa.Table]:
         """All rows of the pile."""
@@ -89,15 +84,10 @@ class Slice:
 
 
 @dataclass
-class Audit:
+class Audit(PlainStage):
     """One unit: the whole staged slice → how many rows broke each rule."""
 
-    context: StepContext
     name: str = "audit"
-    holds_model: bool = False
-
-    def open(self) -> None:
-        """Nothing to load."""
 
     def read(self, unit: Slice) -> list[pa.Table]:
         """DuckDB reads the files itself."""

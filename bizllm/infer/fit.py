@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.work import StepContext, Subjects, Writer, answered
-from bizllm.models.load import ModelLoader
+from bizllm.infer.work import PlainStage, Subjects, TaskStage, Writer, answered
 from bizllm.tables import hashing, storage
 from bizllm.tables.hashing import HI, LO
 
@@ -49,17 +48,12 @@ class FitUnit:
 
 
 @dataclass
-class Fit:
+class Fit(PlainStage):
     """One unit: features of all groups, or a sample of them → the fit, as JSON beside the table."""
 
-    context: StepContext
     fit_url: str
     previous: dict[str, Any] | None
     name: str = "fit"
-    holds_model: bool = False
-
-    def open(self) -> None:
-        """Nothing to load."""
 
     def read(self, unit: FitUnit) -> list[pa.Table]:
         """The same share of every bucket, evenly spaced in key order, so that row order does not matter."""
@@ -83,20 +77,10 @@ class Fit:
 
 
 @dataclass
-class AnswerFeatures:
+class AnswerFeatures(TaskStage):
     """Feature files → staged answers, with `task.fitted` set."""
 
-    context: StepContext
     name: str = "answer"
-
-    @property
-    def holds_model(self) -> bool:
-        """A task without a model has nothing to load."""
-        return bool(self.context.task.models())
-
-    def open(self) -> None:
-        """Load the task's models, once a worker."""
-        self.context.task.open(ModelLoader())
 
     def read(self, unit: FeatureFile) -> list[pa.Table]:
         """The bucket's features."""

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.rows import keyed
-from bizllm.infer.work import StepContext, Subjects, Writer, answered, write_parquet
-from bizllm.models.load import ModelLoader
+from bizllm.infer.work import PlainStage, StepContext, Subjects, TaskStage, Writer, answered, write_parquet
 from bizllm.tables import hashing, storage
 from bizllm.tables.hashing import HI, LO
 from bizllm.tables.manifest import Unit, verify
@@ -44,16 +43,11 @@ class Bucket:
 
 
 @dataclass
-class Scatter:
+class Scatter(PlainStage):
     """Units of the manifest → combined rows, and tallies of what came in, by bucket."""
 
-    context: StepContext
     buckets: int
     name: str = "scatter"
-    holds_model: bool = False
-
-    def open(self) -> None:
-        """Nothing to load."""
 
     def read(self, unit: Unit) -> list[pa.Table]:
         """The columns that the task reads, and those that find a row again."""
@@ -85,17 +79,12 @@ class Scatter:
 
 
 @dataclass
-class ScatterPrior:
+class ScatterPrior(PlainStage):
     """The slice that this step published on its newest earlier date, by the same buckets."""
 
-    context: StepContext
     earlier: Source
     buckets: int
     name: str = "prior"
-    holds_model: bool = False
-
-    def open(self) -> None:
-        """Nothing to load."""
 
     def read(self, unit: Unit) -> list[pa.Table]:
         """Group columns and the task's `prior_columns`."""
@@ -143,25 +132,15 @@ def gathered(scattered: Sequence[Receipt], earlier: Sequence[Receipt]) -> list[B
 
 
 @dataclass
-class AnswerGroups:
+class AnswerGroups(TaskStage):
     """Buckets → staged answers (group tasks), or features of the groups (table tasks)."""
 
-    context: StepContext
     features: bool = False
 
     @property
     def name(self) -> str:
         """Of the stage."""
         return "features" if self.features else "answer"
-
-    @property
-    def holds_model(self) -> bool:
-        """A task without a model has nothing to load."""
-        return bool(self.context.task.models())
-
-    def open(self) -> None:
-        """Load the task's models, once a worker."""
-        self.context.task.open(ModelLoader())
 
     def read(self, unit: Bucket) -> list[pa.Table]:
         """[one row a group: keys, hash words, `__prior_NAME`; the combined rows, sorted by their group `__group`]."""

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.work import StepContext, Subjects, Writer, answered
-from bizllm.models.load import ModelLoader
+from bizllm.infer.work import StepContext, Subjects, TaskStage, Writer, answered
 from bizllm.tables import hashing
 from bizllm.tables.hashing import HI, LO
 from bizllm.tables.manifest import Unit, verify
@@ -19,20 +18,10 @@ from bizllm.tasks.base import Reject
 
 
 @dataclass
-class AnswerRows:
+class AnswerRows(TaskStage):
     """Units of the manifest → staged answers."""
 
-    context: StepContext
     name: str = "answer"
-
-    @property
-    def holds_model(self) -> bool:
-        """A task without a model has nothing to load."""
-        return bool(self.context.task.models())
-
-    def open(self) -> None:
-        """Load the task's models, once a worker."""
-        self.context.task.open(ModelLoader())
 
     def read(self, unit: Unit) -> list[pa.Table]:
         """One table: key columns (`__key_NAME`), hash words and what the task prepared: (rows,)."""

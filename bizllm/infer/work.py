@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from bizllm import logs
 from bizllm.errors import RunError, safe_text
 from bizllm.infer.receipts import Receipt, reject_key
+from bizllm.models.load import ModelLoader
 from bizllm.tables import hashing, storage
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import StagedFile, describe
@@ -78,6 +79,37 @@ class StepContext:
     def source_key(self) -> tuple[str, ...]:
         """The columns that identify an input row."""
         return self.task.source.key
+
+
+@dataclass
+class PlainStage:
+    """A stage that loads nothing: Ray runs it as tasks."""
+
+    context: StepContext
+
+    @property
+    def holds_model(self) -> bool:
+        """Never."""
+        return False
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+
+@dataclass
+class TaskStage:
+    """A stage that asks the task: where the task has models, it runs in processes that load them once."""
+
+    context: StepContext
+
+    @property
+    def holds_model(self) -> bool:
+        """Whether the task has models."""
+        return bool(self.context.task.models())
+
+    def open(self) -> None:
+        """Load them, once a worker."""
+        self.context.task.open(ModelLoader())
 
 
 @dataclass(frozen=True)
