@@ -143,7 +143,7 @@ def undisturbed(local_ray: None, tmp_path: Path) -> Callable[[str], Any]:
     return run
 
 
-@pytest.mark.parametrize("units", [60, pytest.param(120, marks=pytest.mark.slow)], ids=["actors", "streamed"])
+@pytest.mark.parametrize("units", [60, pytest.param(120, marks=pytest.mark.slow)], ids=["plain", "streamed"])
 def test_a_killed_run_is_finished_by_the_next(
     units: int, many: Job, start: Callable[..., Run], undisturbed: Callable[[str], Any], tmp_path: Path
 ) -> None:
@@ -169,15 +169,24 @@ def test_a_killed_run_is_finished_by_the_next(
     assert api.run(path, date=NIGHT).state == "unchanged"
 
 
+# Ray's own agents of a node outlive a raylet that was killed (seen in 2.60); they hold no lock and do no work.
+AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+
+
+def left(run: Run) -> set[str]:
+    """What the processes of a run are called."""
+    return {command.strip() for command in run.members().values()}
+
+
 def test_a_killed_driver_takes_its_processes_with_it(many: Job, start: Callable[..., Run], tmp_path: Path) -> None:
     run = start(many())
     run.until(lambda: len(receipts(tmp_path)) >= 2)
     assert len(run.members()) > 3
     run.process.kill()
     deadline = time.monotonic() + 60
-    while run.members() and time.monotonic() < deadline:
+    while not left(run) <= AGENTS and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert run.members() == {}
+    assert left(run) <= AGENTS
 
 
 def test_a_killed_worker_is_replaced(
@@ -186,12 +195,17 @@ def test_a_killed_worker_is_replaced(
     path = many()
     run = start(path)
     run.until(lambda: len(receipts(tmp_path)) >= 4)
-    workers = [pid for pid, command in run.members().items() if command.startswith("ray::_Worker")]
-    assert len(workers) == 1
-    os.kill(workers[0], signal.SIGKILL)
-    before = len(receipts(tmp_path))
+    at_work: list[int] = []
+
+    def found() -> bool:
+        at_work[:] = [pid for pid, command in run.members().items() if command.startswith(("ray::_both", "ray::_Work"))]
+        return bool(at_work)
+
+    run.until(found)
+    os.kill(at_work[0], signal.SIGKILL)
+    assert len(receipts(tmp_path)) < 60, "killed in the middle"
     said = run.ended()
-    assert before < 60 and (said["exit"], said["state"]) == (0, "done"), said["stderr"]
+    assert (said["exit"], said["state"]) == (0, "done"), said["stderr"]
     assert night(path) == undisturbed(path)
 
 

@@ -1,0 +1,153 @@
+"""The nightly script as a Ray job: submitted to a real head that asks for a token."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bizllm import api
+
+NIGHT = "2026-03-10"
+ROOT = Path(__file__).parents[2]
+VENV_BIN = Path(sys.executable).parent
+Job = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray head with a dashboard. env: what a client needs to be let in."""
+
+    url: str
+    env: dict[str, str]
+
+    def submit(self, folder: Path, *entrypoint: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+        """`ray job submit` of a command in a folder that is uploaded: (exit status, everything printed)."""
+        asked = [str(VENV_BIN / "ray"), "job", "submit", "--address", self.url, "--working-dir", str(folder), "--"]
+        done = subprocess.run(
+            [*asked, *entrypoint],
+            env=self.env if env is None else env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+            cwd=folder,
+        )
+        return done.returncode, done.stdout
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """Ray refuses long paths for its sockets, hence a short folder of its own; `ray stop` would end every Ray here."""
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    (folder / "token").write_text("a" * 64)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    env = outside | {
+        "PATH": f"{VENV_BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    gcs, dashboard, client = _free_ports(3)
+    sizes = ["--num-cpus", "2", "--object-store-memory", "200000000"]
+    ports = ["--port", str(gcs), "--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
+    process = subprocess.Popen(
+        [str(VENV_BIN / "ray"), "start", "--head", "--block", "--temp-dir", str(folder), *sizes, *ports]
+        + ["--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--node-ip-address", "127.0.0.1"],
+        env=env,
+        stdout=(folder / "head.log").open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        _await(dashboard, process, folder / "head.log")
+        yield Head(f"http://127.0.0.1:{dashboard}", env)
+    finally:
+        _end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await(port: int, process: subprocess.Popen[bytes], log: Path, within_s: float = 120.0) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the head, then whatever of its session is left."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == process.pid:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+        except (OSError, IndexError):
+            continue
+
+
+@pytest.fixture
+def shop(job: Job, tmp_path: Path) -> Path:
+    """A folder to submit: the job, its data and the script; the package itself is installed on the cluster."""
+    folder = tmp_path / "upload"
+    folder.mkdir()
+    job(steps__segments=None, sources__orders=None)
+    shutil.copy(ROOT / "jobs" / "nightly.py", folder)
+    shutil.move(tmp_path / "tickets", folder)
+    shutil.move(tmp_path / "shop.yaml", folder)
+    return folder
+
+
+def test_a_night_as_a_ray_job(head: Head, shop: Path, tmp_path: Path) -> None:
+    script = ["python", "nightly.py", "--job", "shop.yaml", "--date", NIGHT]
+    status, said = head.submit(shop, *script)
+    assert status != 0 and "exit code 2" in said.lower().replace("code: ", "code "), said
+    assert "warehouse.path" in said and "working folder, which Ray deletes" in said
+    assert 'Traceback (most recent call last):\n  File "nightly.py' not in said
+
+    warehouse = f"warehouse.path={tmp_path / 'wh'}"
+    status, said = head.submit(shop, *script, "--set", warehouse)
+    assert status == 0 and "succeeded" in said.lower(), said
+    path = str(shop / "shop.yaml")
+    (count,) = api.show(path, sql="select count(*) n, count(summary) s from summary", sets=[warehouse]).to_pylist()
+    assert count == {"n": 12, "s": 12}
+    assert [row["state"] for row in api.runs(path, sets=[warehouse])] == ["done"]
+
+
+def test_a_client_without_the_token_is_refused(head: Head, shop: Path) -> None:
+    bare = {name: value for name, value in head.env.items() if not name.startswith("RAY_AUTH")}
+    status, said = head.submit(shop, "python", "-c", "print('ran')", env=bare | {"RAY_AUTH_MODE": "disabled"})
+    assert status != 0 and "ran\n" not in said
+    assert "token" in said.lower(), said
