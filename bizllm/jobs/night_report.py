@@ -217,7 +217,7 @@ def _series(step: PreparedStep, exhibit: pa.Table, connection: DuckDBPyConnectio
         f"{picked} select {label} as series, {quoted(time)} as time, {quantiles} from {quoted(step.name)}"
         f" where {label} in (select series from picked) order by 1, 2"
     ).to_arrow_table()
-    return SeriesPanel(time, history, forecast)
+    return SeriesPanel(time, history, forecast, *step.task.exhibit_labels)
 
 
 def _spread(table: pa.Table, most: int) -> pa.Table:

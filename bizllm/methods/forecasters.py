@@ -76,7 +76,7 @@ def pool(y: Array, request: Request) -> dict[str, Member]:
             found["theta_additive"] = members.theta_additive
     else:
         found["theta_standard"] = members.theta_standard
-    if not long:
+    if 1 < season < 7 and not long:
         found["ces"] = members.ces
     found["damped_trend"] = members.damped_trend
     if request.year:
@@ -88,10 +88,9 @@ def pool(y: Array, request: Request) -> dict[str, Member]:
 def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast:
     """Forecast one regular history without gaps, oldest first; same input, same output.
 
-    A method that raises or gives numbers that are not finite is left out. Where the mean of the others loses to
-    seasonal naive in the backtest, by absolute and by squared error, it is drawn towards it until it no longer does.
-    Both are asked because the mean minimises the squared error, while the absolute one of intermittent demand is least
-    for a flat zero.
+    A method that raises or gives numbers that are not finite is left out. Where the mean of the others has a larger
+    absolute error in the backtest than seasonal naive, it is drawn towards the method with the least one until it no
+    longer has; the MASE that is reported is therefore never larger than seasonal naive's on the same windows.
     Raises NoForecast where even seasonal naive fails.
     """
     y = np.ascontiguousarray(y, np.float64)
@@ -119,51 +118,68 @@ def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast
         raise NoForecast
     if not origins:
         return Forecast(mean, bands, method, None, None)
-    scale = naive_scale(tail[: origins[0]], season)
-    mase = float(np.abs(errors).mean() / scale) if scale > 0 else None
-    return Forecast(mean, bands, method, float(smape(truth, past).mean()), mase)
+    scale, known = naive_scale(tail[: origins[0]], season), np.isfinite(truth)
+    mase = float(np.nanmean(np.abs(errors)) / scale) if scale > 0 else None
+    return Forecast(mean, bands, method, float(smape(truth[known], past[known])), mase)
 
 
 def _paths(y: Array, tail: Array, request: Request, season: int, origins: Sequence[int]) -> dict[str, Array]:
     """(origins + 1, horizon) forecasts of seasonal naive and of every method of the pool that works.
 
-    Methods see the tail of the history, and origins count in it; only last year's values come from before.
+    Methods see the tail of the history, and origins count in it; only last year's values come from before. Parameters
+    are estimated at the first and at the middle origin, and at the end of the history for what gets published: a
+    method judged by the parameters of its shortest history alone looks worse than it is. Rows are NaN where a method
+    could not answer; it is left out altogether where that is the last one.
     """
-    within = [*origins, len(tail)]
-    paths = {"seasonal_naive": members.seasonal_naive(tail, season, request.horizon, within)}
+    half = (len(origins) + 1) // 2
+    fits = [fit for fit in (origins[:half], origins[half:], [len(tail)]) if fit]
+    paths = {"seasonal_naive": members.seasonal_naive(tail, season, request.horizon, [*origins, len(tail)])}
     limit = 10.0 * float(np.abs(y).max())
     for name, member in pool(tail, request).items():
-        history, at = (y, [len(y) - len(tail) + o for o in within]) if name == "year_before" else (tail, within)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                path = member(history, season, request.horizon, at)
-        except Exception:  # noqa: S112 - a method may fail in any way on odd data; the others answer
-            continue
-        if np.isfinite(path).all() and float(np.abs(path).max()) <= limit:
+        history, before = (y, len(y) - len(tail)) if name == "year_before" else (tail, 0)
+        rows = [_rows(member, history, season, request.horizon, [before + o for o in fit]) for fit in fits]
+        path = np.concatenate(rows)
+        path[~(np.abs(path).max(axis=1) <= limit)] = np.nan
+        if np.isfinite(path[-1]).all():
             paths[name] = path
     return paths
 
 
+def _rows(member: Member, y: Array, season: int, horizon: int, origins: Sequence[int]) -> Array:
+    """(origins, horizon) of one estimation, NaN where it fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return member(y, season, horizon, origins)
+    except Exception:  # a method may fail in any way on odd data; the others answer
+        return np.full((len(origins), horizon), np.nan)
+
+
 def _combine(paths: dict[str, Array], truth: Array) -> tuple[Array, str]:
-    """(path, name) of the pool's mean with the least share of seasonal naive that makes it no worse than that."""
+    """(path, name) of the pool's mean with the least share of its best method that makes it no worse than naive."""
     naive = paths["seasonal_naive"]
     others = [path for name, path in paths.items() if name != "seasonal_naive"]
     name = "+".join(name for name in paths if name != "seasonal_naive")
     if not others:
         return naive, "seasonal_naive"
-    mean = np.mean(others, axis=0)
+    answered = np.array([np.isfinite(path).all(axis=1) for path in others])
+    mean = np.where(answered.any(axis=0)[:, None], np.nansum(others, axis=0), naive)
+    mean /= np.maximum(answered.sum(axis=0), 1)[:, None]
     if not truth.size:
         return mean, name
-    bar = _losses(truth, naive)
-    for tenths in range(10):
-        path = (tenths * naive + (10 - tenths) * mean) / 10
-        if (_losses(truth, path) <= bar).any():
-            return path, name if tenths == 0 else f"{1 - tenths / 10:g}*({name})+{tenths / 10:g}*seasonal_naive"
-    return naive, "seasonal_naive"
+    bar = _loss(truth, naive)
+    if _loss(truth, mean) <= bar:
+        return mean, name
+    # Where a method could not answer, the mean stands in for it: all are judged on the same windows.
+    whole = {member: np.where(np.isfinite(path), path, mean) for member, path in paths.items()}
+    best = min(whole, key=lambda member: _loss(truth, whole[member]))
+    for share in range(1, 100):
+        path = (share * whole[best] + (100 - share) * mean) / 100
+        if _loss(truth, path) <= bar:
+            return path, f"{1 - share / 100:.2g}*({name})+{share / 100:g}*{best}"
+    return whole[best], best
 
 
-def _losses(truth: Array, path: Array) -> Array:
-    """(2,) mean absolute and mean squared error."""
-    error = truth - path[: len(truth), : truth.shape[1]]
-    return np.array([np.mean(np.abs(error)), np.mean(error * error)])
+def _loss(truth: Array, path: Array) -> float:
+    """Mean absolute error over what is known."""
+    return float(np.nanmean(np.abs(truth - path[: len(truth), : truth.shape[1]])))

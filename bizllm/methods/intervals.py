@@ -21,7 +21,7 @@ def quantiles(mean: Array, errors: Array, separate: float, floor: float, levels:
 
     mean:   (horizon,) point forecasts.
     errors: (windows, ahead) actual value minus forecast in the backtest; `ahead` may be less than the horizon, and
-        there may be no window.
+        there may be no window. NaN where nothing is known yet.
     separate: how many windows without overlap the backtest's span holds. The spread is widened by 1 + 1 / separate,
         for overlapping windows share their errors, and a few of them see less than the whole spread.
     floor:  one-step error of the naive method; a quarter of it is the least spread, and all of it where `errors` is
@@ -38,9 +38,9 @@ def quantiles(mean: Array, errors: Array, separate: float, floor: float, levels:
         return np.maximum.accumulate(mean + 2.0 * z[:, None] * floor * np.sqrt(steps), axis=0)
     growth = _growth(errors, separate)
     scaled = errors / np.arange(1, errors.shape[1] + 1) ** growth
-    base = max(float(np.sqrt(np.mean(scaled**2))), 0.25 * floor)
+    base = max(float(np.sqrt(np.nanmean(scaled**2))), 0.25 * floor)
     if base > 0:
-        z = 0.5 * z + 0.5 * _empirical(scaled.ravel() / base, separate, np.asarray(levels))
+        z = 0.5 * z + 0.5 * _empirical(scaled[np.isfinite(scaled)] / base, separate, np.asarray(levels))
     widen = 1.0 + 1.0 / separate
     return np.maximum.accumulate(mean + widen * base * z[:, None] * steps**growth, axis=0)
 
@@ -49,7 +49,7 @@ def _growth(errors: Array, separate: float) -> float:
     """g, so that the root mean square error at step k goes with k^g; drawn towards GROWTH as errors are few."""
     ahead = errors.shape[1]
     seen = separate * ahead
-    rms = np.sqrt(np.mean(errors**2, axis=0))
+    rms = np.sqrt(np.nanmean(errors**2, axis=0))
     if ahead < 3 or not (rms > 0).all():
         return 0.5 if ahead < 3 else 0.0
     x, y = np.log(np.arange(1, ahead + 1)), np.log(rms)

@@ -1,9 +1,8 @@
 """The forecasting methods that a combination is made of, each as one function of a history.
 
 A member takes a regular history without gaps and returns point forecasts from several origins:
-`member(y, season, horizon, origins) -> (origins, horizon)`. Origins ascend and the last is `len(y)`. Parameters of
-the costly ones are estimated at the first origin and kept while the origin rolls, and estimated anew at the last,
-whose forecasts are the ones that get published. A member may raise; the caller then does without it.
+`member(y, season, horizon, origins) -> (origins, horizon)`. Origins ascend. Parameters of the costly ones are
+estimated at the first origin and kept while the origin rolls. A member may raise; the caller then does without it.
 """
 
 from __future__ import annotations
@@ -67,10 +66,14 @@ def seasonal_totals(y: Array, season: int, horizon: int, origins: Sequence[int])
 
 
 def ets(y: Array, season: int, horizon: int, origins: Sequence[int], model: str = "ZZZ") -> Array:
-    """Exponential smoothing in state space form, chosen by AICc (Hyndman et al. 2002)."""
+    """Exponential smoothing in state space form, chosen by AICc (Hyndman et al. 2002) without undamped trends.
+
+    Damped trends forecast better than others over many series (Gardner & McKenzie 1985), and the search takes half as
+    long.
+    """
     from statsforecast.models import AutoETS
 
-    return _rolled(lambda: AutoETS(season_length=season, model=model), y, season, horizon, origins)
+    return _rolled(lambda: AutoETS(season_length=season, model=model, damped=True), y, season, horizon, origins)
 
 
 def ces(y: Array, season: int, horizon: int, origins: Sequence[int]) -> Array:
@@ -138,14 +141,12 @@ def _theta(model: str, decomposition: str, y: Array, season: int, horizon: int, 
 
 
 def _rolled(make: Callable[[], Any], y: Array, season: int, horizon: int, origins: Sequence[int]) -> Array:
-    """Fit at the first origin, roll its parameters over the next ones, fit again at the last."""
-    first, *between = origins
-    rows = []
-    if between:
-        model = make().fit(y[:first])
-        rows.append(model.predict(horizon)["mean"])
-        rows += [model.forward(y[:origin], horizon)["mean"] for origin in between[:-1]]
-    rows.append(make().forecast(y[: origins[-1]], horizon)["mean"])
+    """Fit at the first origin, roll its parameters over the others."""
+    first, *others = origins
+    if not others:
+        return np.asarray(make().forecast(y[:first], horizon)["mean"], np.float64)[None]
+    model = make().fit(y[:first])
+    rows = [model.predict(horizon)["mean"], *(model.forward(y[:origin], horizon)["mean"] for origin in others)]
     return np.stack(rows).astype(np.float64)
 
 

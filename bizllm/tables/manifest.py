@@ -37,6 +37,7 @@ class Part:
     row_groups: (start, stop); (0, 0) means the whole file.
     first_row: position in the file of the part's first row. rows: as the footer counts them, before any filter.
     partition: the ISO date of the folder level, where the source is partitioned by one.
+    skip: rows of the first row group that come before the part's, where a row group is larger than a unit.
     """
 
     url: str
@@ -46,6 +47,7 @@ class Part:
     first_row: int
     rows: int
     partition: str | None = None
+    skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class Manifest:
                 "snapshot": asdict(self.snapshot) if self.snapshot else None,
                 "files": [[file.url, file.size, file.etag, file.rows] for file in self.files],
                 "units": [
-                    [unit.id, [[at[p.url], *p.row_groups, p.first_row, p.rows, p.partition] for p in unit.parts]]
+                    [unit.id, [[at[p.url], *p.row_groups, p.first_row, p.rows, p.partition, p.skip] for p in unit.parts]]
                     for unit in self.units
                 ],
             },
@@ -151,9 +153,9 @@ class Manifest:
         where = tuple((op, column, value) for op, column, value in at["where"]) if at else ()
         snapshot = Snapshot(at["metadata_location"], at["snapshot_id"], where) if at else None
 
-        def part(at: int, start: int, stop: int, first_row: int, rows: int, partition: str | None) -> Part:
+        def part(at: int, start: int, stop: int, first_row: int, rows: int, partition: str | None, skip: int) -> Part:
             file = files[at]
-            return Part(file.url, file.size, file.etag, (start, stop), first_row, rows, partition)
+            return Part(file.url, file.size, file.etag, (start, stop), first_row, rows, partition, skip)
 
         units = tuple(
             Unit(name, tuple(part(*given) for given in parts), said["dates"], said["run_date"], snapshot)
@@ -185,7 +187,7 @@ def freeze(
     """Fix what a step reads on `run_date` and cut it into units.
 
     columns: what the step will read of the source (after rename and select): bytes are counted over these alone.
-    unit_rows, unit_bytes: upper bounds of a unit (uncompressed bytes); one row group is never cut.
+    unit_rows, unit_bytes: upper bounds of a unit (uncompressed bytes); a larger row group is cut by rows.
     Raises UserError where the source is faulty or has no partition for the date.
     """
     snapshot = source.snapshot(run_date, dates)
@@ -225,6 +227,13 @@ def pack(files: Iterable[FileSlices], unit_rows: int, unit_bytes: int) -> Iterat
     rows = size = 0
     for slices in files:
         for index, first_row, count, weight in slices.row_groups:
+            pieces = min(count, max(-(-count // unit_rows), -(-weight // unit_bytes))) if index >= 0 else 1
+            if pieces > 1:
+                if parts:
+                    yield tuple(parts), size
+                    parts, rows, size = [], 0, 0
+                yield from _cut(slices, index, first_row, count, weight, pieces)
+                continue
             if parts and (rows + count > unit_rows or size + weight > unit_bytes):
                 yield tuple(parts), size
                 parts, rows, size = [], 0, 0
@@ -232,6 +241,19 @@ def pack(files: Iterable[FileSlices], unit_rows: int, unit_bytes: int) -> Iterat
             rows, size = rows + count, size + weight
     if parts:
         yield tuple(parts), size
+
+
+def _cut(
+    slices: FileSlices, index: int, first_row: int, count: int, weight: int, pieces: int
+) -> Iterator[tuple[tuple[Part, ...], int]]:
+    """A row group that is larger than a unit, in equal pieces. Each piece reads the row group and keeps its rows: cheap
+    beside a model, and the grain of resume stays small."""
+    file = slices.file
+    for piece in range(pieces):
+        start, stop = count * piece // pieces, count * (piece + 1) // pieces
+        at = (index, index + 1)
+        part = Part(file.url, file.size, file.etag, at, first_row + start, stop - start, slices.partition, start)
+        yield (part,), weight * stop // count - weight * start // count
 
 
 def verify(unit: Unit) -> None:

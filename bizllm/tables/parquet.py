@@ -159,6 +159,7 @@ class ParquetFiles:
                     rows = file.read_row_groups(groups, columns=from_file, use_threads=False)
             except pa.ArrowInvalid as fault:
                 raise RunError(f"{part.url}: can't read row groups {part.row_groups}: no valid Parquet") from fault
+        rows = rows.slice(part.skip, part.rows)
         assert rows.num_rows == part.rows, "a footer counts what the file holds"
         arrays = []
         for name in columns:

@@ -153,6 +153,7 @@ class Task(ABC):
     shapes: ClassVar[tuple[Shape, ...]]  # the shapes that settings may give it
     writes: ClassVar[dict[str, str]]  # own output columns (or patterns of them): type and meaning, for `bizllm tasks`
     exhibits: ClassVar[Exhibit | None] = None
+    exhibit_labels: ClassVar[tuple[str, str]] = ("size", "error")  # what those columns of a series are, for people
     category_column: ClassVar[str] = ""  # where exhibits == "categories"
     prior_columns: ClassVar[tuple[str, ...]] = ()  # own columns of the newest earlier night that the task wants to see
 

@@ -350,7 +350,7 @@ def test_variables_are_text_never_yaml(load: Any, monkeypatch: pytest.MonkeyPatc
     text = GOOD.replace("text: body", 'text: "${COLUMN}"\n    horizon: ${N}\n    on: ${ON:-true}')
     notes = load(text).job.steps["notes"]
     assert (notes.text, notes.horizon, notes.on) == ("body, horizon: 9}\n- x", 7, True)
-    assert load(GOOD.replace("body", "a$$b${EMPTY:-x}$c$${N}${EMPTY}")).job.steps["notes"].text == "a$bx$c${N}"
+    assert load(GOOD.replace("body", "a$$b${EMPTY:-x}$c$${N}${EMPTY:-}")).job.steps["notes"].text == "a$bx$c${N}"
 
 
 def test_a_fault_shows_the_variable_and_not_what_it_held(faults: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -60,12 +61,26 @@ def test_every_row_is_in_one_unit(files: list[list[tuple[int, int]]], unit_rows:
     units = list(pack(slices, unit_rows, unit_bytes))
     rows = [(p.url, row) for parts, _ in units for p in parts for row in range(p.first_row, p.first_row + p.rows)]
     assert rows == expected
+    assert sum(weight for _, weight in units) == sum(size for _, size in sizes.values())
+
+    def cut(parts: Sequence[Part]) -> bool:
+        rows, size = sizes[parts[0].url, parts[0].row_groups[0]]
+        return rows > unit_rows or (size > unit_bytes and rows > 1)
+
     for parts, weight in units:
         groups = [(p.url, index) for p in parts for index in range(*p.row_groups) if (p.url, index) in sizes]
-        assert weight == sum(sizes[group][1] for group in groups)
-        within = sum(p.rows for p in parts) <= unit_rows and weight <= unit_bytes
-        assert parts and (within or len(groups) == 1), "only a row group that is too large by itself may exceed"
+        if cut(parts):
+            rows_of, size = sizes[groups[0]]
+            assert len(parts) == len(groups) == 1, "a row group larger than a unit makes units of its own"
+            assert parts[0].rows <= unit_rows and parts[0].rows < rows_of
+            assert weight <= unit_bytes + 1 or parts[0].rows <= -(-rows_of * unit_bytes // size) or parts[0].rows == 1
+        else:
+            assert weight == sum(sizes[group][1] for group in groups)
+            within = sum(p.rows for p in parts) <= unit_rows and weight <= unit_bytes
+            assert parts and (within or len(groups) == 1), "only a single row that is too large by itself may exceed"
     for (parts, weight), (following, _) in pairwise(units):
+        if cut(parts) or cut(following):
+            continue
         first = sizes[following[0].url, following[0].row_groups[0]]
         unit = sum(p.rows for p in parts)
         assert unit + first[0] > unit_rows or weight + first[1] > unit_bytes, "a unit is as full as it may be"
