@@ -520,3 +520,10 @@ def test_the_project_s_own_jobs_load_and_fit_the_schema(path: Path, monkeypatch:
 def test_an_unknown_schema_is_a_fault() -> None:
     with pytest.raises(UserError, match="expected one of job; did you mean 'job'"):
         json_schema("jobs")
+
+
+def test_the_committed_schema_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bizllm schema > jobs/job.schema.json` writes it; editors find it through the first line of the jobs."""
+    monkeypatch.undo()  # the real tasks
+    committed = Path(__file__).parents[2] / "jobs" / "job.schema.json"
+    assert json.loads(committed.read_text()) == json_schema("job")
