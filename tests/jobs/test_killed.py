@@ -209,7 +209,7 @@ def test_a_killed_worker_is_replaced(
     assert night(path) == undisturbed(path)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_leaves_the_old_night_and_a_free_lock(
     sent: signal.Signals, many: Job, start: Callable[..., Run], local_ray: None, tmp_path: Path
 ) -> None:
