@@ -1,4 +1,4 @@
-"""Fails where a lock file no longer holds what pyproject.toml asks for: a missing package, or a version out of range."""
+"""Fails where a lock file lacks what pyproject.toml asks for: a missing package, or a version out of range."""
 
 import re
 import sys

@@ -153,7 +153,9 @@ class Document:
                 text += default.removeprefix(":-")
             else:
                 said = "is empty" if name in environment else "is not set"
-                self.fault(keys, written, f"the environment variable {name} {said}", f"set it, or write ${{{name}:-default}}")
+                self.fault(
+                    keys, written, f"the environment variable {name} {said}", f"set it, or write ${{{name}:-default}}"
+                )
         return text + written[end:]
 
     def folder_of(self, *keys: Key, offset: int = 0) -> Path:

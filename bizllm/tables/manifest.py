@@ -134,7 +134,10 @@ class Manifest:
                 "snapshot": asdict(self.snapshot) if self.snapshot else None,
                 "files": [[file.url, file.size, file.etag, file.rows] for file in self.files],
                 "units": [
-                    [unit.id, [[at[p.url], *p.row_groups, p.first_row, p.rows, p.partition, p.skip] for p in unit.parts]]
+                    [
+                        unit.id,
+                        [[at[p.url], *p.row_groups, p.first_row, p.rows, p.partition, p.skip] for p in unit.parts],
+                    ]
                     for unit in self.units
                 ],
             },

@@ -1,6 +1,6 @@
 """Outputs move only with a new task version: a version is part of the fingerprint, and decides what is rebuilt.
 
-`BIZLLM_WRITE_GOLDEN=1 pytest tests/tasks/test_golden.py` writes the file of a new version; old files are deleted by hand.
+`BIZLLM_WRITE_GOLDEN=1 pytest tests/tasks/test_golden.py` writes the files of new versions; delete old ones by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ TEXTS = [
     "The parcel came three days late. The box was wet and torn. I asked for a refund on Monday. Nobody answered me. "
     "I want my money back, or a new kettle. Please call me in the morning.",
     "快递晚了三天。箱子湿了，还破了一个角。我周一申请了退款。到现在没有人联系我。请尽快处理退款。谢谢。",
-    "Customer: my lamp flickers\nAgent: which model is it\nCustomer: the tall one, bought in May\nAgent: we send a new one",
+    "Customer: my lamp flickers\nAgent: which model is it\nCustomer: the tall one, bought in May\n"
+    "Agent: we send a new one",
     "Short and whole.",
     None,
 ]
