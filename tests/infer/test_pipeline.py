@@ -32,6 +32,7 @@ from bizllm.tables.manifest import freeze
 NIGHT = date(2026, 3, 10)
 PLAIN, STREAMED = 10_000, 0  # FEW_UNITS: every stage by the one way, or by the other
 WAYS = {"actors": (PLAIN, True), "tasks": (PLAIN, False), "streamed": (STREAMED, True)}
+SLOW_STREAMED = pytest.param("streamed", marks=pytest.mark.slow)
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
@@ -163,6 +164,7 @@ def test_units_that_fail_or_lose_their_worker(stage: Sum, tmp_path: Path) -> Non
     assert stage.noted("work") - before == Counter(["u002", "u007"]), "only what failed is tried again"
 
 
+@pytest.mark.parametrize("stage", ["actors", "tasks", SLOW_STREAMED], indirect=True)
 def test_a_unit_that_always_kills_its_worker_ends_the_run(stage: Sum, tmp_path: Path) -> None:
     units = [unit(i, work="die" if i == 1 else None) for i in range(4)]
     with pytest.raises(RunError, match="Ray gave up on a worker"):
@@ -171,7 +173,7 @@ def test_a_unit_that_always_kills_its_worker_ends_the_run(stage: Sum, tmp_path: 
     assert "u001" not in receipts(tmp_path)
 
 
-@pytest.mark.parametrize("few", [PLAIN, STREAMED])
+@pytest.mark.parametrize("few", [PLAIN, pytest.param(STREAMED, marks=pytest.mark.slow)])
 def test_a_model_that_does_not_load(few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every unit says so, once; no endless restarts."""
     monkeypatch.setattr(pipeline, "FEW_UNITS", few)
