@@ -65,22 +65,23 @@ def seasonal_totals(y: Array, season: int, horizon: int, origins: Sequence[int])
     return np.stack([_totals_once(y[:origin], season, horizon) for origin in origins])
 
 
-def ets(y: Array, season: int, horizon: int, origins: Sequence[int], model: str = "ZZZ") -> Array:
-    """Exponential smoothing in state space form, chosen by AICc (Hyndman et al. 2002) without undamped trends.
+def ets(
+    y: Array, season: int, horizon: int, origins: Sequence[int], model: str = "ZZZ", damped: bool | None = None
+) -> Array:
+    """Exponential smoothing in state space form, chosen by AICc (Hyndman et al. 2002).
 
-    Damped trends forecast better than others over many series (Gardner & McKenzie 1985), and the search takes half as
-    long.
+    damped: True asks for a damped trend (Gardner & McKenzie 1985), False for an undamped one, None for the better.
     """
     from statsforecast.models import AutoETS
 
-    return _rolled(lambda: AutoETS(season_length=season, model=model, damped=True), y, season, horizon, origins)
+    return _rolled(lambda: AutoETS(season_length=season, model=model, damped=damped), y, horizon, origins)
 
 
 def ces(y: Array, season: int, horizon: int, origins: Sequence[int]) -> Array:
     """Complex exponential smoothing (Svetunkov, Kourentzes & Ord 2022)."""
     from statsforecast.models import AutoCES
 
-    return _rolled(lambda: AutoCES(season_length=season), y, season, horizon, origins)
+    return _rolled(lambda: AutoCES(season_length=season), y, horizon, origins)
 
 
 def theta(y: Array, season: int, horizon: int, origins: Sequence[int]) -> Array:
@@ -137,10 +138,10 @@ def _theta(model: str, decomposition: str, y: Array, season: int, horizon: int, 
     def make() -> Any:
         return AutoTheta(season_length=season, decomposition_type=decomposition, model=model)
 
-    return _rolled(make, y, season, horizon, origins)
+    return _rolled(make, y, horizon, origins)
 
 
-def _rolled(make: Callable[[], Any], y: Array, season: int, horizon: int, origins: Sequence[int]) -> Array:
+def _rolled(make: Callable[[], Any], y: Array, horizon: int, origins: Sequence[int]) -> Array:
     """Fit at the first origin, roll its parameters over the others."""
     first, *others = origins
     if not others:

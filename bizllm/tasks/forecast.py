@@ -282,10 +282,13 @@ class Forecast(Task):
     def _exhibit(
         self, given: Sequence[History | None], answers: dict[int, forecasters.Forecast], labels: Sequence[str]
     ) -> pa.Table:
-        """Recent history of the batch's largest and worst-predicted series."""
+        """Recent history of the batch's largest and worst-predicted series; `error` is the backtest MASE.
+
+        Not sMAPE: it is near 200 for every intermittent series, whatever one forecasts.
+        """
         size = {i: float(h.values.sum()) for i in answers if (h := given[i]) is not None}
         largest = sorted(size, key=lambda i: -size[i])[:SHOWN_SERIES]
-        scored = {i: a.smape for i, a in answers.items() if a.smape is not None}
+        scored = {i: a.mase for i, a in answers.items() if a.mase is not None}
         worst = sorted(scored, key=lambda i: -scored[i])[:SHOWN_SERIES]
         rows: list[tuple[str, int, float, float, float | None]] = []
         for i in dict.fromkeys([*largest, *worst]):

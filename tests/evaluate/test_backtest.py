@@ -14,17 +14,24 @@ def test_every_window_lies_in_the_history_and_the_last_ends_with_it(length: int,
     assert origins == sorted(set(origins))
     assert 1 <= ahead <= horizon
     assert origins[0] >= 4
-    assert origins[-1] + ahead == length
-    assert realised(np.arange(float(length)), origins, ahead).shape == (len(origins), ahead)
+    assert length - horizon <= origins[-1] < length
+    truth = realised(np.arange(float(length)), origins, ahead)
+    assert truth.shape == (len(origins), ahead)
+    for origin, row in zip(origins, truth, strict=True):
+        known = min(ahead, length - origin)
+        assert row[:known].tolist() == list(range(origin, origin + known))
+        assert np.isnan(row[known:]).all()
 
 
-def test_two_years_of_days_give_six_separate_windows() -> None:
-    assert rolling_origins(730, 28, 7) == ([562, 590, 618, 646, 674, 702], 28)
+def test_two_years_of_days_are_tested_over_the_second() -> None:
+    origins, ahead = rolling_origins(730, 28, 7)
+    assert (len(origins), origins[0], origins[-1], ahead) == (12, 365, 729, 28)
+    assert set(np.diff(origins)) == {33, 34}
 
 
-def test_ten_years_of_months_keep_six_tenths_for_the_first_fit() -> None:
+def test_ten_years_of_months_keep_five_for_the_first_fit() -> None:
     origins, ahead = rolling_origins(120, 18, 12)
-    assert origins[0] >= 72
+    assert origins[0] == 60
     assert ahead == 18
 
 
