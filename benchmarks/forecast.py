@@ -3,8 +3,9 @@
     BIZLLM_DATA=… python benchmarks/forecast.py [--processes 2] [--sets m3_monthly m3_quarterly m3_yearly m4_weekly]
 
 Pools, the rule of combination and intervals were tuned on M3 yearly and quarterly series and on cuts of the training
-parts of the monthly ones. The monthly and the weekly test parts are only scored; EARLIER tells when, and by what. Times are CPU seconds of one core, which other work on the
-machine disturbs least. Writes results/forecast-YYYY-MM-DD.json and .md.
+parts of the monthly ones. The monthly and the weekly test parts are only scored; EARLIER has the scores by the rules
+before this one. Times are CPU seconds of one core, which other work on the machine disturbs least. Writes
+results/forecast-YYYY-MM-DD.json and .md.
 """
 
 from __future__ import annotations
@@ -205,8 +206,8 @@ def markdown(report: dict[str, Any]) -> str:
         lines += [
             "",
             f"80 % intervals cover {ours['coverage_80']:.1%}, 95 % intervals {ours['coverage_95']:.1%}; mean pinball "
-            f"loss over the naive scale {ours['scaled_pinball']:.3f}. The mean lost to seasonal naive in the backtest and was "
-            f"drawn towards another method: {ours['drawn']:.1%} of the series; seasonal naive alone: "
+            f"loss over the naive scale {ours['scaled_pinball']:.3f}. The mean lost to seasonal naive in the backtest "
+            f"and was drawn towards another method: {ours['drawn']:.1%} of the series; seasonal naive alone: "
             f"{ours['seasonal_naive']:.1%}.",
             "",
         ]

@@ -241,6 +241,9 @@ def test_the_exhibit_shows_history_of_the_largest_and_the_worst() -> None:
     one = exhibit.filter(pa.array([s == "s · 8" for s in exhibit["series"].to_pylist()]))
     assert one.num_rows == 120 and one["time"][-1].as_py() == TODAY
     assert one["value"].to_pylist() == series["s", 8][-120:].tolist()
+    worst = exhibit.filter(pa.array([s == "s · 99" for s in exhibit["series"].to_pylist()]))
+    mase = outcome.columns["backtest_mase"][-1].as_py()  # series come by their keys: 99 is the last
+    assert mase > 0 and set(worst["error"].to_pylist()) == {mase}
 
 
 @pytest.mark.parametrize(
