@@ -112,6 +112,21 @@ def test_a_method_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
     assert forecast(_monthly(), MONTHS).method == "seasonal_naive"
 
 
+def test_a_method_that_needs_a_long_history_answers_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(y: np.ndarray, season: int, horizon: int, origins: list[int]) -> np.ndarray:
+        if origins[0] < 70:
+            raise ValueError("too short")
+        return members.damped_trend(y, season, horizon, origins)
+
+    y = _monthly()  # origins from 48 on; the second estimation is at 74
+    monkeypatch.setattr(forecasters, "pool", lambda *_: {"late": late})
+    paths = forecasters._paths(y, y, MONTHS, 12, rolling_origins(len(y), 12, 12)[0])
+    assert np.isfinite(paths["late"]).all(axis=1).tolist() == [False] * 6 + [True] * 7
+    made = forecast(y, MONTHS)
+    assert made.method == "late"
+    assert np.array_equal(made.mean, members.damped_trend(y, 12, 12, [96])[0])
+
+
 @pytest.mark.parametrize(("y", "expected"), [([7.0] * 40, 7.0), ([0.0] * 40, 0.0), ([3.0], 3.0), ([-2.0, -2.0], -2.0)])
 def test_constant_series_are_answered_with_the_constant(y: list[float], expected: float) -> None:
     made = forecast(np.array(y), MONTHS)
