@@ -64,6 +64,8 @@ class ReceiptBook:
         self.stage = stage
         self._done: dict[str, Receipt] = {}
         for info in storage.list_files(self.folder) if storage.exists(self.folder) else ():
+            if not info.url.endswith(".json"):
+                continue  # a temporary file of a process that was killed while it wrote: perhaps half a receipt
             receipt = Receipt.from_json(storage.read_bytes(info.url))
             self._done[receipt.unit] = receipt
 
