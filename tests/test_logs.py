@@ -19,6 +19,7 @@ def fresh() -> Iterator[None]:
     logger = logging.getLogger("bizllm")
     handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
     logger.handlers.clear()
+    logger.propagate = True  # pytest puts its own handler on loggers that don't propagate
     yield
     for handler in logger.handlers:
         handler.close()

@@ -71,9 +71,11 @@ def head() -> Iterator[Head]:
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    gcs, dashboard, client = _free_ports(3)
+    gcs, dashboard, client, agent = _free_ports(4)
     sizes = ["--num-cpus", "2", "--object-store-memory", "200000000"]
     ports = ["--port", str(gcs), "--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
+    # The Ray of other tests has an agent too: with the default port, jobs find no agent.
+    ports += ["--dashboard-agent-listen-port", str(agent)]
     web = ["--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--node-ip-address", "127.0.0.1"]
     process = subprocess.Popen(
         [str(VENV_BIN / "ray"), "start", "--head", "--block", "--temp-dir", str(folder), *sizes, *ports, *web],

@@ -155,6 +155,13 @@ def test_intermittent_demand_has_its_own_pool_and_a_mean_near_the_rate() -> None
     assert made.quantiles.min() >= 0
 
 
+def test_weeks_of_many_years_start_from_the_last_level() -> None:
+    y = 1000 + np.random.default_rng(5).normal(0, 10, 520).cumsum()
+    made = forecast(y, Request(52, 13, LEVELS))
+    assert abs(made.mean[0] - y[-1]) < 30  # three steps of the walk; a year ago it was far off
+    assert abs(y[-1] - y[-53]) > 60
+
+
 def test_non_negative_holds_for_mean_and_quantiles() -> None:
     y = np.maximum(0.0, 30 - np.arange(60) * 0.6 + np.random.default_rng(1).normal(0, 3, 60))
     made = forecast(y, Request(1, 12, LEVELS), non_negative=True)
