@@ -29,6 +29,9 @@ INTERMITTENT_INTERVAL = 1.32
 # hours, twenty years of months); 60 of a season that is none of these.
 FIT_SEASONS = {1: 400, 4: 40, 12: 20, 7: 52, 24: 28, 52: 8}
 
+# Seasons above that are too long for exponential smoothing with a season (the library drops or misfits it), and means
+# of whole ones too old to tell the level: weeks of a year.
+LONGEST_SEASON = 24
 # What a mean may be drawn towards without being part of it.
 ANCHORS = ("seasonal_naive", "zero")
 
@@ -72,19 +75,20 @@ def pool(y: Array, request: Request) -> dict[str, Member]:
         if season > 1:
             found["recent_mean"] = members.recent_mean
         return found
-    found = {"ets": members.ets, "theta": members.theta, "damped_trend": members.damped_trend}
-    if season > 1 and long:
-        found["ets"] = partial(members.ets, model="ZNA")  # the search among all takes a second
-    elif season >= 7:
-        found["ets"] = partial(members.ets, damped=True)  # as good in the mean as the best of all, in half the time
-    if season >= 7:
-        found["seasonal_totals"] = members.seasonal_totals
-        if not long:
-            found["theta_additive"] = members.theta_additive
-    else:
+    found = {"theta": members.theta, "damped_trend": members.damped_trend}
+    if season >= 7 and not long:
+        found["theta_additive"] = members.theta_additive
+    if season < 7:
         found["theta_standard"] = members.theta_standard
         if season > 1 and not long:
             found["ces"] = members.ces
+    if season <= LONGEST_SEASON:
+        if season > 1 and long:
+            found["ets"] = partial(members.ets, model="ZNA")  # the search among all takes a second
+        else:  # damped trends alone are as good in the mean of a pool as the best of all, in half the time
+            found["ets"] = partial(members.ets, damped=True) if season >= 7 else members.ets
+        if season >= 7:
+            found["seasonal_totals"] = members.seasonal_totals
     if request.year:
         found["year_before"] = partial(members.year_before, year=request.year)
     return found
