@@ -24,18 +24,12 @@ import pyarrow as pa
 import ray
 
 from bizllm.infer import pipeline
+from bizllm.infer.groups import Bucket
 from bizllm.infer.receipts import Receipt, ReceiptBook
 from bizllm.infer.work import write_parquet
 
 RESULTS = Path(__file__).parent / "results"
 ROWS, ROUNDS = 10_000, 3
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """A unit without input."""
-
-    id: str
 
 
 @dataclass
@@ -49,12 +43,12 @@ class Light:
     def open(self) -> None:
         """Nothing to load."""
 
-    def read(self, unit: Numbered) -> list[pa.Table]:
+    def read(self, unit: Bucket) -> list[pa.Table]:
         """10,000 texts of the unit."""
-        seed = np.random.default_rng(int(unit.id))
+        seed = np.random.default_rng(unit.number)
         return [pa.table({"text": [f"{unit.id} {n}" for n in seed.integers(0, 1 << 40, ROWS)]})]
 
-    def work(self, unit: Numbered, tables: list[pa.Table]) -> Receipt:
+    def work(self, unit: Bucket, tables: list[pa.Table]) -> Receipt:
         """About 8 µs a row."""
         texts = tables[0]["text"].to_pylist()
         digests = []
@@ -67,16 +61,16 @@ class Light:
         return Receipt(self.name, unit.id, "bench", rows_in=len(texts), rows_out=len(texts))
 
 
-def bare(stage: Light, units: list[Numbered]) -> None:
+def bare(stage: Light, units: list[Bucket]) -> None:
     """One process, no Ray."""
     for unit in units:
         stage.work(unit, stage.read(unit))
 
 
-def through_ray(few: int) -> Callable[[Light, list[Numbered]], None]:
+def through_ray(few: int) -> Callable[[Light, list[Bucket]], None]:
     """`run_stage` with the bound between the two ways moved."""
 
-    def go(stage: Light, units: list[Numbered]) -> None:
+    def go(stage: Light, units: list[Bucket]) -> None:
         pipeline.FEW_UNITS = few
         with tempfile.TemporaryDirectory() as state:
             run = pipeline.run_stage
@@ -97,7 +91,7 @@ def main() -> int:
             for way, go in ways.items():
                 with tempfile.TemporaryDirectory() as folder:
                     started = time.perf_counter()
-                    go(Light(folder), [Numbered(str(n)) for n in range(count)])
+                    go(Light(folder), [Bucket(n) for n in range(count)])
                     taken[way].append(time.perf_counter() - started)
         seconds[count] = {way: round(statistics.median(times), 2) for way, times in taken.items()}
         print(count, seconds[count], flush=True)

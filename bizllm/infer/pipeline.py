@@ -3,7 +3,8 @@
 Two operators: **read** (CPU tasks that run ahead) and **work** (a pool of actors that load the model once; or tasks).
 Many units go through Ray Data, where a unit is one row from end to end, so that no block is split or merged and a unit
 whose every row is rejected still has its receipt. A stage of few units goes through plain Ray tasks and actors with the
-same two functions: it saves the seconds that a dataset takes to start (benchmarks/pipeline.py measures both).
+same two functions: on one machine it is the faster way (benchmarks/pipeline.py measures both); Ray Data is there for the
+many units of a cluster, whose back-pressure and spreading over nodes plain tasks do not have.
 A failure inside a unit is a failed receipt, never an exception through Ray. Retries of lost workers are bounded.
 """
 
@@ -31,7 +32,7 @@ from bizllm.infer.work import Stage, Unit
 
 _log = logs.get(__name__)
 
-FEW_UNITS = 64  # up to here plain Ray; beyond, Ray Data's start-up is a small share and its back-pressure pays
+FEW_UNITS = 64  # up to here plain Ray; Ray Data took 1.5 times as long at 64 light units, 1.4 times at 256
 READ_CPUS = 0.15  # a reader mostly waits for storage; odd on purpose: Ray Data fuses operators of equal CPUs
 LOST_WORKER_RETRIES = 2
 LOOK_S = 0.5  # how often a stage that waits for its units looks whether it should stop
