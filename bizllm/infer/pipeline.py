@@ -3,8 +3,8 @@
 Two operators: **read** (CPU tasks that run ahead) and **work** (a pool of actors that load the model once; or tasks).
 Many units go through Ray Data, where a unit is one row from end to end, so that no block is split or merged and a unit
 whose every row is rejected still has its receipt. A stage of few units goes through plain Ray tasks and actors with the
-same two functions: on one machine it is the faster way (benchmarks/pipeline.py measures both); Ray Data is there for the
-many units of a cluster, whose back-pressure and spreading over nodes plain tasks do not have.
+same two functions: on one machine it is the faster way (benchmarks/pipeline.py measures both). Ray Data is there for
+the many units of a cluster: plain tasks lack its back-pressure and its spreading over nodes.
 A failure inside a unit is a failed receipt, never an exception through Ray. Retries of lost workers are bounded.
 """
 
