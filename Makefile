@@ -30,7 +30,7 @@ setup: .venv/.installed ## install everything into .venv (quick when nothing cha
 .venv/.installed: $(LOCK) pyproject.toml
 	@echo "== set-up: $(LOCK) into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q 'uv>=0.9,<1'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'
 	@$(BIN)/uv pip sync -q --python $(BIN)/python $(UV_SOURCES) $(LOCK)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q bizllm
@@ -56,7 +56,7 @@ check-lock: setup ## the lock files hold what pyproject.toml asks for
 	@$(BIN)/python .ci/check_lock.py
 
 lock: ## resolve requirements/*.lock anew (PyPI, and PIP_FIND_LINKS for the CPU build of torch)
-	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q 'uv>=0.9,<1'; }
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'; }
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --python-version 3.11 $(UV_SOURCES) -o requirements/cpu.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra gpu --python-version 3.11 -o requirements/gpu.lock
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
@@ -69,6 +72,15 @@ def _table(names: Sequence[str], right: Iterable[str] = ()) -> Table:
     return table
 
 
+def _program() -> str:
+    """What to type for bizllm here: its name, or its place where the shell would not find it (after `make demo`)."""
+    beside = Path(sys.executable).with_name("bizllm")
+    if shutil.which("bizllm") or not beside.exists():
+        return "bizllm"
+    near = os.path.relpath(beside)
+    return shlex.quote(str(beside) if near.startswith("..") else near)
+
+
 def _state(state: object) -> Text:
     return Text(plain(state), style=_COLORS.get(str(state), ""))
 
@@ -89,7 +101,7 @@ def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -
     lines += [(name, str(result[name])) for name in ("warehouse", "report") if result.get(name)]
     readable = [step["step"] for step in result["steps"] if step["state"] in ("done", "unchanged")]
     if readable:
-        lines.append(("read", f"bizllm show {job} {readable[0]} --date {result['date']}{overrides}"))
+        lines.append(("read", f"{_program()} show {job} {readable[0]} --date {result['date']}{overrides}"))
     for name, value in lines:
         console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
     troubled = [step for step in result["steps"] if step["state"] in ("failed", "skipped", "cancelled")]
@@ -97,7 +109,7 @@ def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -
         why = plain(step.get("error")) or "no reason is known"
         console.print(Text.assemble(_state(step["state"]), f" {plain(step['step'])}: {why}"), soft_wrap=True)
     if troubled:
-        console.print(plain(f"look at: bizllm runs {job} {result['run_id']}{overrides}"), soft_wrap=True)
+        console.print(plain(f"look at: {_program()} runs {job} {result['run_id']}{overrides}"), soft_wrap=True)
 
 
 def print_plan(plan: dict[str, Any]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import sys
 import unicodedata
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +22,12 @@ from bizllm import console
 from bizllm.plain_text import json_text, plain
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202egnp.exe\r\n[bold]not markup[/bold]"
+
+
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an activated environment, whatever the tests were started with."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 class Terminal(io.StringIO):
@@ -145,6 +154,17 @@ def test_a_good_run_says_how_to_read_it(capsys: pytest.CaptureFixture[str]) -> N
     console.print_run({**RESULT, "state": "done", "steps": [step("a", "unchanged")]}, "j.yaml", ["warehouse.path=a b"])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "read      bizllm show j.yaml a --date 2026-01-01 --set 'warehouse.path=a b'"
+
+
+def test_the_command_is_named_so_that_the_shell_finds_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = Path(sys.executable).parent.parent
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir(environment.parent)
+    console.print_run({**RESULT, "state": "done", "steps": [step("a", "done")]}, "j.yaml")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"read      {environment.name}/bin/bizllm show j.yaml a --date 2026-01-01"
 
 
 def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
