@@ -24,6 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+import ray.util.client
 
 from bizllm import logs
 from bizllm.errors import Cancelled, RunError, safe_text
@@ -80,7 +81,8 @@ def run_stage(
     if not todo:
         return
     capacity = Capacity.of(stage, len(todo), workers)
-    way = _streamed if len(todo) > FEW_UNITS else _with_actors if stage.holds_model else _with_tasks
+    many = len(todo) > FEW_UNITS and not ray.util.client.ray.is_connected()  # Ray Data does not run through ray://
+    way = _streamed if many else _with_actors if stage.holds_model else _with_tasks
     failed: list[Receipt] = []
     try:
         with closing(way(stage, todo, capacity)) as receipts:

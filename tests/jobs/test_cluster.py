@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -26,9 +27,10 @@ Job = Callable[..., str]
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head with a dashboard. env: what a client needs to be let in."""
+    """A Ray head with a dashboard. env: what a client needs to be let in. client: for drivers elsewhere (ray://)."""
 
     url: str
+    client: str
     env: dict[str, str]
 
     def submit(self, folder: Path, *entrypoint: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -86,7 +88,7 @@ def head() -> Iterator[Head]:
     )
     try:
         _await(dashboard, process, folder / "head.log")
-        yield Head(f"http://127.0.0.1:{dashboard}", env)
+        yield Head(f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}", env)
     finally:
         _end(process)
         shutil.rmtree(folder, ignore_errors=True)
@@ -150,6 +152,21 @@ def test_a_night_as_a_ray_job(head: Head, shop: Path, tmp_path: Path) -> None:
     (count,) = api.show(path, sql="select count(*) n, count(summary) s from summary", sets=[warehouse]).to_pylist()
     assert count == {"n": 12, "s": 12}
     assert [row["state"] for row in api.runs(path, sets=[warehouse])] == ["done"]
+
+
+def test_a_night_from_elsewhere(head: Head, job: Job) -> None:
+    """The driver is a Ray client; more units than go through plain Ray on the cluster itself."""
+    path = job(steps__summary=None, sources__tickets=None, runtime={"unit_rows": 2})
+    done = subprocess.run(
+        [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--address", head.client, "--json"],
+        env=head.env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    (step,) = json.loads(done.stdout)["steps"]
+    assert (step["state"], step["rows_in"], step["rows_out"]) == ("done", 40, 40)
 
 
 def test_a_client_without_the_token_is_refused(head: Head, shop: Path) -> None:

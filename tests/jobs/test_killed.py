@@ -189,6 +189,7 @@ def test_a_killed_driver_takes_its_processes_with_it(many: Job, start: Callable[
     assert left(run) <= AGENTS
 
 
+@pytest.mark.slow  # tests/infer kills workers by every way; this is the same through the command line
 def test_a_killed_worker_is_replaced(
     many: Job, start: Callable[..., Run], undisturbed: Callable[[str], Any], tmp_path: Path
 ) -> None:
