@@ -1,0 +1,162 @@
+"""A base model with a head: what is trained, and what is loaded again for inference.
+
+Token objectives and language models are transformers' own classes. Objectives that answer once a row are either
+transformers' own sequence classifier (`pooling: native`) or a `PooledModel`: any backbone, its token vectors pooled to
+one vector a row, a linear head on top. A `PooledModel` is saved as its backbone, which `AutoModel` loads, and
+`head.safetensors`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from bizllm.models.saved import ModelInfo, Pooling
+
+HEAD = "head.safetensors"
+_AUTO = {
+    "token_classification": AutoModelForTokenClassification,
+    "causal_lm": AutoModelForCausalLM,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "masked_lm": AutoModelForMaskedLM,
+}
+# Nothing of a model's folder is run, and nothing is fetched.
+_SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+class PooledModel(nn.Module):
+    """backbone → (rows, tokens, dim) → pooled (rows, dim) → head → (rows, outputs). No head: the pooled vectors."""
+
+    def __init__(self, backbone: nn.Module, pooling: Pooling, outputs: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.backbone, self.pooling = backbone, pooling
+        self.dropout = nn.Dropout(dropout)
+        dim = int(cast(Any, backbone.config).hidden_size)
+        self.head = nn.Linear(dim, outputs) if outputs else None
+        if self.head is not None:
+            nn.init.normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+
+    def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+        """(rows, dim) float32 for (rows, tokens) ids and mask."""
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
+        return pool(hidden.float(), attention_mask, self.pooling)
+
+    def logits(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(rows, outputs) for (rows, dim)."""
+        return pooled if self.head is None else cast(torch.Tensor, self.head(self.dropout(pooled))).float()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+        """(rows, outputs) for (rows, tokens) ids and mask."""
+        return self.logits(self.pooled(input_ids, attention_mask, **more))
+
+
+class Logits(nn.Module):
+    """A transformers model whose forward gives its logits alone, so that all networks are called alike."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **batch: torch.Tensor) -> torch.Tensor:
+        """The model's logits."""
+        return cast(torch.Tensor, self.model(**batch).logits)
+
+
+Network = PooledModel | Logits
+
+
+def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """(rows, dim) of (rows, tokens, dim): the mean over the tokens of the mask, its first, or its last token."""
+    if pooling == "mean":
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+    rows = torch.arange(len(hidden), device=hidden.device)
+    if pooling == "cls":
+        return hidden[rows, attention_mask.long().argmax(1)]
+    assert pooling == "last", pooling
+    last = attention_mask.shape[1] - 1 - attention_mask.long().flip(1).argmax(1)
+    return hidden[rows, last]
+
+
+def new_network(folder: Path, info: ModelInfo, dropout: float | None = None) -> Network:
+    """The network to train: the base model in `folder`, its pretrained weights, and a fresh head where it needs one.
+
+    dropout: of the whole model where given, else as the base has it.
+    """
+    config = AutoConfig.from_pretrained(folder, **_SAFE)
+    if dropout is not None:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+        if hasattr(config, "dropout_rate"):  # T5
+            config.dropout_rate = dropout
+    load: dict[str, Any] = {**_SAFE, "config": config, "use_safetensors": True, "dtype": torch.float32}
+    if info.objective in _AUTO:
+        if info.labels:
+            _label(config, info.labels)
+        return Logits(_AUTO[info.objective].from_pretrained(folder, **load))
+    if info.pooling == "native":
+        _label(config, info.labels or tuple(str(i) for i in range(info.outputs)))
+        if config.pad_token_id is None:
+            config.pad_token_id = config.eos_token_id
+        return Logits(AutoModelForSequenceClassification.from_pretrained(folder, **load))
+    outputs = 0 if info.objective == "embedding" else info.outputs
+    return PooledModel(
+        AutoModel.from_pretrained(folder, **load), info.pooling, outputs, 0.1 if dropout is None else dropout
+    )
+
+
+def load_network(folder: Path, info: ModelInfo) -> Network:
+    """A fine-tuned network for inference: eval mode, float32, on the CPU. Its forward gives logits."""
+    from safetensors.torch import load_file
+
+    if info.pooling == "native":
+        network = new_network(folder, info)
+    else:
+        network = new_network(folder, info, dropout=0.0)
+        assert isinstance(network, PooledModel)
+        if network.head is not None:
+            network.head.load_state_dict(load_file(folder / HEAD))
+    return network.eval()
+
+
+def save_network(network: Network, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Write safetensors and config so that plain transformers loads them.
+
+    state: the whole state dict where the network's own parameters are partitioned (ZeRO-3); names as of the network.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = dict(network.state_dict()) if state is None else state
+    state = {
+        name: value.detach().to("cpu", torch.float32) if value.is_floating_point() else value.detach().cpu()
+        for name, value in state.items()
+    }
+    inner, prefix = (network.model, "model.") if isinstance(network, Logits) else (network.backbone, "backbone.")
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    cast(Any, inner).save_pretrained(folder, state_dict=weights, safe_serialization=True)
+    if isinstance(network, PooledModel) and network.head is not None:
+        head = {
+            name.removeprefix("head."): value.contiguous() for name, value in state.items() if name.startswith("head.")
+        }
+        save_file(head, folder / HEAD)
+
+
+def _label(config: Any, labels: tuple[str, ...]) -> None:
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}

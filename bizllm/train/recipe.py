@@ -1,0 +1,279 @@
+"""The training file: what it may say. Read and checked as a whole by `bizllm.jobs.training_file`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from bizllm.models.saved import Inputs, Pooling
+from bizllm.tables.settings import Closed, SourceSettings
+from bizllm.train.augment import AugmentSettings
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Columns = tuple[str, ...]
+
+
+class TableSettings(Closed):
+    """One labelled table. Columns that it does not name are those of `data.train`."""
+
+    path: str = Field(description="A Parquet file or folder: local, s3://, gs://, abfs://.")
+    text: str | None = Field(default=None, description="The column that the model reads; required in `train`.")
+    pair: str | None = Field(
+        default=None, description="A second text: of sentence pairs, or the matching text of an embedding's anchor."
+    )
+    label: str | None = Field(
+        default=None,
+        description="The answer: a class, a list of classes, a number or a list of them, a tag for each token, a text.",
+    )
+    slices: list[str] = Field(default=[], description="Columns by which scores are told separately.")
+    filter: str | None = Field(default=None, description="Keep the rows for which this SQL condition holds.")
+    select: str | None = Field(default=None, description="A row-wise SQL select list, as of a job's source.")
+
+    def source(self) -> SourceSettings:
+        """The same rows as a source."""
+        return SourceSettings(path=self.path, filter=self.filter, select=self.select)
+
+
+class TrainSettings(TableSettings):
+    """The rows to learn from."""
+
+    text: str = Field(description="The column that the model reads.")
+
+
+class ValidationSettings(Closed):
+    """What decides when to stop and which checkpoint is kept: a share of train, or a table of its own."""
+
+    split: Annotated[float, Field(gt=0.0, lt=0.9)] | None = Field(
+        default=None, description="This share of train; 0.1 where no table is named."
+    )
+    seed: int = Field(default=1, description="Which rows the share takes.")
+    path: str | None = Field(default=None, description="A table of its own instead.")
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+    filter: str | None = None
+    select: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ValidationSettings:
+        if self.split is not None and self.path is not None:
+            raise ValueError("expected either `split` or `path`")
+        return self
+
+    def table(self) -> TableSettings | None:
+        """The table of its own, if there is one."""
+        if self.path is None:
+            return None
+        return TableSettings(**self.model_dump(exclude={"split", "seed"}))
+
+
+class DataSettings(Closed):
+    """Where the rows are."""
+
+    train: TrainSettings
+    validation: ValidationSettings = ValidationSettings()
+    test: TableSettings | None = Field(
+        default=None, description="Rows that decide about promotion; never looked at while training."
+    )
+    drop_overlap: bool = Field(
+        default=True, description="Leave rows out of train that validation or test hold too, exactly or nearly."
+    )
+
+
+class MethodSettings(Closed):
+    """Which parameters are trained."""
+
+    kind: Literal["full", "lora", "adalora", "adapter", "prompt", "prefix", "head"] = Field(
+        default="full",
+        description="All; low-rank updates; those with a rank budget; scaling vectors (IA3); virtual tokens before the "
+        "text; virtual keys and values in every layer; the head alone.",
+    )
+    rank: PositiveInt = Field(default=8, description="Rank of lora, and the average final rank of adalora.")
+    alpha: PositiveFloat | None = Field(default=None, description="Scale of lora; twice the rank by default.")
+    dropout: Share = Field(default=0.05, description="Dropout of lora's inputs.")
+    targets: list[str] | None = Field(default=None, description="Names of the modules; by default all linear ones.")
+    tokens: PositiveInt = Field(default=20, description="Virtual tokens of prompt and prefix.")
+
+
+class OptimSettings(Closed):
+    """How the parameters move."""
+
+    lr: PositiveFloat = Field(default=2e-5, description="Learning rate of the base model.")
+    head_lr: PositiveFloat | None = Field(default=None, description="Of the head; ten times `lr` by default.")
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0, description="Each layer further from the head learns by this factor slower."
+    )
+    epochs: PositiveFloat = Field(default=3.0, description="Passes over train.")
+    batch: PositiveInt = Field(default=32, description="Rows of one optimizer step, over all workers.")
+    micro_batch: PositiveInt | None = Field(
+        default=None, description="Rows that a worker computes at once; derived from the batch."
+    )
+    schedule: Literal["linear", "cosine", "constant", "reduce_on_plateau"] = "linear"
+    warmup: Share = Field(default=0.1, description="Share of the steps in which the learning rate rises.")
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    label_smoothing: Share = 0.0
+    clip: PositiveFloat | None = Field(default=1.0, description="Largest norm of a step's gradient.")
+    dropout: Share | None = Field(default=None, description="Of the whole model; by default as the base has it.")
+    r_drop: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.0, description="Weight of the divergence between two passes with different dropout."
+    )
+    class_weights: Literal["none", "balanced"] | dict[str, PositiveFloat] = Field(
+        default="none", description="balanced: by inverse frequency."
+    )
+    patience: PositiveInt = Field(
+        default=1, description="reduce_on_plateau: validations without a gain before lr falls."
+    )
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(default=0.5, description="reduce_on_plateau: how far.")
+    gradient_checkpointing: bool = Field(default=False, description="Compute activations again to save memory.")
+
+
+class StopSettings(Closed):
+    """When to stop early, and which checkpoint is the best."""
+
+    metric: str | None = Field(default=None, description="Of validation; by default the objective's own.")
+    patience: PositiveInt | None = Field(default=None, description="Validations without a gain; never by default.")
+    every: PositiveInt | None = Field(default=None, description="Steps between validations; an epoch by default.")
+
+
+class ZeroSettings(Closed):
+    """How state is spread over workers (Rajbhandari et al. 2020) and in which numbers is computed."""
+
+    stage: Literal[0, 1, 2, 3] = Field(
+        default=1, description="Sharded: nothing; optimizer state; and gradients; and parameters."
+    )
+    offload: Literal["none", "cpu", "nvme"] = Field(default="none", description="Where optimizer state is kept.")
+    nvme_path: str | None = Field(default=None, description="A folder on a local NVMe disk, of `offload: nvme`.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 where the device multiplies it, else fp32."
+    )
+
+
+class PromoteSettings(Closed):
+    """When the model takes the place of the one in use."""
+
+    alias: str = "champion"
+    metric: str | None = Field(default=None, description="Of test; by default the objective's own.")
+    min_gain: float = Field(default=0.0, description="The gain must be larger than this.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
+        default=0.95, description="Of the paired bootstrap over the test rows."
+    )
+
+
+class ContinualSettings(Closed):
+    """Against forgetting, where `base` is a model that was fine-tuned before."""
+
+    replay: Share = Field(default=0.0, description="Rows kept of the earlier training, as a share of the new ones.")
+    ewc: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.0, description="Weight of elastic weight consolidation (Kirkpatrick et al. 2017)."
+    )
+    l2_sp: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.0, description="Weight of the distance to where training began (Li et al. 2018)."
+    )
+    distill: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        default=0.0, description="Share of the loss that asks for the earlier model's answers (Li & Hoiem 2016)."
+    )
+
+
+Objectives = Literal[
+    "classification",
+    "multi_label",
+    "pair",
+    "regression",
+    "quantile",
+    "token_classification",
+    "embedding",
+    "causal_lm",
+    "seq2seq",
+    "masked_lm",
+]
+
+# The source document's recipes, as they stand: kept to be measured beside ours.
+RECIPES: dict[str, dict[str, Any]] = {
+    "document-bert": {
+        "optim": {"lr": 1e-3, "head_lr": 1e-3, "epochs": 5, "schedule": "constant", "warmup": 0.0, "clip": None},
+        "length_grouped": False,
+    },
+    "document-gpt": {
+        "optim": {"lr": 2e-3, "head_lr": 2e-3, "epochs": 10, "schedule": "constant", "warmup": 0.0, "clip": None},
+        "length_grouped": False,
+    },
+}
+
+
+class Recipe(Closed):
+    """One YAML file: a base model, labelled rows, and how the one learns from the other."""
+
+    name: str = Field(description="Names the model in the registry.")
+    base: str = Field(description="The model to start from: builtin:, hf:, path:, registry:.")
+    objective: Objectives
+    data: DataSettings
+    recipe: Literal["document-bert", "document-gpt"] | None = Field(
+        default=None, description="Defaults for what the file leaves open."
+    )
+    inputs: Inputs | None = Field(default=None, description="numbers: the text column is a list of past values.")
+    pooling: Pooling | Literal["auto"] = Field(
+        default="auto", description="How a row becomes one vector; auto: as the base was trained."
+    )
+    max_tokens: PositiveInt | None = Field(default=None, description="Longer rows are cut; counted and reported.")
+    max_new_tokens: PositiveInt = Field(default=128, description="Of answers that a language model writes in tests.")
+    levels: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
+        default=[0.1, 0.5, 0.9], min_length=1, description="Of the quantile objective."
+    )
+    packing: bool = Field(default=True, description="causal_lm: several short rows in one sequence.")
+    length_grouped: bool = Field(default=True, description="Batches of about equal lengths.")
+    method: MethodSettings = MethodSettings()
+    optim: OptimSettings = OptimSettings()
+    stop: StopSettings = StopSettings()
+    zero: ZeroSettings = ZeroSettings()
+    augment: AugmentSettings | None = Field(default=None, description="Changed copies of train's rows.")
+    continual: ContinualSettings = ContinualSettings()
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        default=1, description="Processes, one a GPU where there are any; [least, most] takes what the cluster has."
+    )
+    promote: PromoteSettings | None = Field(default=PromoteSettings(), description="null: never.")
+    track: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default=[], description="Where figures go, too.")
+    output: str = Field(default="../out/models", description="Folder of runs and models.")
+    registry: str | None = Field(default=None, description="MLflow registry of models: a URL or a SQLite file.")
+    license: str | None = Field(default=None, description="Of the new model, for its card.")
+    seed: int = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("recipe"), str):
+            return _over(RECIPES.get(values["recipe"], {}), values)
+        return values
+
+    @field_validator("workers")
+    @classmethod
+    def _range(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(workers, tuple) and workers[0] > workers[1]:
+            raise ValueError("expected [least, most]")
+        return workers
+
+    @field_validator("levels")
+    @classmethod
+    def _ascending(cls, levels: list[float]) -> list[float]:
+        if len(set(levels)) < len(levels):
+            raise ValueError("expected every level once")
+        return sorted(levels)
+
+    @property
+    def most_workers(self) -> int:
+        """Workers where the cluster has room for all of them."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def least_workers(self) -> int:
+        """Workers without which it does not start."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above`, and what it leaves open from `below`."""
+    merged = {**below, **above}
+    for key, value in below.items():
+        if isinstance(value, dict) and isinstance(above.get(key), dict):
+            merged[key] = _over(value, above[key])
+    return merged
