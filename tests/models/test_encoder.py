@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from bizllm.models.encoder import Encoder, _batches
+from bizllm.models.encoder import Encoder
 from bizllm.models.load import ModelLoader, resolve
 
 TEXTS = [
@@ -78,13 +78,6 @@ def test_bfloat16_keeps_the_direction(encoder, folder):
 def test_no_text_no_vector(encoder):
     vectors, tokens = encoder.encode([])
     assert vectors.shape == (0, 384) and tokens == 0
-
-
-def test_batches_hold_the_budget_and_every_row():
-    lengths = np.random.default_rng(0).integers(1, 300, 500)
-    batches = list(_batches(lengths, 1_000))
-    assert sorted(np.concatenate(batches)) == list(range(500))
-    assert all(len(b) == 1 or len(b) * lengths[b].max() <= 1_000 for b in batches)
 
 
 def test_a_loader_loads_once():

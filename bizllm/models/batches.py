@@ -1,0 +1,199 @@
+"""Texts → windows of token ids → padded batches of about equal cost: what every model that reads in bulk shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = npt.NDArray[np.float32]
+Whole = npt.NDArray[np.int64]
+Asked = TypeVar("Asked", str, tuple[str, str])
+
+# A batch holds about this many tokens, padding included: small enough to stay in the cache of a CPU core.
+_CPU_BATCH_TOKENS = 2_048
+_GPU_BATCH_TOKENS = 65_536
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What a model reads at once.
+
+    ids: the token ids of each window, special tokens included.
+    owner: (windows,) the position of the text that each belongs to, ascending.
+    types: for pairs the segment, 0 or 1, of each token; None where the model knows no segments.
+    """
+
+    ids: list[list[int]]
+    owner: Whole
+    types: list[list[int]] | None = None
+
+    @cached_property
+    def lengths(self) -> Whole:
+        """(windows,) tokens of each."""
+        return np.array([len(window) for window in self.ids], np.int64)
+
+    def tokens(self, texts: int) -> Whole:
+        """(texts,) tokens that the model reads of each text."""
+        return np.bincount(self.owner, self.lengths, texts).astype(np.int64)
+
+    def weighted_sum(self, values: Floats, texts: int) -> Floats:
+        """(texts, dim): over the windows (windows, dim) of each text, each as often as it has tokens."""
+        total = np.zeros((texts, values.shape[1]), np.float32)
+        np.add.at(total, self.owner, values * self.lengths[:, None].astype(np.float32))
+        return total
+
+
+def distinct(asked: Sequence[Asked]) -> tuple[list[Asked], Whole]:
+    """(each once, sorted; (asked,) the place of each there): the order of what is asked decides nothing."""
+    places = {item: i for i, item in enumerate(sorted(set(asked)))}
+    return list(places), np.array([places[item] for item in asked], np.int64)
+
+
+def text_windows(tokenizer: Any, texts: list[str], max_tokens: int) -> Windows:
+    """Texts cut into as few windows as hold them, of about equal length: a tail of three tokens would say little."""
+    before, after = special_tokens(tokenizer, 1)
+    size = max_tokens - len(before) - len(after)
+    plain = plain_ids(tokenizer, texts)
+    counts = [max(1, -(-len(ids) // size)) for ids in plain]
+    windows = [[*before, *part, *after] for ids, n in zip(plain, counts, strict=True) for part in _equal_parts(ids, n)]
+    return Windows(windows, np.repeat(np.arange(len(texts)), counts))
+
+
+def pair_windows(tokenizer: Any, pairs: list[tuple[str, str]], max_tokens: int) -> Windows:
+    """Pairs of texts, side by side in each window.
+
+    Where a pair is too long, a side that takes at most half of the window stands whole in each, beside the parts of
+    the other. Of two long sides the parts stand beside each other in order, so that all is read once.
+    """
+    before, between, after = special_tokens(tokenizer, 2)
+    size = max_tokens - len(before) - len(between) - len(after)
+    windows: list[list[int]] = []
+    types: list[list[int]] = []
+    counts = []
+    firsts, seconds = (plain_ids(tokenizer, [pair[side] for pair in pairs]) for side in (0, 1))
+    for first, second in zip(firsts, seconds, strict=True):
+        parts = list(zip(*_pair_parts(first, second, size), strict=True))
+        for one, other in parts:
+            windows.append([*before, *one, *between, *other, *after])
+            head = len(before) + len(one) + len(between)
+            types.append([0] * head + [1] * (len(other) + len(after)))
+        counts.append(len(parts))
+    known = "token_type_ids" in tokenizer.model_input_names
+    return Windows(windows, np.repeat(np.arange(len(pairs)), counts), types if known else None)
+
+
+def special_tokens(tokenizer: Any, texts: int) -> list[list[int]]:
+    """What the tokenizer puts before, between and after so many texts: `texts + 1` lists, e.g. [CLS] and [SEP]."""
+    marked = tokenizer(*["a"] * texts, add_special_tokens=True)
+    around: list[list[int]] = [[]]
+    for token, text in zip(marked["input_ids"], marked.sequence_ids(), strict=True):
+        if text is None:
+            around[-1].append(token)
+        elif text == len(around) - 1:
+            around.append([])
+    return around
+
+
+def plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """The token ids of each text, whole and without special tokens."""
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return ids
+
+
+def outputs(
+    forward: Callable[..., torch.Tensor], windows: Windows, pad: int, device: str, dtype: str
+) -> Iterator[tuple[Whole, Floats]]:
+    """(windows of a batch, what `forward` says of them), longest windows first, until each was read once.
+
+    forward: gets input_ids and attention_mask (rows, tokens), and token_type_ids where the windows have types.
+    dtype: bfloat16 computes under autocast.
+    """
+    import torch
+
+    for rows in by_budget(windows.lengths, _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS):
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            said = forward(**padded(windows, rows, pad, device)).float().cpu().numpy()
+        yield rows, said
+
+
+def by_budget(lengths: Whole, budget: int) -> Iterator[Whole]:
+    """Rows in batches, longest first, each at most `budget` tokens when padded to its longest row (or one row)."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // int(lengths[order[start]]))
+        yield order[start : start + rows]
+        start += rows
+
+
+def padded(windows: Windows, rows: Whole, pad: int, device: str) -> dict[str, torch.Tensor]:
+    """Tensors (rows, tokens) of some windows, padded on the right to the longest of them."""
+    import torch
+
+    lengths = torch.from_numpy(windows.lengths[rows])
+    real = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]  # (rows, tokens)
+
+    def filled(values: list[list[int]], empty: int) -> torch.Tensor:
+        tensor = torch.full(real.shape, empty)
+        tensor[real] = torch.tensor(list(chain.from_iterable(values[row] for row in rows)))
+        return tensor.to(device)
+
+    batch = {"input_ids": filled(windows.ids, pad), "attention_mask": real.long().to(device)}
+    if windows.types is not None:
+        batch["token_type_ids"] = filled(windows.types, 0)
+    return batch
+
+
+def placement(device: str | None, dtype: str | None) -> tuple[str, str]:
+    """(device, dtype): by default cuda where there is one, else cpu, and the fastest that it computes natively."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device, dtype or ("bfloat16" if _native_bfloat16(device) else "float32")
+
+
+def load_tokenizer(folder: Any) -> Any:
+    """The folder's tokenizer; no code of the folder is run."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker has no terminal
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _equal_parts(ids: list[int], count: int) -> list[list[int]]:
+    return [part.tolist() for part in np.array_split(np.array(ids, np.int64), count)]
+
+
+def _pair_parts(first: list[int], second: list[int], size: int) -> tuple[list[list[int]], list[list[int]]]:
+    """As many parts of one as of the other, of which two side by side hold at most `size` tokens."""
+    if len(first) + len(second) <= size:
+        return [first], [second]
+    half = size // 2
+    if min(len(first), len(second)) > half:
+        count = -(-max(len(first), len(second)) // half)
+        return _equal_parts(first, count), _equal_parts(second, count)
+    if len(first) <= len(second):
+        count = -(-len(second) // (size - len(first)))
+        return [first] * count, _equal_parts(second, count)
+    count = -(-len(first) // (size - len(second)))
+    return _equal_parts(first, count), [second] * count
+
+
+def _native_bfloat16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; emulated it is slower than float32."""
+    import torch
+
+    if device != "cpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
