@@ -14,6 +14,7 @@ import pyarrow as pa
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import Job, LoadedJob
 from bizllm.models.load import resolve
+from bizllm.models.saved import read_info
 from bizllm.tables import contract
 from bizllm.tables.manifest import Dates
 from bizllm.tables.source import Source
@@ -137,6 +138,13 @@ def _step(
             models[role] = resolve(uri, str(loaded.folder), loaded.place("steps", name, "model"))
         except UserError as fault:
             faults += fault.faults
+    if not faults:
+        faults += [
+            Fault(loaded.place("steps", name, setting), value, expected, hint)
+            for setting, value, expected, hint in task.check_models(
+                {role: read_info(model.folder) for role, model in models.items()}
+            )
+        ]
     if faults:
         return None, faults
     upstream = given.name if given.name in steps else None

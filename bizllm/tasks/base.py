@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, ClassVar, Literal, Protocol
@@ -27,6 +27,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from bizllm.errors import Fault, UserError, nearest
+from bizllm.models.saved import ModelInfo
 
 Shape = Literal["row", "group", "table"]
 Dates = Literal["day", "to_date", "all"]
@@ -208,6 +209,11 @@ class Task(ABC):
     def models(self) -> dict[str, str]:
         """Model URIs that the step loads, by what they are for. Settings hold URIs by then, not the job's names."""
         return {}
+
+    def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
+        """Faults of the models that were found, as `check` tells them. infos: by the names that `models` uses; None for
+        a model that was not fine-tuned here."""
+        return []
 
     def depends_on_date(self) -> bool:
         """Whether a group's answer may change with the run date although its rows did not."""
