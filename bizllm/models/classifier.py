@@ -1,0 +1,101 @@
+"""Fine-tuned models that answer once a text or a pair of texts: classes with calibrated probabilities, or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bizllm.errors import Fault, UserError
+from bizllm.models import batches
+from bizllm.models.batches import Floats, Whole
+from bizllm.models.saved import ModelInfo, read_info
+
+CLASSES = ("classification", "multi_label", "pair")
+NUMBERS = ("regression", "quantile")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network with a head, its tokenizer, and what its outputs mean. Never truncates.
+
+    network: gives logits (rows, outputs) for input_ids and attention_mask. tokenizer: a fast one of transformers.
+    """
+
+    network: Any
+    tokenizer: Any
+    info: ModelInfo
+    device: str
+    dtype: str
+
+    @classmethod
+    def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Classifier:
+        """Load from a fine-tuned model's folder. Raises UserError where it is of another kind.
+
+        device: default cuda where there is one, else cpu. dtype: default the fastest that the device computes natively.
+        """
+        from bizllm.models.network import load_network
+
+        info = read_info(folder)
+        if info is None or info.objective not in (*CLASSES, *NUMBERS):
+            expected = f"expected a model that was fine-tuned for one of {', '.join((*CLASSES, *NUMBERS))}"
+            raise UserError(Fault(str(folder), info and info.objective, expected))
+        tokenizer = batches.load_tokenizer(folder)
+        device, dtype = batches.placement(device, dtype)
+        return cls(load_network(folder, info).to(device), tokenizer, info, device, dtype)
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability that the model asks of a label; 0.5 where several may hold and it says nothing."""
+        several = self.info.objective == "multi_label"
+        return 0.5 if several and self.info.threshold is None else self.info.threshold
+
+    def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> tuple[Floats, Whole]:
+        """(probabilities float32 (texts, labels), tokens of each text (texts,)): of each label alone for multi_label,
+        of one label among all else. Calibrated: logits are divided by the model's temperature.
+
+        pairs: the second text of each, for a model of pairs.
+        """
+        logits, tokens = self.logits(texts, pairs)
+        if self.info.objective == "multi_label":
+            # The logistic function by way of tanh, which can't overflow.
+            return (0.5 + 0.5 * np.tanh(logits / (2 * self.info.temperature))).astype(np.float32), tokens
+        return softmax(logits, self.info.temperature), tokens
+
+    def numbers(self, texts: Sequence[str]) -> Floats:
+        """(texts, outputs) float32: what a regression or quantile model says."""
+        return self.logits(texts)[0]
+
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> tuple[Floats, Whole]:
+        """(logits float32 (texts, outputs), tokens that the model read of each text (texts,)).
+
+        A text longer than the model's window is cut into windows of equal length, and their logits are averaged by
+        token count. Equal texts are read once. The order of the texts changes nothing, not even the batches.
+        """
+        if not texts:
+            return np.zeros((0, self.info.outputs), np.float32), np.zeros(0, np.int64)
+        if pairs is None:
+            unique, places = batches.distinct(texts)
+            windows = batches.text_windows(self.tokenizer, unique, self.info.max_tokens)
+        else:
+            couples, places = batches.distinct(list(zip(texts, pairs, strict=True)))
+            windows = batches.pair_windows(self.tokenizer, couples, self.info.max_tokens)
+        read = np.empty((len(windows.ids), self.info.outputs), np.float32)
+        pad = self.tokenizer.pad_token_id or 0
+        for rows, logits in batches.outputs(self.network, windows, pad, self.device, self.dtype):
+            read[rows] = logits
+        count = int(places.max()) + 1
+        tokens = windows.tokens(count)
+        mean: Floats = windows.weighted_sum(read, count) / tokens.astype(np.float32)[:, None]
+        return mean[places], tokens[places]
+
+
+def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
+    """(rows, outputs) probabilities of logits (rows, outputs) that are divided by the temperature first."""
+    scaled = logits / np.float32(temperature)
+    powers: Floats = np.exp(scaled - scaled.max(1, keepdims=True))
+    probabilities: Floats = powers / powers.sum(1, keepdims=True)
+    return probabilities

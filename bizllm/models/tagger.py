@@ -1,0 +1,175 @@
+"""Fine-tuned token classifiers: texts → words with their places and tags."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bizllm.errors import Fault, UserError
+from bizllm.models import batches
+from bizllm.models.batches import Floats, Whole, Windows
+from bizllm.models.classifier import softmax
+from bizllm.models.saved import ModelInfo, read_info
+
+# Han, kana: written without spaces between words, so each character is one.
+_CJK = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_PIECE = re.compile(f"[{_CJK}]|[^\\s{_CJK}]+")
+_OVERLAP = 4  # one part in so many of a window is read by the next one too
+
+
+@dataclass(frozen=True)
+class Word:
+    """Characters [start, end) of a text, their tag, and how probable the tag is."""
+
+    start: int
+    end: int
+    tag: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A token classifier with its tokenizer. Never truncates.
+
+    network: gives logits (rows, tokens, tags) for input_ids and attention_mask. tokenizer: a fast one of transformers.
+    """
+
+    network: Any
+    tokenizer: Any
+    info: ModelInfo
+    device: str
+    dtype: str
+
+    @classmethod
+    def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Tagger:
+        """Load from a fine-tuned model's folder. Raises UserError where it is of another kind.
+
+        device: default cuda where there is one, else cpu. dtype: default the fastest that the device computes natively.
+        """
+        from bizllm.models.network import load_network
+
+        info = read_info(folder)
+        if info is None or info.objective != "token_classification":
+            expected = "expected a model that was fine-tuned for token_classification"
+            raise UserError(Fault(str(folder), info and info.objective, expected))
+        tokenizer = batches.load_tokenizer(folder)
+        device, dtype = batches.placement(device, dtype)
+        return cls(load_network(folder, info).to(device), tokenizer, info, device, dtype)
+
+    def tags(self, texts: Sequence[str]) -> tuple[list[list[Word]], Whole]:
+        """(the words of each text in order, tokens that the model read of each text (texts,)).
+
+        A word's first token decides. A text longer than the model's window is read in windows that overlap by a
+        quarter or more, and each token is answered by the window in which it lies farthest from a cut. Equal texts are
+        read once. The order of the texts changes nothing, not even the batches.
+        """
+        if not texts:
+            return [], np.zeros(0, np.int64)
+        unique, places = batches.distinct(texts)
+        encoded = self.tokenizer(
+            unique, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
+        )
+        windows, starts = self._windows(encoded["input_ids"])
+        read: list[Floats] = [np.zeros((0, 0), np.float32)] * len(windows.ids)
+        pad = self.tokenizer.pad_token_id or 0
+        for rows, logits in batches.outputs(self.network, windows, pad, self.device, self.dtype):
+            for row, said in zip(rows.tolist(), logits, strict=True):
+                read[row] = said[: windows.lengths[row]]
+        first = np.searchsorted(windows.owner, np.arange(len(unique) + 1))
+        lead, tail = map(len, batches.special_tokens(self.tokenizer, 1))
+        tagged = []
+        for i, text in enumerate(unique):
+            parts = [said[lead : len(said) - tail] for said in read[first[i] : first[i + 1]]]
+            logits = _joined(parts, starts[first[i] : first[i + 1]])
+            tagged.append(self._words(text, encoded["offset_mapping"][i], logits))
+        return [tagged[place] for place in places], windows.tokens(len(unique))[places]
+
+    def _windows(self, texts: list[list[int]]) -> tuple[Windows, Whole]:
+        """Overlapping windows of token ids, and where in its text each begins (windows,)."""
+        before, after = batches.special_tokens(self.tokenizer, 1)
+        size = self.info.max_tokens - len(before) - len(after)
+        step = size - size // _OVERLAP
+        ids, owner, starts = [], [], []
+        for text, tokens in enumerate(texts):
+            count = 1 + max(0, -(-(len(tokens) - size) // step))
+            for start in np.linspace(0, max(0, len(tokens) - size), count).astype(int).tolist():
+                ids.append([*before, *tokens[start : start + size], *after])
+                owner.append(text)
+                starts.append(start)
+        return Windows(ids, np.array(owner, np.int64)), np.array(starts, np.int64)
+
+    def _words(self, text: str, offsets: list[tuple[int, int]], logits: Floats) -> list[Word]:
+        """Words with the tag of their first token; none for what the tokenizer passes over (control characters)."""
+        probabilities = softmax(logits, self.info.temperature)  # (tokens, tags)
+        best = probabilities.argmax(1)
+        return [
+            Word(start, end, self.info.labels[best[token]], float(probabilities[token, best[token]]))
+            for start, end, token in word_tokens(text, offsets)
+        ]
+
+
+def words(text: str) -> Iterator[tuple[int, int]]:
+    """[start, end) of each word: what stands between spaces, without the punctuation around it, which are words of one
+    character each; every Chinese character or kana is a word."""
+    for piece in _PIECE.finditer(text):
+        start, end = piece.span()
+        left, right = start, end
+        while left < right and _is_mark(text[left]):
+            left += 1
+        while right > left and _is_mark(text[right - 1]):
+            right -= 1
+        yield from ((i, i + 1) for i in range(start, left))
+        if left < right:
+            yield left, right
+        yield from ((i, i + 1) for i in range(right, end))
+
+
+def word_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(start, end, its first token) of each word that has one, in order.
+
+    offsets: [start, end) of each token in characters of the text, ascending. A token that covers several words makes
+    one word of them.
+    """
+    spans = list(words(text))
+    word_at = np.full(len(text), -1, np.int64)
+    for number, (start, end) in enumerate(spans):
+        word_at[start:end] = number
+    found: list[tuple[int, int, int]] = []
+    answered = -1  # the last word that has its token
+    for token, (start, end) in enumerate(offsets):
+        covered = word_at[start:end]
+        covered = covered[covered > answered]
+        if not len(covered):
+            continue
+        first, last = int(covered[0]), int(covered[-1])
+        if found and start < found[-1][1]:  # it began in the word before
+            found[-1] = (found[-1][0], spans[last][1], found[-1][2])
+        else:
+            found.append((spans[first][0], spans[last][1], token))
+        answered = last
+    return found
+
+
+def _joined(parts: list[Floats], starts: Whole) -> Floats:
+    """(tokens, tags) of a text from its windows: between two of them, the middle of what both read decides.
+
+    That is the window where a token lies farthest from a cut: all are of one length, and the text's ends are no cuts.
+    """
+    ends = starts + [len(part) for part in parts]
+    cuts = [0, *((starts[1:] + ends[:-1] + 1) // 2), int(ends[-1])]
+    return np.concatenate(
+        [
+            part[begin - start : end - start]
+            for part, start, begin, end in zip(parts, starts, cuts, cuts[1:], strict=True)
+        ]
+    )
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] in "PS"
