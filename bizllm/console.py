@@ -40,11 +40,13 @@ _COLORS = {"done": "green", "unchanged": "cyan", "failed": "bold red", "skipped"
 # -- tables -------------------------------------------------------------------------------------------------------
 
 
-def _count(number: object) -> str:
+def count(number: object) -> str:
+    """12,345"""
     return f"{number:,}" if isinstance(number, int) else plain(number)
 
 
-def _seconds(seconds: object) -> str:
+def duration(seconds: object) -> str:
+    """4.2 s, 3 min 05 s, 2 h 04 min; empty where it is not known."""
     if not isinstance(seconds, int | float):
         return ""
     if seconds < 100:
@@ -57,13 +59,15 @@ def _money(cost: object) -> str:
     return f"{cost:,.2f}" if isinstance(cost, int | float) else ""
 
 
-def _console(stream: TextIO | None = None) -> Console:
+def new_console(stream: TextIO | None = None) -> Console:
+    """Rich on stdout or `stream`, taking nothing for markup."""
     stream = stream or sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _table(names: Sequence[str], right: Iterable[str] = ()) -> Table:
+def new_table(names: Sequence[str], right: Iterable[str] = ()) -> Table:
+    """An empty table with these columns; those named in `right` hold numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     numbers = set(right)
     for name in names:
@@ -72,7 +76,7 @@ def _table(names: Sequence[str], right: Iterable[str] = ()) -> Table:
     return table
 
 
-def _program() -> str:
+def program() -> str:
     """What to type for bizllm here: its name, or its place where the shell would not find it (after `make demo`)."""
     beside = Path(sys.executable).with_name("bizllm")
     if shutil.which("bizllm") or not beside.exists():
@@ -87,13 +91,13 @@ def _state(state: object) -> Text:
 
 def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -> None:
     """What each step did, where the results are, and at the very end what failed and where to look."""
-    console = _console()
+    console = new_console()
     numbers = ["in", "out", "rejected", "reused", "time"]
-    table = _table(["step", "task", "state", *numbers], numbers)
+    table = new_table(["step", "task", "state", *numbers], numbers)
     for step in result["steps"]:
-        counts = [_count(step[name]) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused")]
+        counts = [count(step[name]) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused")]
         named = [plain(step["step"]), plain(step["task"])]
-        table.add_row(*named, _state(step["state"]), *counts, _seconds(step["seconds"]))
+        table.add_row(*named, _state(step["state"]), *counts, duration(step["seconds"]))
     console.print(table)
     console.print()
     job, overrides = shlex.quote(job_path), "".join(f" --set {shlex.quote(text)}" for text in sets)
@@ -101,7 +105,7 @@ def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -
     lines += [(name, str(result[name])) for name in ("warehouse", "report") if result.get(name)]
     readable = [step["step"] for step in result["steps"] if step["state"] in ("done", "unchanged")]
     if readable:
-        lines.append(("read", f"{_program()} show {job} {readable[0]} --date {result['date']}{overrides}"))
+        lines.append(("read", f"{program()} show {job} {readable[0]} --date {result['date']}{overrides}"))
     for name, value in lines:
         console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
     troubled = [step for step in result["steps"] if step["state"] in ("failed", "skipped", "cancelled")]
@@ -109,29 +113,29 @@ def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -
         why = plain(step.get("error")) or "no reason is known"
         console.print(Text.assemble(_state(step["state"]), f" {plain(step['step'])}: {why}"), soft_wrap=True)
     if troubled:
-        console.print(plain(f"look at: {_program()} runs {job} {result['run_id']}{overrides}"), soft_wrap=True)
+        console.print(plain(f"look at: {program()} runs {job} {result['run_id']}{overrides}"), soft_wrap=True)
 
 
 def print_plan(plan: dict[str, Any]) -> None:
     """What a run would do. An empty cell is known only when an earlier step has run."""
-    console = _console()
+    console = new_console()
     priced = [] if plan["cost"] is None else ["cost"]
     numbers = ["rows", "units", "tokens", "time", *priced]
-    table = _table(["step", "task", "input", "dates", *numbers[:2], "model", *numbers[2:]], numbers)
+    table = new_table(["step", "task", "input", "dates", *numbers[:2], "model", *numbers[2:]], numbers)
     for step in plan["steps"]:
         table.add_row(
             *(plain(step[name]) for name in ("step", "task", "input", "dates")),
-            *(_count(step[name]) for name in ("rows", "units")),
+            *(count(step[name]) for name in ("rows", "units")),
             plain(step["model"]),
-            _count(step["tokens"]),
-            _seconds(step["seconds"]),
+            count(step["tokens"]),
+            duration(step["seconds"]),
             *(_money(step[name]) for name in priced),
         )
     console.print(table)
     console.print()
     cost = f", cost about {_money(plan['cost'])}" if plan["cost"] is not None else ""
     lines = [
-        ("plan", f"{plan['job']} for {plan['date']}: about {_seconds(plan['seconds'])} on {plan['cpus']} CPUs{cost}"),
+        ("plan", f"{plan['job']} for {plan['date']}: about {duration(plan['seconds'])} on {plan['cpus']} CPUs{cost}"),
         ("warehouse", plan["warehouse"]),
     ]
     for name, value in lines:
@@ -142,13 +146,13 @@ def print_plan(plan: dict[str, Any]) -> None:
 
 def print_runs(runs: Sequence[dict[str, Any]]) -> None:
     """The ledger: a line for each step of each run."""
-    console = _console()
+    console = new_console()
     if not runs:
         console.print("no runs yet")
         return
     priced = ["cost"] if any(row["cost"] is not None for row in runs) else []
     numbers = ["in", "out", "rejected", "reused", "tokens", "time", *priced]
-    table = _table(["run", "date", "step", "state", *numbers], numbers)
+    table = new_table(["run", "date", "step", "state", *numbers], numbers)
     last = None
     for row in runs:
         first = row["run_id"] != last
@@ -157,8 +161,8 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
             *(plain(row[name]) if first else "" for name in ("run_id", "run_date")),
             plain(row["step"]),
             _state(row["state"]),
-            *(_count(row[name]) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused", "tokens")),
-            _seconds(row["seconds"]),
+            *(count(row[name]) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused", "tokens")),
+            duration(row["seconds"]),
             *(_money(row[name]) for name in priced),
         )
     console.print(table)
@@ -170,7 +174,7 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
 
 def print_rows(rows: pa.Table) -> None:
     """Rows of a published table. On a narrow terminal the contract columns make way first."""
-    console = _console()
+    console = new_console()
     if rows.num_columns == 0:
         console.print("no columns")
         return
@@ -181,7 +185,7 @@ def print_rows(rows: pa.Table) -> None:
     if not console.is_terminal:
         console.width = sum(widths)
     shown = _fitting(rows.column_names, widths, console.width + GAP)
-    table = _table([columns[i][0] for i in shown], numeric)
+    table = new_table([columns[i][0] for i in shown], numeric)
     for column in table.columns:
         column.no_wrap, column.overflow = True, "ellipsis"
     for row in zip(*(columns[i][1] for i in shown), strict=True):
@@ -212,18 +216,18 @@ def _is_number(field: pa.Field) -> bool:
 
 def print_tasks(tasks: Sequence[dict[str, Any]]) -> None:
     """The kinds of work that a job may name."""
-    table = _table(["task", "works on", "what it does"])
+    table = new_table(["task", "works on", "what it does"])
     for task in tasks:
         table.add_row(plain(task["name"]), " or ".join(map(plain, task["shapes"])), plain(task["summary"]))
-    _console().print(table)
+    new_console().print(table)
 
 
 def print_task(task: dict[str, Any]) -> None:
     """One task: its settings with their defaults, and the columns it writes."""
-    console = _console()
+    console = new_console()
     console.print(Text.assemble((plain(task["name"]), "bold"), f": {plain(task['summary'])}"), soft_wrap=True)
     console.print()
-    settings = _table(["setting", "type", "default", "meaning"])
+    settings = new_table(["setting", "type", "default", "meaning"])
     schema = task["settings"]
     required = schema.get("required", [])
     for name, about in schema["properties"].items():
@@ -232,7 +236,7 @@ def print_task(task: dict[str, Any]) -> None:
         settings.add_row(plain(name), _type_words(about, schema), plain(default), plain(about.get("description")))
     console.print(settings)
     console.print()
-    columns = _table(["column", "type and meaning"])
+    columns = new_table(["column", "type and meaning"])
     for name, meaning in task["columns"].items():
         columns.add_row(plain(name), plain(meaning))
     console.print(columns)
@@ -257,6 +261,12 @@ def _type_words(about: dict[str, Any], schema: dict[str, Any]) -> str:
 # -- progress -----------------------------------------------------------------------------------------------------
 
 
+def say(line: str, stream: TextIO) -> None:
+    """One plain line, at once."""
+    with suppress(OSError, ValueError):  # a reader that went away is no reason to end the run
+        print(plain(line), file=stream, flush=True)
+
+
 class Lines(Observer):
     """Progress as plain lines, for logs of cron and clusters: at most one line a step every few seconds."""
 
@@ -265,8 +275,7 @@ class Lines(Observer):
         self._last: dict[str, float] = {}
 
     def _say(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # a reader that went away is no reason to end the run
-            print(plain(line), file=self.stream, flush=True)
+        say(line, self.stream)
 
     def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
         self._say(f"run {run_id} of {job} for {run_date}: {', '.join(steps)}")
@@ -282,8 +291,8 @@ class Lines(Observer):
             self._say(f"{step}: {done:,} of {total:,} units, {rows:,} rows, {rejected:,} rejected")
 
     def step_finished(self, result: dict[str, Any]) -> None:
-        counts = f"{_count(result['rows_out'])} of {_count(result['rows_in'])} out, "
-        counts += f"{_count(result['rows_rejected'])} rejected, {_seconds(result['seconds'])}"
+        counts = f"{count(result['rows_out'])} of {count(result['rows_in'])} out, "
+        counts += f"{count(result['rows_rejected'])} rejected, {duration(result['seconds'])}"
         self._say(f"{result['step']}: {result['state']}, {counts}")
 
 
@@ -301,7 +310,7 @@ class Bars(Observer):
 
     def __init__(self, stream: TextIO) -> None:
         name, units = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[units]}", markup=False)
-        self.progress = Progress(name, BarColumn(), units, _Rate(), console=_console(stream))
+        self.progress = Progress(name, BarColumn(), units, _Rate(), console=new_console(stream))
         self._tasks: dict[str, TaskID] = {}
 
     def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
