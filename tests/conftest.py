@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +64,120 @@ def s3_endpoint() -> Iterator[str]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def small_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small model, `causal` or `seq2seq`, that answers "cat mill tea so" with "cat tea".
+
+    It knows these words: lid box cat tea mill lamp desk rain, and 12 of them at most. It has 40 learned positions: a
+    wrong position, mask or format gives a wrong answer. Taught in seconds.
+    """
+
+    @cache
+    def folder(kind: str) -> Path:
+        made = tmp_path_factory.mktemp(kind)
+        tokenizer = _word_tokenizer()
+        model = _teach_first_and_last(kind, tokenizer)
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        return made
+
+    return folder
+
+
+def _word_tokenizer() -> Any:
+    """Byte-pair encoding with a token for each word; <end> ends a text and pads, as in GPT-2."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.BPE(unk_token="<unk>"))
+    plain.pre_tokenizer, plain.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<end>", "<user>"])
+    plain.train_from_iterator(["lid box cat tea mill lamp desk rain so"] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>", eos_token="<end>")
+
+
+def _teach_first_and_last(kind: str, tokenizer: Any) -> Any:
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    end, causal = tokenizer.eos_token_id, kind == "causal"
+    settings: dict[str, Any] = {"vocab_size": len(tokenizer), "eos_token_id": end, "bos_token_id": end}
+    if causal:
+        settings |= {"n_positions": 40, "n_embd": 48, "n_layer": 2, "n_head": 4, "initializer_range": 0.05}
+        settings |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        model: Any = GPT2LMHeadModel(GPT2Config(**settings))
+    else:
+        for side in ("encoder", "decoder"):
+            settings |= {f"{side}_layers": 2, f"{side}_attention_heads": 4, f"{side}_ffn_dim": 96}
+        settings |= {"pad_token_id": end, "decoder_start_token_id": end, "forced_eos_token_id": None}
+        settings |= {"max_position_embeddings": 40, "d_model": 48, "dropout": 0.0, "init_std": 0.05}
+        model = BartForConditionalGeneration(BartConfig(**settings))
+
+    def padded(rows: list[list[int]], pad: int) -> torch.Tensor:
+        width = max(map(len, rows))
+        return torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+
+    rng = random.Random(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    for _ in range(150):
+        asked, told = [], []
+        for _ in range(32):
+            words = rng.choices(["lid", "box", "cat", "tea", "mill", "lamp", "desk", "rain"], k=rng.randint(2, 12))
+            asked.append(tokenizer(" ".join([*words, "so"]))["input_ids"])
+            told.append([*tokenizer(f"{words[0]} {words[-1]}")["input_ids"], end])
+        if causal:
+            ids = [a + b for a, b in zip(asked, told, strict=True)]
+            told = [[-100] * len(a) + b for a, b in zip(asked, told, strict=True)]
+        else:
+            ids = asked
+        mask = padded([[1] * len(row) for row in ids], 0)
+        loss = model(input_ids=padded(ids, end), attention_mask=mask, labels=padded(told, -100)).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes the folder of a small BERT as fine-tuning leaves it: `fine_tuned(objective=…, labels=…, …)`, of ModelInfo.
+
+    Its weights are a formula, so they are the same everywhere. layers: of the encoder. weights(name, parameter): other
+    values for a parameter, or None. WordPiece with the words of `words`, letters, punctuation, some Chinese.
+    """
+
+    def make(layers: int = 2, weights: Any = None, words: str = "the lamp kettle is broken", **info: Any) -> Path:
+        import torch
+        from transformers import BertConfig, BertModel, BertTokenizerFast
+
+        from bizllm.models.network import new_network, save_network
+        from bizllm.models.saved import ModelInfo, write_info
+
+        letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
+        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words.split(), *letters, *(f"##{c}" for c in letters)]
+        tokens += [*".,!?'-()水壶漏了张三在北京买灯，。！"]
+        made = tmp_path_factory.mktemp("model")
+        tokenizer = BertTokenizerFast(vocab={token: i for i, token in enumerate(tokens)})
+        size = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32}
+        BertModel(BertConfig(vocab_size=len(tokens), max_position_embeddings=64, **size)).save_pretrained(made / "base")
+        model = ModelInfo("tiny", **{"pooling": "mean", "max_tokens": 32, **info})
+        network = new_network(made / "base", model, dropout=0.0)
+        for number, (name, parameter) in enumerate(network.named_parameters()):
+            if "LayerNorm" not in name:
+                turns = torch.arange(parameter.numel()) * 0.618 + number
+                parameter.data = (0.8 * torch.sin(turns * turns)).reshape(parameter.shape)
+            other = weights(name, parameter.data) if weights else None
+            parameter.data = parameter.data if other is None else other
+        folder = made / "model"
+        save_network(network, folder)
+        tokenizer.save_pretrained(folder)
+        write_info(folder, model)
+        return folder
+
+    return make
 
 
 def _await(endpoint: str, server: subprocess.Popen[bytes], within_s: float = 60.0) -> None:

@@ -1,7 +1,7 @@
 """A history of numbers as text that a language model reads, the same in training and at night.
 
-A value is written in percent of the history's own mean absolute value, as a whole number: `"98 103 120 97"`. So a series
-of cents and one of millions read alike, a value near the mean keeps three digits, and most values are one token.
+A value is written in percent of the history's own mean absolute value, as a whole number: `"98 103 120 97"`. So a
+series of cents and one of millions read alike, a value near the mean keeps three digits, and most values are one token.
 What the model answers is in units of the same scale.
 """
 

@@ -1,0 +1,257 @@
+"""Prompts → texts, in bulk: sorted by length, in batches that the cache of keys and values has room for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bizllm.errors import Fault, RunError, UserError
+from bizllm.models import batches
+from bizllm.models.saved import read_info
+
+Counts = npt.NDArray[np.int64]
+
+# What the keys and values of a batch may take, and how many tokens a batch may hold however small the model.
+_CPU_CACHE_BYTES, _CPU_BATCH_TOKENS = 1 << 30, 16_384
+_GPU_CACHE_BYTES, _GPU_BATCH_TOKENS = 8 << 30, 262_144
+# Classes that write text. Asked for by name: transformers would load an encoder as a decoder with an untrained head.
+_WRITES = re.compile("ForCausalLM|LMHeadModel|ForConditionalGeneration|MTModel")
+
+
+class TooLong(RunError):
+    """Prompts that do not fit the model's window; nothing was generated.
+
+    positions: which of the prompts.
+    """
+
+    def __init__(self, positions: Sequence[int], longest: int, limit: int) -> None:
+        super().__init__(f"{len(positions)} prompts have up to {longest} tokens; the model reads at most {limit}")
+        self.positions = tuple(positions)
+
+
+@dataclass(frozen=True)
+class Generations:
+    """What a model wrote: n texts, without special tokens and surrounding blanks.
+
+    input_tokens: (n,) tokens that were read, special ones included.
+    output_tokens: (n,) tokens that were written, the end mark included.
+    finished: (n,) False where the text stops because it reached `max_new_tokens`.
+    """
+
+    texts: list[str]
+    input_tokens: Counts
+    output_tokens: Counts
+    finished: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A causal (GPT-like) or sequence-to-sequence (T5-like) model with its tokenizer. Never truncates.
+
+    model, tokenizer: of transformers; the tokenizer a fast one.
+    max_tokens: the model's window: of prompt and answer together for causal models, of each for the others.
+    ends: tokens that end an answer.
+    """
+
+    model: Any
+    tokenizer: Any
+    max_tokens: int
+    ends: tuple[int, ...]
+    device: str
+
+    @classmethod
+    def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Generator:
+        """Load from a folder of safetensors, config and tokenizer. No code from the folder is run. Raises UserError.
+
+        device: default cuda where there is one, else cpu. dtype: bfloat16 or float32; default the fastest that the
+        device computes natively.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+
+        safely: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, **safely)
+        if not any(map(_WRITES.search, config.architectures or ())):
+            expected = "expected a model that writes text: causal_lm or seq2seq"
+            raise UserError(Fault("generator", config.model_type, expected))
+        tokenizer = batches.load_tokenizer(folder)
+        device, dtype = batches.placement(device, dtype)
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_pretrained(folder, **safely, use_safetensors=True, dtype=getattr(torch, dtype))
+        ends = _ends(model, tokenizer)
+        # Of the folder's own generation settings only token ids count: the night decides how to search.
+        own = model.generation_config
+        model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+            eos_token_id=list(ends),
+            pad_token_id=ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+            bos_token_id=own.bos_token_id,
+            decoder_start_token_id=own.decoder_start_token_id,
+            forced_bos_token_id=own.forced_bos_token_id,
+        )
+        return cls(model.eval().to(device), tokenizer, _window(config, tokenizer, folder), ends, device)
+
+    def max_input_tokens(self, max_new_tokens: int) -> int:
+        """The longest prompt that leaves room for an answer of `max_new_tokens`. Raises UserError where none does."""
+        room = self.max_tokens if self._seq2seq else self.max_tokens - max_new_tokens
+        if room < 1 or max_new_tokens > self.max_tokens:
+            raise UserError(
+                Fault("max_new_tokens", max_new_tokens, f"the model's window has {self.max_tokens} tokens", "lower it")
+            )
+        return room
+
+    def count(self, prompts: Sequence[str], *, chat: bool = True) -> Counts:
+        """Tokens of each prompt (n,) as `generate` reads it: with special tokens, and the chat template if any."""
+        return np.array([len(ids) for ids in self._encode(prompts, chat)], np.int64)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        chat: bool = True,
+    ) -> Generations:
+        """An answer to each prompt, in their order. Greedy; with a `temperature` above 0 sampled, by `seed`.
+
+        chat: put the prompt into the tokenizer's chat template, where it has one, as what the user says.
+        An answer depends on its prompt only: not on the others, their order, or the batches (but for the last digits of
+        sums, which in bfloat16 may turn a near tie). Equal prompts are answered once. Raises TooLong, UserError.
+        """
+        limit = self.max_input_tokens(max_new_tokens)
+        unique, places = batches.distinct(prompts)
+        ids = self._encode(unique, chat)
+        lengths = np.array([len(row) for row in ids], np.int64)
+        if len(ids) and lengths.max() > limit:
+            raise TooLong(np.flatnonzero(lengths[places] > limit).tolist(), int(lengths.max()), limit)
+
+        answers: list[list[int]] = [[] for _ in ids]
+        seeds = [_seed(prompt, seed) for prompt in unique]
+        for rows in batches.by_budget(lengths + max_new_tokens, self._batch_tokens):
+            noise = _gumbel([seeds[row] for row in rows], temperature) if temperature > 0 else None
+            for row, answer in zip(rows, self._forward([ids[row] for row in rows], max_new_tokens, noise), strict=True):
+                answers[row] = answer
+        finished = [bool(answer) and answer[-1] in self.ends for answer in answers]
+        texts = [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        written = np.array([len(answer) for answer in answers], np.int64)
+        return Generations(
+            [texts[place] for place in places],
+            lengths[places],
+            written[places],
+            np.array(finished, bool)[places],
+        )
+
+    @property
+    def _seq2seq(self) -> bool:
+        return bool(self.model.config.is_encoder_decoder)
+
+    @cached_property
+    def _batch_tokens(self) -> int:
+        config = self.model.config.get_text_config()
+        token_bytes = 2 * config.num_hidden_layers * config.hidden_size * self.model.dtype.itemsize
+        if self.device == "cpu":
+            return min(_CPU_BATCH_TOKENS, int(_CPU_CACHE_BYTES // token_bytes))
+        return min(_GPU_BATCH_TOKENS, int(_GPU_CACHE_BYTES // token_bytes))
+
+    def _encode(self, prompts: Sequence[str], chat: bool) -> list[list[int]]:
+        """Token ids of each prompt. What looks like a control token in it is read as text."""
+        if not prompts:
+            return []
+        if chat and self.tokenizer.chat_template:
+            said = [[{"role": "user", "content": prompt}] for prompt in prompts]
+            ids = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, sanitize_control_tokens=True)
+        else:
+            ids = self.tokenizer(list(prompts), truncation=False, verbose=False, split_special_tokens=True)
+        rows: list[list[int]] = ids["input_ids"]
+        if not self._seq2seq:  # some tokenizers close every text; an answer must go on
+            for row in rows:
+                while len(row) > 1 and row[-1] in self.ends:
+                    row.pop()
+        return [row or [self._start] for row in rows]
+
+    @property
+    def _start(self) -> int:
+        start = self.tokenizer.bos_token_id
+        return int(self.ends[0] if start is None else start)
+
+    def _forward(
+        self, prompts: list[list[int]], max_new_tokens: int, noise: Callable[..., Any] | None
+    ) -> list[list[int]]:
+        """The new tokens of each prompt of one batch, up to and with the first end mark."""
+        import torch
+
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), self.model.generation_config.pad_token_id)
+        mask = torch.zeros_like(ids)  # (prompts, width)
+        for row, prompt in enumerate(prompts):  # a causal model goes on from the last column
+            place = slice(0, len(prompt)) if self._seq2seq else slice(width - len(prompt), width)
+            ids[row, place] = torch.tensor(prompt)
+            mask[row, place] = 1
+        with torch.inference_mode():
+            written = self.model.generate(
+                ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                logits_processor=[noise] if noise else [],
+            )
+        # The decoder's start token comes first in a sequence-to-sequence model, the prompt in a causal one.
+        new = written[:, 1 if self._seq2seq else width :].tolist()
+        return [self._until_end(row) for row in new]
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        return ids[: next((i + 1 for i, token in enumerate(ids) if token in self.ends), len(ids))]
+
+
+def _window(config: Any, tokenizer: Any, folder: Path) -> int:
+    """The smallest of the limits that the config, the tokenizer and the fine-tuning set. Raises UserError for none."""
+    info = read_info(folder)
+    said = [
+        getattr(config.get_text_config(), "max_position_embeddings", None),
+        getattr(config, "n_positions", None),
+        tokenizer.model_max_length if tokenizer.model_max_length < 1e9 else None,  # 1e30 stands for none
+        info.max_tokens if info else None,
+    ]
+    limits = [int(limit) for limit in said if limit]
+    if not limits:
+        hint = "set model_max_length in tokenizer_config.json"
+        raise UserError(Fault("generator", folder.name, "its config tells no window", hint))
+    return min(limits)
+
+
+def _ends(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that end an answer: those of the generation config, and the tokenizer's."""
+    own = model.generation_config.eos_token_id
+    ends = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+    known = tuple(dict.fromkeys(int(end) for end in ends if end is not None))
+    if not known:
+        raise UserError(Fault("generator", model.config.model_type, "has no token that ends a text", "set eos_token"))
+    return known
+
+
+def _seed(prompt: str, seed: int) -> int:
+    digest = hashlib.blake2b(f"{seed}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=7)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _gumbel(seeds: Sequence[int], temperature: float) -> Callable[[Any, Any], Any]:
+    """Noise that turns the largest score into a draw from softmax(scores / temperature) (Gumbel-max: Maddison, Tarlow &
+    Minka 2014). Every row has its own source, so that its draws do not depend on the rows beside it."""
+    import torch
+
+    sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def add(_: Any, scores: Any) -> Any:
+        drawn = torch.stack([torch.rand(scores.shape[1], generator=source, dtype=torch.float64) for source in sources])
+        noise = -torch.log(-torch.log(drawn.clamp(1e-300, 1 - 1e-16)))  # (rows, vocabulary)
+        return scores.float() / temperature + noise.to(scores.device, torch.float32)
+
+    return add
