@@ -141,11 +141,20 @@ def _roc_auc(probabilities: Floats, truth: Ints, weights: Floats | None) -> floa
 
 
 def _mean_auc(probabilities: Floats, truth: Bools, weights: Floats | None) -> float:
-    from sklearn.metrics import roc_auc_score
-
     both = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
-    areas = [roc_auc_score(truth[:, c], probabilities[:, c], sample_weight=weights) for c in both]
+    weight = np.ones(len(truth)) if weights is None else weights
+    areas = [_auc(probabilities[:, c], truth[:, c], weight) for c in both]
     return float(np.mean(areas)) if areas else float("nan")
+
+
+def _auc(score: Floats, positive: Bools, weight: Floats) -> float:
+    """How often a positive row scores above a negative one, ties for half (Hanley & McNeil 1982).
+
+    scikit-learn's checks its input anew for each class: 100 ms for 3,000 rows of 77, too slow to resample; this takes 6.
+    """
+    _, place = np.unique(score, return_inverse=True)
+    ups, downs = np.bincount(place, weight * positive), np.bincount(place, weight * ~positive)
+    return float(ups @ (np.cumsum(downs) - downs / 2) / (ups.sum() * downs.sum()))
 
 
 def _log_loss(probabilities: Floats, truth: Ints, weights: Floats | None) -> float:
