@@ -150,7 +150,7 @@ def _mean_auc(probabilities: Floats, truth: Bools, weights: Floats | None) -> fl
 def _auc(score: Floats, positive: Bools, weight: Floats) -> float:
     """How often a positive row scores above a negative one, ties for half (Hanley & McNeil 1982).
 
-    scikit-learn's checks its input anew for each class: 100 ms for 3,000 rows of 77, too slow to resample; this takes 6.
+    scikit-learn's checks its input for each class: 100 ms for 3,000 rows of 77, too slow to resample; this takes 6.
     """
     _, place = np.unique(score, return_inverse=True)
     ups, downs = np.bincount(place, weight * positive), np.bincount(place, weight * ~positive)
