@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def _joined(parts: list[Floats], starts: Whole) -> Floats:
     return np.concatenate(
         [
             part[begin - start : end - start]
-            for part, start, begin, end in zip(parts, starts, cuts, cuts[1:], strict=True)
+            for part, start, (begin, end) in zip(parts, starts, pairwise(cuts), strict=True)
         ]
     )
 
