@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from bizllm import logs
 from bizllm.errors import RunError, safe_text
 from bizllm.infer.receipts import Receipt, reject_key
-from bizllm.models.load import ModelLoader
+from bizllm.models.load import ModelLoader, ResolvedModel
 from bizllm.tables import hashing, storage
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import StagedFile, describe
@@ -69,6 +69,7 @@ class StepContext:
     data_url: str  # where staged files of the table go
     reject_url: str  # … and of the rejects
     state_url: str  # the run's private folder for this step and date
+    pinned: Mapping[str, ResolvedModel] = field(default_factory=dict)  # by URI: what the driver resolved
 
     @property
     def reject_keys(self) -> list[str]:
@@ -109,7 +110,7 @@ class TaskStage:
 
     def open(self) -> None:
         """Load them, once a worker."""
-        self.context.task.open(ModelLoader())
+        self.context.task.open(ModelLoader(pinned=self.context.pinned))
 
 
 @dataclass(frozen=True)

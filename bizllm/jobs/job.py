@@ -20,10 +20,12 @@ from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.explain import validate
 from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, kind_of, parse_value, read_document
 from bizllm.models.load import check as check_model
+from bizllm.models.registry_uri import checked_uri
 from bizllm.tables.settings import Closed, SourceSettings, WarehouseSettings
 from bizllm.tasks.base import TaskSettings, task_class
 
 NAME = r"[a-z][a-z0-9_]{0,62}"
+MODEL_SETTINGS = ("model", "generator")  # settings of a step that name a model, whatever its task
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRET = re.compile(r"password|passwd|secret|token$|credential|api[-_.]?key|private[-_.]?key|account[-_.]?key", re.I)
 
@@ -124,6 +126,7 @@ def load_job(path: str, sets: Sequence[str] = ()) -> LoadedJob:
     for name, uri in _mapping(document.values.get("models")).items():
         if isinstance(uri, str):
             _check_model(document, ("models", name), uri)
+    _check_registry(document)
     steps = _steps(document)
     values = {**document.values}
     if isinstance(values.get("steps"), dict):
@@ -201,19 +204,17 @@ def _check_place(document: Document, keys: Keys) -> None:
 def _check_secrets(document: Document) -> None:
     """Refuse passwords in the file or on the command line; before variables are put in, so that it sees what is
     written. The value is never shown."""
-    warehouse = document.values.get("warehouse")
-    if not isinstance(warehouse, dict):
-        return
+    warehouse = _mapping(document.values.get("warehouse"))
     properties = warehouse.get("properties")
     for key, value in properties.items() if isinstance(properties, dict) else ():
         literal = isinstance(value, str) and value and not _only_from_environment(value)
         if _SECRET.search(key) and literal and value.lower() not in ("true", "false"):
             keys = ("warehouse", "properties", key)
             document.fault(keys, None, "holds a secret; expected an environment variable such as ${WAREHOUSE_SECRET}")
-    uri = warehouse.get("uri")
-    login = re.match(r"[^/]*//[^/@:]*:([^/@]+)@", uri) if isinstance(uri, str) else None
-    if login and not _only_from_environment(login[1]):
-        document.fault(("warehouse", "uri"), None, "holds a password; expected a variable: user:${DB_PASSWORD}@host")
+    for at, uri in ((("warehouse", "uri"), warehouse.get("uri")), (("registry",), document.values.get("registry"))):
+        login = re.match(r"[^/]*//[^/@:]*:([^/@]+)@", uri) if isinstance(uri, str) else None
+        if login and not _only_from_environment(login[1]):
+            document.fault(at, None, "holds a password; expected a variable: user:${DB_PASSWORD}@host")
 
 
 def _only_from_environment(text: str) -> bool:
@@ -259,15 +260,13 @@ def _step(document: Document, at: Keys, value: Any) -> TaskSettings | None:
         )
         return None
     settings = validate(task.Settings, value, document, at)
-    model = value.get("model")
-    if "model" not in task.Settings.model_fields or not isinstance(model, str):
-        return settings
-    uri = _model_uri(document, (*at, "model"), model)
-    return settings and settings.model_copy(update={"model": uri})
+    named = {key: value.get(key) for key in MODEL_SETTINGS if key in task.Settings.model_fields}
+    uris = {key: _model_uri(document, (*at, key), name) for key, name in named.items() if isinstance(name, str)}
+    return settings and settings.model_copy(update=uris)
 
 
 def _model_uri(document: Document, at: Keys, model: str) -> str:
-    """The URI that a step's `model` means: a name of `models`, or itself."""
+    """The URI that a step's setting means: a name of `models`, or itself."""
     models = _mapping(document.values.get("models"))
     if model in models:
         return str(models[model])
@@ -286,6 +285,16 @@ def _check_model(document: Document, at: Keys, uri: str) -> None:
     except UserError as error:
         fault = error.faults[0]
         document.fault(at, document.shown(at), fault.expected, fault.suggestion)
+
+
+def _check_registry(document: Document) -> None:
+    uri = document.values.get("registry")
+    if isinstance(uri, str) and not document.faulty("registry"):
+        try:
+            checked_uri(uri, "registry")
+        except UserError as error:
+            fault = error.faults[0]
+            document.fault(("registry",), document.shown(("registry",)), fault.expected, fault.suggestion)
 
 
 def _check_inputs(document: Document) -> None:
@@ -325,7 +334,8 @@ def _make_paths_absolute(document: Document) -> None:
     for name in _mapping(values.get("models")):
         _absolute(document, ("models", name), only="path:")
     for name in _mapping(values.get("steps")):
-        _absolute(document, ("steps", name, "model"), only="path:")
+        for key in MODEL_SETTINGS:
+            _absolute(document, ("steps", name, key), only="path:")
 
 
 def _absolute(document: Document, keys: Keys, only: str = "") -> None:

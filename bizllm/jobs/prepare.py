@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -13,7 +14,8 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import Job, LoadedJob
-from bizllm.models.load import resolve
+from bizllm.models.load import ResolvedModel, resolve
+from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import read_info
 from bizllm.tables import contract
 from bizllm.tables.manifest import Dates
@@ -27,6 +29,7 @@ class PreparedStep:
     """A step that can run: its task knows the input's schema, its table's schema is decided.
 
     source: where it reads; None where it reads an earlier step (`upstream`).
+    pinned: its models as they were resolved, by URI; workers load these, and ask no registry.
     fingerprint: of everything but rows that decides an answer.
     """
 
@@ -39,6 +42,7 @@ class PreparedStep:
     reject_schema: pa.Schema
     model: str | None
     model_version: str | None
+    pinned: Mapping[str, ResolvedModel]
     fingerprint: str
 
     @property
@@ -82,11 +86,12 @@ def prepare(loaded: LoadedJob, run_date: date, only: Sequence[str] = ()) -> Nigh
         faults += source.faults()
     broken = {fault.place for fault in faults}
     steps: dict[str, PreparedStep] = {}
+    models: dict[str, ResolvedModel] = {}
     for name in loaded.order():
         given = _input(loaded, name, sources, steps) if not broken else _try_input(loaded, name, sources, steps)
         if given is None:
             continue
-        step, found = _step(loaded, name, given, sources, steps, run_date)
+        step, found = _step(loaded, name, given, sources, steps, models, run_date)
         faults += found
         if step is not None:
             steps[name] = step
@@ -120,6 +125,7 @@ def _step(
     given: StepInput,
     sources: dict[str, Source],
     steps: dict[str, PreparedStep],
+    resolved: dict[str, ResolvedModel],
     run_date: date,
 ) -> tuple[PreparedStep | None, list[Fault]]:
     settings = loaded.job.steps[name]
@@ -135,7 +141,10 @@ def _step(
     models = {}
     for role, uri in task.models().items():
         try:
-            models[role] = resolve(uri, str(loaded.folder), loaded.place("steps", name, "model"))
+            if uri not in resolved:  # once a night: an alias that moves meanwhile moves no later step
+                place = loaded.place("steps", name, "model")
+                resolved[uri] = resolve(uri, str(loaded.folder), place, _registry(loaded, uri))
+            models[role] = resolved[uri]
         except UserError as fault:
             faults += fault.faults
     if not faults:
@@ -161,7 +170,8 @@ def _step(
             contract.output_schema([fields[k] for k in task.keys() if k in fields], task.columns()),
             contract.reject_schema([fields[k] for k in rejects]),
             first.uri if first else None,
-            first.content_hash[:16] if first else None,
+            first.model_version if first else None,
+            {uri: resolved[uri] for uri in task.models().values()},
             _fingerprint(
                 task,
                 {role: m.content_hash for role, m in models.items()},
@@ -170,6 +180,15 @@ def _step(
         ),
         [],
     )
+
+
+def _registry(loaded: LoadedJob, uri: str) -> str | None:
+    """Where the job's `registry:` models are; by default beside its warehouse."""
+    if not uri.startswith("registry:"):
+        return None
+    warehouse = loaded.job.warehouse.path.removeprefix("file://")
+    beside = warehouse if "://" in warehouse else os.path.dirname(warehouse)
+    return default_uri(loaded.job.registry, os.environ, beside, loaded.place("registry"))
 
 
 # Settings that decide which rows are read or how a step may fail, not what a row's answer is.

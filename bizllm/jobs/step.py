@@ -130,6 +130,7 @@ class StepRun:
             storage.join(self.location, "data", day),
             storage.join(rejects, "data", day),
             self.state_url,
+            self.step.pinned,
         )
 
     # -- the input, frozen ----------------------------------------------------------------------------------------

