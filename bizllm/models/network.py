@@ -56,11 +56,27 @@ class PooledModel(nn.Module):
 
     def logits(self, pooled: torch.Tensor) -> torch.Tensor:
         """(rows, outputs) for (rows, dim)."""
-        return pooled if self.head is None else cast(torch.Tensor, self.head(self.dropout(pooled))).float()
+        if self.head is None:
+            return pooled
+        weight = self.head.weight
+        return cast(torch.Tensor, self.head(self.dropout(pooled).to(weight.dtype))).float()
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
-        """(rows, outputs) for (rows, tokens) ids and mask."""
-        return self.logits(self.pooled(input_ids, attention_mask, **more))
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        mix_order: torch.Tensor | None = None,
+        mix_share: torch.Tensor | None = None,
+        **more: torch.Tensor,
+    ) -> torch.Tensor:
+        """(rows, outputs) for (rows, tokens) ids and mask.
+
+        mix_order, mix_share: each row's pooled vector becomes `share` of itself and the rest of row `order`'s (mixup).
+        """
+        pooled = self.pooled(input_ids, attention_mask, **more)
+        if mix_order is not None and mix_share is not None:
+            pooled = mix_share * pooled + (1 - mix_share) * pooled[mix_order]
+        return self.logits(pooled)
 
 
 class Logits(nn.Module):
