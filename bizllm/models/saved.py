@@ -59,13 +59,18 @@ def read_info(folder: Path) -> ModelInfo | None:
         return None
     try:
         said: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        known = {field.name for field in fields(ModelInfo)}
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
         if int(said["format"]) > FORMAT:
             raise RunError(f"{file}: written by a newer version of bizllm (format {said['format']})")
-        return ModelInfo(**{key: value for key, value in values.items() if key in known})
+        return info_of(said)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file}: is no description of a model ({type(error).__name__})") from error
+
+
+def info_of(said: dict[str, Any]) -> ModelInfo:
+    """What `asdict` of a ModelInfo became in JSON; keys that it doesn't know are left out."""
+    known = {field.name for field in fields(ModelInfo)}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k in known}
+    return ModelInfo(**values)
 
 
 def write_info(folder: Path, info: ModelInfo) -> None:

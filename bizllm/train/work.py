@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bizllm.models.saved import ModelInfo
+from bizllm.models.saved import ModelInfo, info_of
 from bizllm.train.objectives.base import Objective, objective_class
 from bizllm.train.recipe import Recipe
 
@@ -42,10 +42,9 @@ class Work:
     def load(cls, folder: Path) -> Work:
         """Read `work.json`."""
         said = json.loads((folder / FILE).read_text("utf-8"))
-        info = {key: tuple(value) if isinstance(value, list) else value for key, value in said["info"].items()}
         inside = folder / "base"
         base = inside if inside.is_dir() else Path(said["base"])
-        return cls(folder, Recipe.model_validate(said["recipe"]), ModelInfo(**info), base)
+        return cls(folder, Recipe.model_validate(said["recipe"]), info_of(said["info"]), base)
 
     def save(self) -> None:
         """Write `work.json`."""
