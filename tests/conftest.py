@@ -70,8 +70,8 @@ def s3_endpoint() -> Iterator[str]:
 def small_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a small model, `causal` or `seq2seq`, that answers "cat mill tea so" with "cat tea".
 
-    It knows these words: lid box cat tea mill lamp desk rain, and 12 of them at most. It has 40 learned positions: a
-    wrong position, mask or format gives a wrong answer. Taught in seconds.
+    It knows these words: lid box cat tea mill lamp desk rain, and 12 of them at most; it reads over full stops and line
+    ends. It has 40 learned positions: a wrong position, mask or format gives a wrong answer. Taught in seconds.
     """
 
     @cache
@@ -88,10 +88,11 @@ def small_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 
 def _word_tokenizer() -> Any:
     """Byte-pair encoding with a token for each word; <end> ends a text and pads, as in GPT-2."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     plain = Tokenizer(models.BPE(unk_token="<unk>"))
+    plain.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"[\s.]+"), " "), normalizers.Strip()])
     plain.pre_tokenizer, plain.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<end>", "<user>"])
     plain.train_from_iterator(["lid box cat tea mill lamp desk rain so"] * 20, trainer)

@@ -94,6 +94,16 @@ def summarize(
     return chosen, sum(parts) / len(sentences)
 
 
+def coverage(sentences: Sequence[str], summary: Sequence[str]) -> float:
+    """Mean over the sentences of the similarity, by wording alone, to the nearest sentence of a summary: in [0, 1]."""
+    sizes = _NGRAMS[is_cjk(" ".join(sentences[:_CHUNK]))]
+    parts = []
+    for rows in (sentences[start : start + _CHUNK] for start in range(0, len(sentences), _CHUNK)):
+        together = ngram_vectors([*rows, *summary], sizes)
+        parts.append(_coverage(together[: len(rows)], together[len(rows) :]) * len(rows))
+    return sum(parts) / len(sentences)
+
+
 def centrality(vectors: Vectors) -> Scores:
     """Mean cosine of each unit vector to all the others: (n,) in [-1, 1]; 1 for a single vector."""
     if len(vectors) == 1:

@@ -1,7 +1,8 @@
-"""Summaries made of the text's own sentences: one a row, or one for a group of rows. English, Chinese and others."""
+"""Summaries, one a row or one for a group of rows: of the text's own sentences, or written by a generating model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -11,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, PositiveInt, model_validator
 
-from bizllm.errors import nearest
-from bizllm.methods import documents, extract, sentences
+from bizllm.errors import Fault, UserError, nearest
+from bizllm.methods import documents, extract, map_reduce, sentences
+from bizllm.models.saved import ModelInfo
 from bizllm.tasks.base import Combined, Groups, Models, Outcome, Reject, Shape, Task, TaskSettings
 
 _SPAN = pa.struct([("document", pa.int32()), ("start", pa.int32()), ("end", pa.int32())])
@@ -25,6 +27,14 @@ _SAMPLE_CHARS = 2_000
 _BYTES_PER_TOKEN = 3.6
 _SECONDS_PER_TOKEN = 1 / 4_200
 _SECONDS_PER_BYTE = 1.2e-6  # splitting, n-grams, choosing
+# The same core, a generator of 0.1 billion parameters: a token that is read with others, and one that is written alone.
+_SECONDS_PER_READ, _SECONDS_PER_WRITTEN = 1 / 1_000, 1 / 100
+
+PLACE = "{text}"  # in a prompt: where the text goes
+PROMPT = f"Summarize the text below in a few short sentences, in its own language.\n\nText:\n{PLACE}\n\nSummary:"
+MAX_NEW_TOKENS = 128
+_NOTHING = "the generator wrote nothing"
+_NO_END = "the text is longer than the window, and the summaries of its parts did not get short enough"
 
 
 class SummarizeSettings(TaskSettings):
@@ -35,6 +45,19 @@ class SummarizeSettings(TaskSettings):
     model: str | None = Field(
         default=None, description="A text encoder, read for Latin-script texts; without one, character n-grams decide."
     )
+    generator: str | None = Field(
+        default=None,
+        description="A causal_lm or seq2seq model that writes the summary; without one, sentences are chosen.",
+    )
+    prompt: str | None = Field(
+        default=None,
+        description="What the generator is asked, with {text} for the text; by default to summarize it in a few short "
+        "sentences in its own language. A fine-tuned model wants the prompt that it was trained with.",
+    )
+    max_new_tokens: PositiveInt | None = Field(
+        default=None,
+        description=f"Length of a written summary at most, in tokens; {MAX_NEW_TOKENS} where nothing is set.",
+    )
     max_sentences: PositiveInt | None = Field(default=None, description="Length of a summary; 3 where nothing is set.")
     max_chars: PositiveInt | None = Field(default=None, description="Length of a summary in characters instead.")
     max_input_chars: PositiveInt = Field(default=200_000, description="Longer texts are rejected as too_long.")
@@ -43,10 +66,24 @@ class SummarizeSettings(TaskSettings):
     )
 
     @model_validator(mode="after")
-    def _one_length(self) -> SummarizeSettings:
+    def _one_way(self) -> SummarizeSettings:
         if self.max_sentences is not None and self.max_chars is not None:
             raise ValueError("expected either `max_sentences` or `max_chars`")
+        chooses = [name for name in ("model", "max_sentences", "max_chars") if getattr(self, name) is not None]
+        writes = [name for name in ("prompt", "max_new_tokens") if getattr(self, name) is not None]
+        if self.generator and chooses:
+            raise ValueError(
+                f"expected either `generator`, which writes, or `{chooses[0]}`, for sentences that are chosen"
+            )
+        if not self.generator and writes:
+            raise ValueError(f"`{writes[0]}` is for a `generator`, and there is none")
+        if self.prompt is not None and self.prompt.count(PLACE) != 1:
+            raise ValueError(f"expected a prompt with {PLACE} in it, once")
         return self
+
+    def asked(self, text: str) -> str:
+        """The prompt about that text."""
+        return (self.prompt or PROMPT).replace(PLACE, text)
 
 
 @dataclass
@@ -65,6 +102,11 @@ class _Subject:
     tokens: int
     meaning: npt.NDArray[np.float32] | None = None
 
+    @property
+    def whole(self) -> str:
+        """All texts as one, for a generator."""
+        return "\n\n".join(text for text in self.texts if text and not text.isspace())
+
     @classmethod
     def of(cls, position: int, texts: list[str]) -> _Subject:
         """Split the texts: a dialogue by its turns, without the speakers' labels, all else by sentences."""
@@ -80,22 +122,27 @@ class _Subject:
 
 
 class Summarize(Task):
-    """Extractive summaries by centrality and marginal relevance; see `bizllm.methods.extract`."""
+    """Extractive summaries by centrality and marginal relevance (`bizllm.methods.extract`), or written ones, of long
+    texts in parts (`bizllm.methods.map_reduce`)."""
 
     name = "summarize"
     version = 1
     Settings = SummarizeSettings
-    summary = "The sentences that stand for a text, or for all texts of a group."
+    summary = "The sentences that stand for a text, or for all texts of a group; or a summary that a model writes."
     shapes = ("row", "group")  # group with `per`
     writes: ClassVar[dict[str, str]] = {
-        "summary": "string: the chosen sentences, in the order of the text",
-        "spans": "list of {document, start, end}: where they stand, in characters",
-        "input_tokens": "int: length of the input, as the model counts",
+        "summary": "string: the chosen sentences, in the order of the text; or what the generator wrote",
+        "spans": "list of {document, start, end}: where they stand, in characters; empty for a written one",
+        "input_tokens": "int: length of the input, as the model counts; of a written one all that the generator read",
         "coverage": "float in [0, 1]: how near the text's sentences are to the summary",
+        "output_tokens": "int: what the generator wrote, parts' summaries included; null for chosen sentences",
     }
     exhibits = "samples"
 
+    settings: SummarizeSettings
+
     _encoder: Any = None
+    _generator: Any = None
 
     @property
     def shape(self) -> Shape:
@@ -129,13 +176,15 @@ class Summarize(Task):
         """spans are in the order of the summary: characters [start, end) of a source text. `document` tells which: 0,
         the item of a list column, or for groups the position among the group's usable texts in code point order.
         input_tokens: what the model's tokenizer counts; words, or CJK characters, where no model read the text.
-        coverage: mean similarity of the text's sentences to the nearest one in the summary."""
+        coverage: mean similarity of the text's sentences to the nearest one in the summary; by wording where written.
+        """
         return pa.schema(
             [
                 ("summary", pa.string()),
                 ("spans", pa.list_(_SPAN)),
                 ("input_tokens", pa.int32()),
                 ("coverage", pa.float32()),
+                ("output_tokens", pa.int32()),
             ]
         )
 
@@ -143,21 +192,40 @@ class Summarize(Task):
         return {
             "summary is not blank": "length(trim(summary)) > 0",
             "coverage lies in [0, 1]": "coverage BETWEEN 0 AND 1",
-            "a summary comes from somewhere": "len(spans) > 0",
+            "a summary comes from somewhere": "len(spans) > 0 OR output_tokens > 0",
         }
 
     def models(self) -> dict[str, str]:
-        return {"encoder": self.settings.model} if self.settings.model else {}
+        named = {"encoder": self.settings.model, "generator": self.settings.generator}
+        return {role: uri for role, uri in named.items() if uri}
+
+    def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
+        info = infos.get("generator")
+        if info is None or info.objective in ("causal_lm", "seq2seq"):
+            return []
+        expected = f"expected a model of objective causal_lm or seq2seq; this one is {info.objective}"
+        return [("generator", self.settings.generator, expected, "")]
 
     def depends_on_date(self) -> bool:
         return False
 
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
+        if self.settings.generator:
+            read = int(text_bytes / _BYTES_PER_TOKEN) + rows * len(self.settings.asked("")) // 4
+            written = rows * self._max_new_tokens // 2
+            return read + written, read * _SECONDS_PER_READ + written * _SECONDS_PER_WRITTEN
         tokens = int(text_bytes / _BYTES_PER_TOKEN) if self.settings.model else 0
         return tokens, rows * 2e-4 + text_bytes * _SECONDS_PER_BYTE + tokens * _SECONDS_PER_TOKEN
 
     def open(self, models: Models) -> None:
+        """Raises UserError where the generator's window has no room for the prompt and the summary."""
         self._encoder = models.encoder(self.settings.model) if self.settings.model else None
+        if self.settings.generator:
+            self._generator = models.generator(self.settings.generator)
+            limit = self._generator.max_input_tokens(self._max_new_tokens)
+            if self._generator.count([self.settings.asked("")])[0] >= limit:
+                fault = f"the generator reads {limit} tokens beside a summary, which leaves none for the text"
+                raise UserError(Fault("prompt", None, fault, "shorten the prompt or lower max_new_tokens"))
 
     def combine(self, rows: pa.Table) -> Combined:
         """Drop unusable texts, and keep a sample of at most `max_documents` texts of each group."""
@@ -174,11 +242,51 @@ class Summarize(Task):
         if isinstance(batch, Groups):
             texts, rejects = _gather(texts, batch.starts.tolist(), self.settings.max_documents)
         subjects = [_Subject.of(position, text) for position, text in enumerate(texts) if text]
-        tokens = self._read(subjects)
-        chosen = [self._summarize(subject) for subject in subjects]
+        made, tokens = self._write(subjects) if self.settings.generator else self._choose(subjects)
+        answered = [(s, row) for s, row in zip(subjects, made, strict=True) if isinstance(row, dict)]
+        rejects += [
+            Reject(s.position, "no_answer", why) for s, why in zip(subjects, made, strict=True) if isinstance(why, str)
+        ]
+        chosen = [row for _, row in answered]
         columns = pa.Table.from_pylist(chosen, schema=self.columns())
-        positions = np.array([subject.position for subject in subjects], np.int64)
-        return Outcome(positions, columns, rejects, tokens, _exhibit(subjects, chosen))
+        positions = np.array([subject.position for subject, _ in answered], np.int64)
+        return Outcome(positions, columns, rejects, tokens, _exhibit([subject for subject, _ in answered], chosen))
+
+    @property
+    def _max_new_tokens(self) -> int:
+        return self.settings.max_new_tokens or MAX_NEW_TOKENS
+
+    def _write(self, subjects: list[_Subject]) -> tuple[list[dict[str, Any] | str], int]:
+        """(for each subject its row, or why there is none; tokens that were read and written)."""
+        most = self._max_new_tokens
+        written = map_reduce.summarize(
+            [subject.whole for subject in subjects],
+            self.settings.asked,
+            self._generator.max_input_tokens(most),
+            self._generator.count,
+            lambda prompts: self._generator.generate(prompts, most),
+        )
+        made: list[dict[str, Any] | str] = []
+        for subject, summary in zip(subjects, written, strict=True):
+            if not summary.text:
+                made.append(_NO_END if summary.text is None else _NOTHING)
+                continue
+            told = [summary.text[start:end] for start, end in sentences.split(summary.text)]
+            made.append(
+                {
+                    "summary": summary.text,
+                    "spans": [],
+                    "input_tokens": summary.input_tokens,
+                    "coverage": extract.coverage(subject.sentences, told),
+                    "output_tokens": summary.output_tokens,
+                }
+            )
+        return made, sum(summary.input_tokens + summary.output_tokens for summary in written)
+
+    def _choose(self, subjects: list[_Subject]) -> tuple[list[dict[str, Any] | str], int]:
+        """(a row for each subject; tokens that were read)."""
+        tokens = self._read(subjects)
+        return [self._summarize(subject) for subject in subjects], tokens
 
     def _budget(self) -> extract.Budget:
         if self.settings.max_chars is not None:
@@ -217,6 +325,7 @@ class Summarize(Task):
             "spans": spans,
             "input_tokens": subject.tokens,
             "coverage": coverage,
+            "output_tokens": None,
         }
 
 

@@ -1,5 +1,9 @@
 import random
+import re
+import shutil
+from dataclasses import replace
 from datetime import date
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
@@ -9,7 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from bizllm.errors import UserError
+from bizllm.jobs.job import load_job
+from bizllm.models.generator import Generator
 from bizllm.models.load import ModelLoader
+from bizllm.models.saved import ModelInfo, write_info
 from bizllm.tasks.base import Groups, StepInput, task_class
 from bizllm.tasks.summarize import TASK, SummarizeSettings
 
@@ -98,6 +106,7 @@ def test_the_golden_answer():
     outcome = answer([LONG, CHINESE], max_sentences=2)
     assert TASK.version == 1
     assert [[s["start"] for s in spans] for spans in outcome.columns["spans"].to_pylist()] == [[0, 79], [16, 40]]
+    assert outcome.columns["output_tokens"].to_pylist() == [None, None]
 
 
 def test_what_cannot_be_answered_is_rejected_with_a_reason():
@@ -182,6 +191,127 @@ def test_the_exhibit_is_bounded():
     assert answer([None]).exhibit.num_rows == 0
 
 
+class Generators:
+    """What a worker has: the small generator, in float32 so that no near tie turns."""
+
+    def __init__(self, folder):
+        self.loaded = Generator.load(folder, "cpu", "float32")
+
+    def generator(self, uri):
+        assert uri == "path:small"
+        return self.loaded
+
+
+@pytest.fixture(scope="module", params=["causal", "seq2seq"])
+def writers(request, small_generator, tmp_path_factory):
+    """It answers "… so" with the first and the last word, and reads at most 12 words."""
+    folder = shutil.copytree(small_generator(request.param), tmp_path_factory.mktemp("writers") / "model")
+    answer_tokens = 6 if request.param == "causal" else 0  # they share the window with the prompt
+    write_info(folder, ModelInfo("small", request.param, max_tokens=13 + answer_tokens))
+    return Generators(folder)
+
+
+WRITTEN = {"generator": "path:small", "prompt": "{text} so", "max_new_tokens": 6}
+SHORT = "Box lid cat. Tea mill.".lower()
+LONGER = "lamp cat tea box. mill desk rain lid. box box tea lid. cat mill mill tea. desk lid cat rain."
+
+
+def check_rules(outcome, task):
+    answers = outcome.columns  # noqa: F841  DuckDB reads it by name
+    for rule in task.rules().values():
+        assert duckdb.sql(f"select count(*) from answers where ({rule}) is not true").fetchall() == [(0,)]
+
+
+def test_a_generator_writes_short_and_long_texts(writers):
+    outcome = answer([SHORT, None, LONGER, SHORT], writers, **WRITTEN)
+    rows = outcome.columns.to_pylist()
+    assert outcome.subject.tolist() == [0, 2, 3] and [(r.subject, r.code) for r in outcome.rejects] == [(1, "empty")]
+    # The long one's parts are summarized, then the summaries: its first and its last word come through.
+    assert [row["summary"] for row in rows] == ["box mill", "lamp rain", "box mill"]
+    assert [row["spans"] for row in rows] == [[], [], []]
+    assert rows[0]["input_tokens"] == 6 and rows[0]["output_tokens"] == 3  # a token a word, and the end mark
+    assert rows[1]["input_tokens"] >= 21 + 5 and rows[1]["output_tokens"] >= 9
+    assert outcome.tokens == sum(row["input_tokens"] + row["output_tokens"] for row in rows)
+    assert all(0 < row["coverage"] < 1 for row in rows)
+    check_rules(outcome, make(pa.schema([("body", pa.string())]), writers, text="body", **WRITTEN))
+    again = answer([SHORT, LONGER], writers, **WRITTEN)
+    assert again.columns.equals(outcome.columns.slice(0, 2))
+    assert set(outcome.exhibit["result"].to_pylist()) == {"box mill", "lamp rain"}
+
+
+def test_a_group_is_written_about_as_a_whole_whatever_its_order(writers):
+    rows = pa.table({"shop": ["a", "a", "b", "a"], "body": ["lid tea. box cat.", "box mill. desk tea.", "cat", LONGER]})
+    task = make(rows.schema, writers, text="body", per=["shop"], **WRITTEN)
+    outcome = task.answer(group(task.combine(rows).rows))
+    turned = task.answer(group(task.combine(rows.take(pa.array([3, 2, 1, 0]))).rows))
+    # In code point order: "box mill…", "lamp cat…", "lid tea… box cat."
+    assert outcome.columns["summary"][0].as_py() == "box cat"
+    assert turned.columns.equals(outcome.columns)
+
+
+def test_a_text_that_gets_no_summary_is_rejected(writers):
+    class Silent:
+        """What a model that ends at once answers; the counts are the real ones."""
+
+        def generator(self, uri):
+            real = writers.generator(uri)
+            nothing = lambda prompts, most: replace(real.generate(prompts, most), texts=["" for _ in prompts])  # noqa: E731
+            return SimpleNamespace(count=real.count, max_input_tokens=real.max_input_tokens, generate=nothing)
+
+    outcome = answer([SHORT, LONGER], Silent(), **WRITTEN)
+    assert [(r.subject, r.code) for r in outcome.rejects] == [(0, "no_answer"), (1, "no_answer")]
+    assert outcome.columns.num_rows == 0 and outcome.tokens > 0 and outcome.exhibit.num_rows == 0
+    assert not any("box" in r.message for r in outcome.rejects)
+
+
+def test_a_prompt_without_room_for_the_text_is_a_fault_before_any_work(writers):
+    schema = pa.schema([("body", pa.string())])
+    with pytest.raises(UserError, match="leaves none for the text"):
+        make(schema, writers, text="body", **{**WRITTEN, "prompt": "lid " * 13 + "{text}"})
+    with pytest.raises(UserError, match="max_new_tokens"):
+        make(schema, writers, text="body", **{**WRITTEN, "max_new_tokens": 50})
+    task = TASK(
+        SummarizeSettings(task="summarize", input="t", text="body", **WRITTEN), StepInput("t", schema), date.min
+    )
+    assert task.models() == {"generator": "path:small"}
+    (fault,) = task.check_models({"generator": ModelInfo("m", "classification", labels=("a", "b"))})
+    assert fault[0] == "generator" and "classification" in fault[2]
+    assert task.check_models({"generator": ModelInfo("m", "seq2seq")}) == task.check_models({"generator": None}) == []
+
+
+def test_a_prompt_is_no_format_string():
+    given_settings = SummarizeSettings(task="summarize", input="t", text="body", generator="m", prompt="{0} {text}!")
+    assert given_settings.asked("a {text} {1}") == "{0} a {text} {1}!"
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "said"),
+    [
+        ({"generator": "m", "model": "n"}, "either `generator`"),
+        ({"generator": "m", "max_chars": 9}, "either `generator`"),
+        ({"prompt": "about {text}"}, "is for a `generator`"),
+        ({"max_new_tokens": 9}, "is for a `generator`"),
+        ({"generator": "m", "prompt": "Summarize."}, "{text}"),
+        ({"generator": "m", "prompt": "{text} {text}"}, "{text}"),
+    ],
+)
+def test_settings_of_choosing_and_of_writing_exclude_each_other(given_settings, said):
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        SummarizeSettings(task="summarize", input="t", text="body", **given_settings)
+
+
+def test_a_job_names_its_generator_as_it_names_a_model(small_generator, tmp_path):
+    shutil.copytree(small_generator("causal"), tmp_path / "small")
+    head = "name: j\nwarehouse: {path: wh}\nsources: {t: {path: t}}\nmodels: {writer: path:small}\n"
+    job = tmp_path / "j.yaml"
+    for named in ("writer", "path:small"):
+        job.write_text(head + f"steps: {{s: {{task: summarize, input: t, text: body, generator: '{named}'}}}}\n")
+        assert load_job(str(job)).job.steps["s"].generator == f"path:{tmp_path}/small"
+    job.write_text(head + "steps: {s: {task: summarize, input: t, text: body, generator: writr}}\n")
+    with pytest.raises(UserError, match=r"steps.s.generator: 'writr': no such model; .*did you mean 'writer'"):
+        load_job(str(job))
+
+
 def test_settings_and_columns_are_checked():
     schema = pa.schema([("body", pa.string()), ("n", pa.int64()), ("items", pa.list_(pa.string()))])
 
@@ -199,9 +329,11 @@ def test_settings_and_columns_are_checked():
         SummarizeSettings(task="summarize", input="t", text="body", max_sentences=2, max_chars=9)
 
 
-def test_an_estimate_grows_with_the_input_and_the_model():
+def test_an_estimate_grows_with_the_input_and_the_model(small_generator):
     schema = pa.schema([("body", pa.string())])
     given = SummarizeSettings(task="summarize", input="t", text="body", model="builtin:minilm")
     plain, read = make(schema, text="body"), TASK(given, StepInput("t", schema), date.min)
     assert plain.estimate(1_000, 400_000)[0] == 0 < read.estimate(1_000, 400_000)[0]
+    writer = make(schema, Generators(small_generator("causal")), text="body", **WRITTEN)
+    assert read.estimate(1_000, 400_000) < writer.estimate(1_000, 400_000) < writer.estimate(2_000, 400_000)
     assert plain.estimate(1_000, 400_000)[1] < read.estimate(1_000, 400_000)[1] < read.estimate(1_000, 800_000)[1]
