@@ -5,10 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bizllm.api import backfill, plan, report, run, runs, schema, show, tasks
+    from bizllm.api import (
+        backfill,
+        list_models,
+        plan,
+        promote_model,
+        report,
+        rollback_model,
+        run,
+        runs,
+        schema,
+        show,
+        show_model,
+        tasks,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "backfill", "plan", "report", "run", "runs", "schema", "show", "tasks"]
+__all__ = [
+    "__version__",
+    "backfill",
+    "list_models",
+    "plan",
+    "promote_model",
+    "report",
+    "rollback_model",
+    "run",
+    "runs",
+    "schema",
+    "show",
+    "show_model",
+    "tasks",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,9 @@ All raise UserError where what the user gave is wrong, and RunError where the wo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +20,23 @@ if TYPE_CHECKING:
     from bizllm.jobs.observe import Observer
     from bizllm.jobs.plan import Plan
     from bizllm.jobs.run import RunResult
+    from bizllm.models.registry import Registry
     from bizllm.tables.warehouse import Warehouse
 
-__all__ = ["backfill", "plan", "report", "run", "runs", "schema", "show", "tasks"]
+__all__ = [
+    "backfill",
+    "list_models",
+    "plan",
+    "promote_model",
+    "report",
+    "rollback_model",
+    "run",
+    "runs",
+    "schema",
+    "show",
+    "show_model",
+    "tasks",
+]
 
 
 def plan(job_path: str, *, date: str | None = None, sets: Sequence[str] = (), address: str | None = None) -> Plan:
@@ -153,6 +169,48 @@ def tasks(name: str | None = None) -> list[dict[str, Any]]:
     return [task_class(n, "TASK").describe() for n in ([name] if name else task_names())]
 
 
+def list_models(*, registry: str | None = None) -> list[dict[str, Any]]:
+    """Every registered model: name, aliases, newest version, and the scores of its champion (else of the newest).
+
+    registry: an MLflow server or a SQLite file, else MLFLOW_TRACKING_URI, else ./out/registry.db.
+    """
+    return [
+        {
+            "name": model.name,
+            "aliases": model.aliases,
+            "newest": model.newest,
+            "version": model.shown.version,
+            "metrics": model.shown.metrics,
+        }
+        for model in _registry(registry).models()
+    ]
+
+
+def show_model(name: str, *, registry: str | None = None) -> dict[str, Any]:
+    """A registered model: its aliases, who held them before, and its versions, the newest first."""
+    models = _registry(registry)
+    versions = models.versions(name)
+    aliases = {alias: version.version for version in versions for alias in version.aliases}
+    return {
+        "name": name,
+        "aliases": aliases,
+        "history": {alias: models.history(name, alias) for alias in aliases},
+        "versions": [version.to_dict() for version in reversed(versions)],
+    }
+
+
+def promote_model(
+    name: str, version: str | int, *, alias: str = "champion", registry: str | None = None
+) -> dict[str, Any]:
+    """Point an alias to a version, without proof. Returns model, alias, version and the version that it replaced."""
+    return asdict(_registry(registry).set_alias(name, alias, str(version)))
+
+
+def rollback_model(name: str, *, alias: str = "champion", registry: str | None = None) -> dict[str, Any]:
+    """Point an alias back to the version that held it before. Returns the same as `promote_model`."""
+    return asdict(_registry(registry).rollback(name, alias))
+
+
 def schema(kind: str = "job") -> dict[str, Any]:
     """JSON Schema of a YAML file, for editors."""
     from bizllm.jobs.schema import json_schema
@@ -164,3 +222,9 @@ def _warehouse(loaded: LoadedJob) -> Warehouse:
     from bizllm.tables.warehouse import Warehouse
 
     return Warehouse(loaded.job.warehouse)
+
+
+def _registry(given: str | None) -> Registry:
+    from bizllm.models.registry import Registry, default_uri
+
+    return Registry(default_uri(given, os.environ, "out"))

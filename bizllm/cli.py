@@ -7,23 +7,16 @@ Nothing heavy is imported before a verb needs it, so that help, schemas and mist
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bizllm.errors import Cancelled, LockHeld, RunError, UserError, safe_text
-from bizllm.plain_text import json_text, plain
+from bizllm.answering import FAILED, INTERRUPTED, Json, answering
+from bizllm.cli_models import models_app
 
 if TYPE_CHECKING:
     from bizllm.jobs.observe import Observer
-
-T = TypeVar("T")
-
-FAILED, WRONG_INPUT, LOCKED, INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
     name="bizllm",
@@ -36,6 +29,7 @@ app = typer.Typer(
 )
 tasks_app = typer.Typer(help="Every task with its settings and columns.", rich_markup_mode=None)
 app.add_typer(tasks_app, name="tasks", invoke_without_command=True)
+app.add_typer(models_app, name="models", invoke_without_command=True)
 
 JobPath = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
 Run = Annotated[str | None, typer.Argument(metavar="RUN", help="A run_id; by default the newest.")]
@@ -48,7 +42,6 @@ Sets = Annotated[
 Address = Annotated[
     str | None, typer.Option("--address", metavar="auto|ray://…", help="A running Ray; by default a local one starts.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -63,7 +56,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def plan(job: JobPath, date: RunDate = None, sets: Sets = None, address: Address = None, json: Json = False) -> None:
     """Check the job and show what it would do; run nothing."""
-    with _answering(json) as out:
+    with answering(json) as out:
         from bizllm import api
 
         result = api.plan(job, date=date, sets=sets or (), address=address).to_dict()
@@ -85,7 +78,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Run the job for one date."""
-    with _answering(json) as out:
+    with answering(json) as out:
         from bizllm import api
 
         with _progress(json) as observer:
@@ -107,7 +100,7 @@ def backfill(
     json: Json = False,
 ) -> None:
     """Run the job for every date of a range, the oldest first."""
-    with _answering(json) as out:
+    with answering(json) as out:
         from bizllm import api
 
         with _progress(json) as observer:
@@ -130,7 +123,7 @@ def runs(
     json: Json = False,
 ) -> None:
     """What ran: state, rows, time, tokens and cost of each step."""
-    with _answering(json) as out:
+    with answering(json) as out:
         from bizllm import api
 
         rows = api.runs(job, run, sets=sets or ())
@@ -151,7 +144,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Rows of the published tables."""
-    with _answering(json) as out:
+    with answering(json) as out:
         from bizllm import api
 
         table = api.show(job, step, date=date, limit=limit, sql=sql, sets=sets or ())
@@ -161,7 +154,7 @@ def show(
 @app.command()
 def report(job: JobPath, run: Run = None, sets: Sets = None, json: Json = False) -> None:
     """Where the HTML report of a run lies."""
-    with _answering(json) as out:
+    with answering(json) as out:
         from bizllm import api
 
         place = api.report(job, run, sets=sets or ())
@@ -177,7 +170,7 @@ def tasks(context: typer.Context, json: Json = False) -> None:
 @tasks_app.command("list")
 def tasks_list(json: Json = False) -> None:
     """Every task that a job may name."""
-    with _answering(json) as out:
+    with answering(json) as out:
         from bizllm import api
 
         found = api.tasks()
@@ -187,7 +180,7 @@ def tasks_list(json: Json = False) -> None:
 @tasks_app.command("show")
 def tasks_show(task: Annotated[str, typer.Argument(show_default=False)], json: Json = False) -> None:
     """A task's settings and the columns that it writes."""
-    with _answering(json) as out:
+    with answering(json) as out:
         from bizllm import api
 
         found = api.tasks(task)[0]
@@ -197,87 +190,10 @@ def tasks_show(task: Annotated[str, typer.Argument(show_default=False)], json: J
 @app.command()
 def schema(kind: Annotated[str, typer.Argument(metavar="job")] = "job", json: Json = False) -> None:
     """JSON Schema of the job file, for editors."""
-    with _answering(True) as out:
+    with answering(True) as out:
         from bizllm import api
 
         out(api.schema(kind), lambda _: None)
-
-
-# -- answering ----------------------------------------------------------------------------------------------------
-
-Out = Callable[[Any, Callable[[Any], None]], None]
-
-
-@contextlib.contextmanager
-def _answering(as_json: bool) -> Iterator[Out]:
-    """Turns what goes wrong inside into lines on stderr and an exit status. Yields `out(value, show)`, which prints
-    the value as JSON, or else lets `show` print it with the console. What libraries print goes to stderr with JSON."""
-    with contextlib.ExitStack() as stack:
-        stdout = stack.enter_context(_stdout_kept()) if as_json else None
-
-        def out(value: Any, show: Callable[[Any], None]) -> None:
-            if stdout is not None:
-                stdout(json_text(value) + "\n")
-            else:
-                from bizllm import console
-
-                show(console)
-                sys.stdout.flush()
-
-        def fail(status: int, text: str, faults: list[dict[str, Any]] | None = None) -> typer.Exit:
-            for line in text.split("\n"):
-                print(plain(line), file=sys.stderr)
-            if stdout is not None:
-                stdout(json_text({"status": status, "error": text, "faults": faults or []}) + "\n")
-            return typer.Exit(status)
-
-        try:
-            yield out
-        except typer.Exit:
-            raise
-        except UserError as error:
-            raise fail(WRONG_INPUT, str(error), [vars(fault) for fault in error.faults]) from None
-        except (KeyboardInterrupt, Cancelled):
-            raise fail(INTERRUPTED, "interrupted; what is published stays as it was") from None
-        except LockHeld as error:
-            raise fail(LOCKED, str(error)) from None
-        except RunError as error:
-            _debug(error)
-            raise fail(FAILED, str(error)) from None
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise typer.Exit(FAILED) from None
-        except Exception as error:  # its message may hold row text
-            _debug(error)
-            raise fail(FAILED, f"unexpected {safe_text(error)}; BIZLLM_DEBUG=1 shows the traceback") from None
-
-
-def _debug(error: BaseException) -> None:
-    if os.environ.get("BIZLLM_DEBUG"):
-        traceback.print_exception(error, file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _stdout_kept() -> Iterator[Callable[[str], None]]:
-    """Everything that prints meanwhile, C libraries and child processes too, prints to stderr. Yields the writer to
-    the real stdout."""
-    stdout = sys.stdout
-    stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-
-    def write(text: str) -> None:
-        os.dup2(kept, 1)
-        stdout.write(text)
-        stdout.flush()
-        os.dup2(2, 1)
-
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield write
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 @contextlib.contextmanager

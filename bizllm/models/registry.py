@@ -211,14 +211,14 @@ class Registry:
                 client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
 
-    def set_alias(self, name: str, alias: str, version: str, place: str = "VERSION") -> Moved:
-        """Point the alias to a version; the one that it pointed to is remembered for `rollback`."""
+    def set_alias(self, name: str, alias: str, version: str) -> Moved:
+        """Point the alias to a version (or to another alias's); the one before is remembered for `rollback`."""
         if not re.fullmatch(r"[A-Za-z][\w-]*", alias, re.ASCII) or re.fullmatch(r"v\d+|latest", alias, re.I):
             expected = "expected an alias of letters, digits, _ and -, not `latest` and no version number"
             raise UserError(Fault("--alias", alias, expected))
-        version = self.get(name, version, place).version
         with self._asking() as client:
-            model = self._model(client, name, place)
+            model = self._model(client, name, "MODEL")
+            version = self.get(name, version, "VERSION").version
             replaced = _aliases(model).get(alias)
             if replaced is not None and replaced != version:
                 self._remember(client, name, alias, [*self._history(client, model, alias), replaced])
