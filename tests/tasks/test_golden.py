@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from datetime import date, timedelta
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bizllm.models.classifier import Classifier
+from bizllm.models.encoder import Encoder
+from bizllm.models.tagger import Tagger
 from bizllm.tasks.base import Groups, Outcome, StepInput, Task, task_class
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -83,6 +87,47 @@ def segment() -> Outcome:
     return task.answer(features)
 
 
+class _Models:
+    """Loads in float32 whatever the CPU multiplies natively; the models' weights are a formula."""
+
+    def encoder(self, uri: str) -> Encoder:
+        return Encoder.load(Path(uri.removeprefix("path:")), "cpu", "float32")
+
+    def classifier(self, uri: str) -> Classifier:
+        return Classifier.load(Path(uri.removeprefix("path:")), "cpu", "float32")
+
+    def tagger(self, uri: str) -> Tagger:
+        return Tagger.load(Path(uri.removeprefix("path:")), "cpu", "float32")
+
+    def generator(self, uri: str) -> Any:
+        raise AssertionError(uri)
+
+
+def _read(name: str, folder: Path, **settings: Any) -> Outcome:
+    """What a row task answers to TEXTS with that model."""
+    rows = pa.table({"text": TEXTS})
+    task = _task(name, rows.schema, text="text", model=f"path:{folder}", **settings)
+    task.open(_Models())
+    return task.answer(task.prepare(rows))
+
+
+def embed(fine_tuned: Callable[..., Path]) -> Outcome:
+    """Texts longer than the window of 32 tokens, and a short one."""
+    return _read("embed", fine_tuned(objective="embedding"))
+
+
+def classify(fine_tuned: Callable[..., Path]) -> Outcome:
+    """Five labels; some rows are out of scope."""
+    model = fine_tuned(objective="classification", labels=tuple("abcde"), temperature=1.5, threshold=0.5)
+    return _read("classify", model, alternatives=2)
+
+
+def tag(fine_tuned: Callable[..., Path]) -> Outcome:
+    """Words of Latin script by their first token, Chinese characters each."""
+    labels = ("O", "B-X", "I-X", "B-Y", "I-Y")
+    return _read("tag", fine_tuned(objective="token_classification", labels=labels, pooling="native"))
+
+
 def _rounded(value: Any) -> Any:
     """Six significant digits: other CPUs and library builds move the last ones."""
     if isinstance(value, float):
@@ -104,9 +149,9 @@ def _near(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize("make", [summarize, forecast, segment], ids=lambda make: make.__name__)
-def test_outputs_move_only_with_the_version(make: Callable[[], Outcome]) -> None:
-    outcome = make()
+@pytest.mark.parametrize("make", [summarize, forecast, segment, embed, classify, tag], ids=lambda make: make.__name__)
+def test_outputs_move_only_with_the_version(make: Callable[..., Outcome], fine_tuned: Callable[..., Path]) -> None:
+    outcome = make(fine_tuned) if signature(make).parameters else make()
     name = make.__name__
     found = {
         "subjects": outcome.subject.tolist(),
