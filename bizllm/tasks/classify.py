@@ -46,7 +46,7 @@ class Classify(Task):
         "labels": "list of string: every label given, the most probable first; none where out of scope",
         "alternatives": "list of {label, probability}: the next labels, at most `alternatives`",
         "out_of_scope": "boolean: no label reaches the threshold; false where neither model nor step has one",
-        "input_tokens": "int: length of the text, as the model counts",
+        "input_tokens": "int: length of the text or pair, as the model counts",
     }
     exhibits = "categories"
     category_column = "label"
