@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bizllm.evaluate import calibration, classification, retrieval, tags
+from bizllm.evaluate import calibration, classification, regression, retrieval, tags
 from bizllm.models.saved import ModelInfo
 from bizllm.train import control, folds
 from bizllm.train.control import fit
@@ -161,8 +161,7 @@ def test_numbers_of_texts_and_quantiles_that_cover_their_share() -> None:
     truth = np.array(test["label"].to_pylist())
     outputs = fitted.predict(test)
     assert outputs["numbers"].shape == (2_000, 2)
-    noise = 0.5 * np.sqrt(2 / np.pi)
-    assert np.abs(outputs["numbers"] - truth).mean() < 1.1 * noise
+    assert regression.scores(outputs["numbers"], truth)["r2"] > 0.97  # noise is 2 % of the first number
     levels = (0.1, 0.5, 0.9)
     quantiles = fit(train, info_of("quantile", horizon=2, levels=levels), 1)
     assert quantiles is not None
