@@ -76,21 +76,22 @@ def draw_series(history: Points, forecast: Points, intervals: Sequence[Band], *,
         }
         for i, band in enumerate(intervals)
     ]
-    layers.append(_line(past, "value", "var(--history)", 1.4))
-    layers.append(_point(_alone(past, "value"), "value", "var(--history)"))
-    layers.append(_line(ahead, "mean", "var(--forecast)", 2.2))
-    layers.append(_point(_alone(ahead, "mean"), "mean", "var(--forecast)"))
+    layers.append(line(past, "value", "var(--history)", 1.4))
+    layers.append(point(_alone(past, "value"), "value", "var(--history)"))
+    layers.append(line(ahead, "mean", "var(--forecast)", 2.2))
+    layers.append(point(_alone(ahead, "mean"), "mean", "var(--forecast)"))
     numbers = [v for row in [*past, *ahead] for name, v in row.items() if name != "t" and v is not None]
-    return _svg({"layer": layers, "encoding": {"x": _x(temporal), "y": _y(numbers)}})
+    return svg({"layer": layers, "encoding": {"x": _x(temporal), "y": y_axis(numbers)}})
 
 
 def _rows(points: Points, names: Sequence[str]) -> list[dict[str, float | None]]:
     return [
-        {"t": time, **{name: _finite(points.values[name][i]) for name in names}} for i, time in enumerate(points.times)
+        {"t": time, **{name: finite(points.values[name][i]) for name in names}} for i, time in enumerate(points.times)
     ]
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """None for what can't be drawn."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
@@ -100,7 +101,8 @@ def _alone(rows: list[dict[str, float | None]], name: str) -> list[dict[str, flo
     return [row for i, row in enumerate(rows) if known[i + 1] and not known[i] and not known[i + 2]]
 
 
-def _line(rows: list[dict[str, float | None]], field: str, color: str, width: float) -> dict[str, Any]:
+def line(rows: list[dict[str, float | None]], field: str, color: str, width: float) -> dict[str, Any]:
+    """A layer: `field` of the rows as a line with gaps where it is None."""
     return {
         "data": {"values": rows},
         "mark": {"type": "line", "strokeWidth": width, "strokeJoin": "round", "color": color},
@@ -108,7 +110,8 @@ def _line(rows: list[dict[str, float | None]], field: str, color: str, width: fl
     }
 
 
-def _point(rows: list[dict[str, float | None]], field: str, color: str) -> dict[str, Any]:
+def point(rows: list[dict[str, float | None]], field: str, color: str) -> dict[str, Any]:
+    """A layer: `field` of the rows as dots."""
     return {
         "data": {"values": rows},
         "mark": {"type": "point", "filled": True, "size": 18, "opacity": 1, "color": color},
@@ -123,16 +126,20 @@ def _x(temporal: bool) -> dict[str, Any]:
     return {"field": "t", "type": "quantitative", "scale": {"zero": False, "nice": False}, "axis": axis}
 
 
-def _y(numbers: Sequence[float]) -> dict[str, Any]:
+def y_axis(numbers: Sequence[float]) -> dict[str, Any]:
+    """The axis for these numbers: from zero, unless they lie far above it; large ones are labelled 4M."""
     low, high = min(numbers, default=0.0), max(numbers, default=0.0)
     axis: dict[str, Any] = {"title": None, "tickCount": 4, "domain": False, "ticks": False, "labelPadding": 6}
     if max(abs(low), abs(high)) >= 10_000:
         axis["labelExpr"] = "replace(format(datum.value, '~s'), 'G', 'B')"
+    elif 0 < max(abs(low), abs(high)) < 0.001:  # a learning rate: 0.00008 takes the room of the chart
+        axis["labelExpr"] = "datum.value ? format(datum.value, '~e') : '0'"
     # A series far above zero would be a flat line at the top of the chart.
     return {"type": "quantitative", "scale": {"zero": low < 0.6 * high or low <= 0}, "axis": axis}
 
 
-def _svg(spec: dict[str, Any]) -> Markup:
+def svg(spec: dict[str, Any]) -> Markup:
+    """A Vega-Lite picture as an `<svg>` that fits its column. The spec holds numbers and our own names only."""
     import vl_convert
 
     ink, faint = "var(--ink-2)", "var(--line)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 from urllib.parse import quote
@@ -29,25 +30,35 @@ _ICON_COLORS = {"good": "#1a7f4b", "bad": "#c62f2f", "idle": "#5b6472"}
 
 def render(report: RunReport) -> str:
     """The page as UTF-8 text, at most MAX_BYTES of it; panels, then details of steps, give way before that."""
-    env = _environment()
-    verdict = words.verdict(report)
-    style = env.get_template("report.css").render()
-    page: str = env.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
+        ["report.css"],
+        words.verdict(report),
         report=report,
         steps=_shown(report.steps),
         details=_details(report),
-        verdict=verdict,
         started=report.started_at.astimezone(ZoneInfo(report.timezone)),
-        style=Markup(style),  # noqa: S704  our own file
+    )
+
+
+def render_page(template: str, styles: Sequence[str], verdict: words.Verdict, **values: object) -> str:
+    """A template that extends `page.html.j2`, with the style sheets that the page's policy lets in."""
+    env = environment()
+    style = "".join(env.get_template(name).render() for name in styles)
+    page: str = env.get_template(template).render(
+        verdict=verdict,
+        style=Markup(style),  # noqa: S704  our own files
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         icon="data:image/svg+xml," + quote(_ICON.format(_ICON_COLORS[verdict.tone])),
+        **values,
     )
     assert len(page.encode()) <= MAX_BYTES, "every part of the page is bounded"
     return page
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
+    """Jinja with our templates, which escapes whatever it is given."""
     import jinja2
 
     env = jinja2.Environment(
@@ -60,6 +71,7 @@ def _environment() -> Any:
     env.filters |= {
         "count": words.count,
         "number": words.number,
+        "score": words.score,
         "duration": words.duration,
         "clip": words.clip,
         "lang": words.lang,
@@ -109,7 +121,7 @@ def _section(step: StepReport, panel: object, zone: ZoneInfo) -> Markup:
     elif isinstance(panel, TablePanel):
         kind, view = "rows", panels.rows(panel)
     html = (
-        _environment()
+        environment()
         .get_template("step.html.j2")
         .render(
             step=step,

@@ -29,6 +29,13 @@ def number(value: float | None) -> str:
     return f"{value:,.{digits}f}".rstrip("0").rstrip(".")
 
 
+def score(value: float | None) -> str:
+    """A metric: 0.9000 · 12.35; four decimals below 1, so that scores in a column can be compared."""
+    if value is None or not math.isfinite(value) or abs(value) >= 1 or 0 < abs(value) < 0.001:
+        return number(value)
+    return f"{value:.4f}"
+
+
 def share(part: float, whole: float) -> str:
     """12.3 %; never 0 % for some nor 100 % for less than all."""
     if not whole:

@@ -158,6 +158,39 @@ async def _visit(endpoint: str, url: str, script: str, width: int, dark: bool, p
     return seen
 
 
+# Contrast of every piece of text with what lies behind it: WCAG 2.2, relative luminance and contrast ratio.
+FAINT = """(() => {
+    const parse = c => { const v = c.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
+    const over = (top, under) => [0, 1, 2].map(i => top[i] * top[3] + under[i] * (1 - top[3]));
+    const light = c => c.slice(0, 3).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    const behind = e => {
+        const layers = [];
+        for (; e; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
+        return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
+    };
+    const found = [];
+    const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    let n = 0;
+    while (walk.nextNode()) {
+        const e = walk.currentNode.parentElement;
+        if (!walk.currentNode.data.trim() || e.closest('style')) continue;
+        const look = getComputedStyle(e), back = behind(e);
+        const front = over(parse(e.closest('svg') ? look.fill : look.color), back);
+        const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
+        n += 1;
+        if ((a + .05) / (b + .05) < 4.5) found.push([e.outerHTML.slice(0, 80), ((a + .05) / (b + .05)).toFixed(2)]);
+    }
+    return {n, found, page: getComputedStyle(document.body).backgroundColor};
+})()"""
+
+
+@pytest.fixture(scope="session")
+def faint() -> str:
+    """A script that tells which text of a page can hardly be read."""
+    return FAINT
+
+
 DAY = date(2026, 11, 22)
 
 
