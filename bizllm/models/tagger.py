@@ -73,8 +73,13 @@ class Tagger:
         if not texts:
             return [], np.zeros(0, np.int64)
         unique, places = batches.distinct(texts)
-        encoded = self.tokenizer(
-            unique, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
+        word_spans = [list(words(text)) for text in unique]
+        encoded = self.tokenizer(  # word by word, as it was trained
+            [[text[start:end] for start, end in spans] for text, spans in zip(unique, word_spans, strict=True)],
+            is_split_into_words=True,
+            add_special_tokens=False,
+            truncation=False,
+            verbose=False,
         )
         windows, starts = self._windows(encoded["input_ids"])
         read: list[Floats] = [np.zeros((0, 0), np.float32)] * len(windows.ids)
@@ -85,10 +90,10 @@ class Tagger:
         first = np.searchsorted(windows.owner, np.arange(len(unique) + 1))
         lead, tail = map(len, batches.special_tokens(self.tokenizer, 1))
         tagged = []
-        for i, text in enumerate(unique):
+        for i, spans in enumerate(word_spans):
             parts = [said[lead : len(said) - tail] for said in read[first[i] : first[i + 1]]]
             logits = _joined(parts, starts[first[i] : first[i + 1]])
-            tagged.append(self._words(text, encoded["offset_mapping"][i], logits))
+            tagged.append(self._words(spans, encoded.word_ids(i), logits))
         return [tagged[place] for place in places], windows.tokens(len(unique))[places]
 
     def _windows(self, texts: list[list[int]]) -> tuple[Windows, Whole]:
@@ -105,13 +110,19 @@ class Tagger:
                 starts.append(start)
         return Windows(ids, np.array(owner, np.int64)), np.array(starts, np.int64)
 
-    def _words(self, text: str, offsets: list[tuple[int, int]], logits: Floats) -> list[Word]:
-        """Words with the tag of their first token; none for what the tokenizer passes over (control characters)."""
-        probabilities = softmax(logits, self.info.temperature)  # (tokens, tags)
+    def _words(self, spans: list[tuple[int, int]], owners: list[int], logits: Floats) -> list[Word]:
+        """Words with the tag of their first token; none for what the tokenizer passes over (control characters).
+
+        owners: (tokens,) the word that each belongs to. logits: (tokens, tags).
+        """
+        probabilities = softmax(logits, self.info.temperature)
         best = probabilities.argmax(1)
+        first: dict[int, int] = {}  # ascending, as the tokens are
+        for token, word in enumerate(owners):
+            first.setdefault(word, token)
         return [
-            Word(start, end, self.info.labels[best[token]], float(probabilities[token, best[token]]))
-            for start, end, token in word_tokens(text, offsets)
+            Word(*spans[word], self.info.labels[best[token]], float(probabilities[token, best[token]]))
+            for word, token in first.items()
         ]
 
 
@@ -129,32 +140,6 @@ def words(text: str) -> Iterator[tuple[int, int]]:
         if left < right:
             yield left, right
         yield from ((i, i + 1) for i in range(right, end))
-
-
-def word_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(start, end, its first token) of each word that has one, in order.
-
-    offsets: [start, end) of each token in characters of the text, ascending. A token that covers several words makes
-    one word of them.
-    """
-    spans = list(words(text))
-    word_at = np.full(len(text), -1, np.int64)
-    for number, (start, end) in enumerate(spans):
-        word_at[start:end] = number
-    found: list[tuple[int, int, int]] = []
-    answered = -1  # the last word that has its token
-    for token, (start, end) in enumerate(offsets):
-        covered = word_at[start:end]
-        covered = covered[covered > answered]
-        if not len(covered):
-            continue
-        first, last = int(covered[0]), int(covered[-1])
-        if found and start < found[-1][1]:  # it began in the word before
-            found[-1] = (found[-1][0], spans[last][1], found[-1][2])
-        else:
-            found.append((spans[first][0], spans[last][1], token))
-        answered = last
-    return found
 
 
 def _joined(parts: list[Floats], starts: Whole) -> Floats:

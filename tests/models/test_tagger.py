@@ -14,7 +14,7 @@ from scipy.special import softmax
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from bizllm.errors import UserError
-from bizllm.models.tagger import Tagger, word_tokens, words
+from bizllm.models.tagger import Tagger, words
 
 Make = Callable[..., Path]
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -52,7 +52,7 @@ def known(fine_tuned: Make) -> Tagger:
     [
         ("Jane doe, of the (paris) lamp", [("Jane", "B-PER"), ("doe", "I-PER"), ("paris", "B-LOC")]),
         ("我是张三，在北京。", [("张", "B-PER"), ("三", "I-PER"), ("北", "B-LOC"), ("京", "I-LOC")]),
-        ("😀👩‍👩‍👧 jane 🇫🇷paris🎉 e\u0301 doe!", [("jane", "B-PER"), ("doe", "I-PER")]),
+        ("😀👩‍👩‍👧 jane 🇫🇷paris🎉 e\u0301 doe!", [("jane", "B-PER"), ("paris", "B-LOC"), ("doe", "I-PER")]),
         ("🎉 paris 🎉 张三", [("paris", "B-LOC"), ("张", "B-PER"), ("三", "I-PER")]),
         ("  jane\n\n\tparis  ", [("jane", "B-PER"), ("paris", "B-LOC")]),
         ("the", []),
@@ -131,23 +131,25 @@ def test_words() -> None:
     assert found == expected
 
 
-def test_a_token_over_several_words_makes_them_one() -> None:
-    text = "ab 电池的 c,d"
-    offsets = [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6), (6, 7), (7, 9), (9, 10)]
-    assert [(text[a:b], token) for a, b, token in word_tokens(text, offsets)] == [
-        ("ab", 0),
-        ("电池", 3),
-        ("的", 4),
-        ("c,d", 6),
-    ]
-    # Byte tokens of one character have the same place; a token may begin in one word and end in the next.
-    assert word_tokens("😀x 水壶", [(0, 1), (0, 1), (1, 2), (2, 4), (4, 5)]) == [
-        (0, 1, 0),
-        (1, 2, 2),
-        (3, 4, 3),
-        (4, 5, 4),
-    ]
-    assert word_tokens("a.b 水壶", [(0, 1), (1, 5), (5, 6)]) == [(0, 5, 0), (5, 6, 2)]
+def test_a_text_is_tokenized_as_the_words_of_a_training_row(fine_tuned: Make) -> None:
+    """Also where the tokenizer marks the beginnings of words, which raw text has only after spaces."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    folder = fine_tuned(objective="token_classification", labels=TAGS, pooling="native")
+    pieces = ["<s>", "</s>", "<unk>", "▁jane", "▁", "▁,", "▁水", "▁壶", "水壶", ",", "s", "p"]
+    plain = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
+    plain.pre_tokenizer = pre_tokenizers.Metaspace()
+    plain.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>", pad_token="</s>").save_pretrained(folder)
+    tagger = Tagger.load(folder, "cpu", "float32")
+    (tagged,), tokens = tagger.tags(["jane,水壶"])
+    row = tagger.tokenizer(["jane", ",", "水", "壶"], is_split_into_words=True, return_tensors="pt")
+    assert row["input_ids"].tolist() == [[0, 3, 5, 6, 7, 1]] and tokens.tolist() == [6]
+    with torch.no_grad():
+        logits = tagger.network(input_ids=row["input_ids"], attention_mask=row["attention_mask"])[0, 1:-1].numpy()
+    np.testing.assert_allclose([word.probability for word in tagged], softmax(logits, axis=1).max(1), atol=1e-5)
+    assert [(word.start, word.end) for word in tagged] == [(0, 4), (4, 5), (5, 6), (6, 7)]
 
 
 def test_other_models_are_refused(fine_tuned: Make) -> None:
