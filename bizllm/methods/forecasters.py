@@ -94,30 +94,46 @@ def pool(y: Array, request: Request) -> dict[str, Member]:
     return found
 
 
+def cutoffs(y: Array, request: Request) -> list[int]:
+    """How many periods of the history are known at each origin of its backtest, ascending, and last at its end.
+
+    A trained model is asked at each for `forecast`'s `learned`. None where no model is needed.
+    """
+    if y.size == 0 or np.ptp(y) == 0:
+        return []
+    _, tail, origins, _ = _backtest(y, request)
+    return [len(y) - len(tail) + known for known in [*origins, len(tail)]]
+
+
 @np.errstate(all="ignore")  # numbers near the end of the range overflow; what comes out is checked to be finite
-def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast:
+def forecast(y: Array, request: Request, non_negative: bool = False, learned: Array | None = None) -> Forecast:
     """Forecast one regular history without gaps, oldest first; same input, same output.
 
     A method that raises or gives numbers that are not finite is left out. Where the mean of the others has a larger
     absolute error in the backtest than seasonal naive, it is drawn towards the method with the least one until it no
     longer has; the MASE that is reported is therefore never larger than seasonal naive's on the same windows.
+    learned: (cutoffs, horizon) what a trained model says at each of `cutoffs`. It counts for half where that makes the
+    absolute error in the backtest smaller, and not at all elsewhere.
     Raises NoForecast where even seasonal naive fails.
     """
     y = np.ascontiguousarray(y, np.float64)
-    season = request.season if len(y) >= 2 * request.season else 1
     if y.size == 0 or not np.isfinite(y).all():
         raise NoForecast
     if np.ptp(y) == 0:
         mean = np.full(request.horizon, y[-1])
         scores = (0.0, None) if len(y) > 1 else (None, None)
         return Forecast(mean, np.tile(mean, (len(request.levels), 1)), "constant", *scores)
-    tail = y[-FIT_SEASONS.get(season, 60) * season :]
-    origins, ahead = rolling_origins(len(tail), request.horizon, season)
+    season, tail, origins, ahead = _backtest(y, request)
     paths = _paths(y, tail, request, season, origins)
     if non_negative:
         paths = {name: np.maximum(path, 0.0) for name, path in paths.items()}
+        learned = None if learned is None else np.maximum(learned, 0.0)
     truth = realised(tail, origins, ahead) if origins else np.zeros((0, 0))
     path, method = _combine(paths, truth)
+    if learned is not None and np.abs(learned).max() <= _limit(y) and truth.size:
+        mixed = (path + learned) / 2
+        if _loss(truth, mixed) < _loss(truth, path):
+            path, method = mixed, f"0.5*({method})+0.5*model"
     mean, past = path[-1], path[:-1, :ahead]
     errors = truth - past
     seen = len(tail) - origins[0] if origins else 0
@@ -131,6 +147,18 @@ def forecast(y: Array, request: Request, non_negative: bool = False) -> Forecast
     scale, known = naive_scale(tail[: origins[0]], season), np.isfinite(truth)
     mase = float(np.nanmean(np.abs(errors)) / scale) if scale > 0 else None
     return Forecast(mean, bands, method, float(smape(truth[known], past[known])), mase)
+
+
+def _backtest(y: Array, request: Request) -> tuple[int, Array, list[int], int]:
+    """(season, the tail of the history that methods see, origins in it, most periods ahead)."""
+    season = request.season if len(y) >= 2 * request.season else 1
+    tail = y[-FIT_SEASONS.get(season, 60) * season :]
+    return season, tail, *rolling_origins(len(tail), request.horizon, season)
+
+
+def _limit(y: Array) -> float:
+    """What a method's forecast must not exceed: such numbers are no forecast, but a method that diverged."""
+    return 10.0 * float(np.abs(y).max())
 
 
 def _paths(y: Array, tail: Array, request: Request, season: int, origins: Sequence[int]) -> dict[str, Array]:
@@ -148,7 +176,7 @@ def _paths(y: Array, tail: Array, request: Request, season: int, origins: Sequen
         # Rare demand's absolute error is least for none at all: where the mean loses by it, a small share of zero mends
         # that, while seasonal naive would make up sales on last week's days.
         paths["zero"] = np.zeros_like(paths["seasonal_naive"])
-    limit = 10.0 * float(np.abs(y).max())
+    limit = _limit(y)
     for name, member in pool(tail, request).items():
         history, before = (y, len(y) - len(tail)) if name == "year_before" else (tail, 0)
         rows = [_rows(member, history, season, request.horizon, [before + o for o in fit]) for fit in fits]

@@ -5,19 +5,20 @@ History ends with the last complete period up to the run date; rows after it cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveInt, field_validator
 
 from bizllm.errors import nearest
-from bizllm.methods import forecasters
+from bizllm.methods import forecasters, number_text
 from bizllm.methods.series import (
     FREQUENCIES,
     LONG_SEASONS,
@@ -30,8 +31,12 @@ from bizllm.methods.series import (
     aggregate,
     histories,
 )
-from bizllm.tasks.base import Combined, Groups, Outcome, Reject, Shape, Task, TaskSettings
+from bizllm.models.classifier import NUMBERS, Classifier
+from bizllm.models.saved import ModelInfo
+from bizllm.tasks import _texts
+from bizllm.tasks.base import Combined, Groups, Models, Outcome, Reject, Shape, Task, TaskSettings
 
+Array = npt.NDArray[np.float64]
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 SHOWN_SERIES, SHOWN_PERIODS = 6, 120  # what the night's report may draw of a batch
 
@@ -58,6 +63,11 @@ class ForecastSettings(TaskSettings):
     min_history: PositiveInt = Field(default=3, description="Periods under which a series is rejected as too_short.")
     non_negative: bool | None = Field(
         default=None, description="No forecast under zero; by default where the history was never negative."
+    )
+    model: str | None = Field(
+        default=None,
+        description="A model that was fine-tuned on histories of numbers (regression or quantile); it takes part where "
+        "that makes a series' backtest better.",
     )
     top: PositiveInt | None = Field(
         default=None, description="Forecast only so many series, those with the largest total in the kept history."
@@ -91,6 +101,8 @@ class Forecast(Task):
         "backtest_mase": "double: MASE on the same backtest",
     }
     exhibits: ClassVar[Literal["series"]] = "series"
+
+    _model: Classifier | None = None
 
     # -- what it reads and writes ---------------------------------------------------------------------------------
 
@@ -158,10 +170,27 @@ class Forecast(Task):
             rules["no forecast is negative"] = " and ".join(f'"{name}" >= 0' for name in names)
         return rules
 
+    def models(self) -> dict[str, str]:
+        return {"model": self.settings.model} if self.settings.model else {}
+
+    def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
+        if not self.settings.model:
+            return []
+        faults = _texts.objective_faults(self.name, self.settings.model, infos["model"], NUMBERS)
+        if not faults and (info := infos["model"]) is not None and info.inputs != "numbers":
+            faults.append(
+                ("model", self.settings.model, f"expected a model of numbers; this one reads {info.inputs}", "")
+            )
+        return faults
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
-        return 0, rows * 1.2e-4  # 0.08 s for two years of days
+        tokens, seconds = _texts.model_cost(0, 5 * rows) if self.settings.model else (0, 0.0)  # 13 windows of 64 values
+        return tokens, seconds + rows * 1.2e-4  # 0.08 s, and those windows, for two years of days
 
     # -- the work -------------------------------------------------------------------------------------------------
+
+    def open(self, models: Models) -> None:
+        self._model = models.classifier(self.settings.model) if self.settings.model else None
 
     def combine(self, rows: pa.Table) -> Combined:
         s = self.settings
@@ -227,24 +256,23 @@ class Forecast(Task):
 
     def _forecast(self, given: Sequence[History | None], labels: Sequence[str]) -> Outcome:
         """Answer each history in turn; None is a series that was not asked for."""
+        faults = {i: self._unusable(history) for i, history in enumerate(given) if history is not None}
+        usable = {i: history for i, history in enumerate(given) if history is not None and faults[i] is None}
+        requests = {i: self._request(history) for i, history in usable.items()}
+        learned, tokens = self._learned(list(usable.values()), list(requests.values()))
         answers: dict[int, forecasters.Forecast] = {}
-        rejects: list[Reject] = []
-        for i, history in enumerate(given):
-            if history is None:
-                continue
-            fault = self._unusable(history)
-            if fault is None:
-                try:
-                    answers[i] = self._one(history)
-                except forecasters.NoForecast:
-                    fault = ("failed", "no method gave finite numbers")
-            if fault is not None:
-                rejects.append(Reject(i, *fault))
+        for (i, history), path in zip(usable.items(), learned, strict=True):
+            try:
+                answers[i] = self._one(history, requests[i], path)
+            except forecasters.NoForecast:
+                faults[i] = ("failed", "no method gave finite numbers")
+        rejects = [Reject(i, *fault) for i, fault in faults.items() if fault is not None]
         skipped = [i for i, history in enumerate(given) if history is None]
         return Outcome(
             np.repeat(np.array(list(answers), np.int64), self.settings.horizon),
             self._table(list(answers.values())),
             rejects,
+            tokens,
             exhibit=self._exhibit(given, answers, labels),
             skipped=np.array(skipped, np.int64),
         )
@@ -259,16 +287,44 @@ class Forecast(Task):
             return "too_short", f"the history ended {self._last - history.last} periods ago and has {periods}"
         return None
 
-    def _one(self, history: History) -> forecasters.Forecast:
-        """The forecast of the periods after the last complete one, also where the history ended before."""
+    def _request(self, history: History) -> forecasters.Request:
+        """Up to the last period asked for, also where the history ended before the last complete one."""
         s, unit = self.settings, self._calendar.unit
         season = s.season_length or SEASONS[unit]
         year = LONG_SEASONS.get(unit) if s.season_length is None else None
-        gap = self._last - history.last
-        request = forecasters.Request(season, gap + s.horizon, tuple(s.levels), year)
+        return forecasters.Request(season, self._last - history.last + s.horizon, tuple(s.levels), year)
+
+    def _one(self, history: History, request: forecasters.Request, learned: Array | None) -> forecasters.Forecast:
+        """The forecast of the periods after the last complete one."""
+        s, gap = self.settings, self._last - history.last
         floor = bool(history.values.min() >= 0) if s.non_negative is None else s.non_negative
-        made = forecasters.forecast(history.values, request, floor)
+        made = forecasters.forecast(history.values, request, floor, learned)
         return replace(made, mean=made.mean[gap:], quantiles=made.quantiles[:, gap:])
+
+    def _learned(
+        self, given: Sequence[History], requests: Sequence[forecasters.Request]
+    ) -> tuple[list[Array | None], int]:
+        """(what the trained model says of each history, at every origin of its backtest and at its end; tokens read).
+
+        All windows of all series in one call, so that the model's batches are full.
+        """
+        if self._model is None or not given:
+            return [None] * len(given), 0
+        cuts = [forecasters.cutoffs(h.values, request) for h, request in zip(given, requests, strict=True)]
+        known = [h.values[:cut] for h, at in zip(given, cuts, strict=True) for cut in at]
+        made, tokens = number_text.forecast(known, max(request.horizon for request in requests), self._numbers)
+        of_each = np.split(made, np.cumsum([len(at) for at in cuts])[:-1])
+        paths = [path[:, : r.horizon] if len(path) else None for path, r in zip(of_each, requests, strict=True)]
+        return paths, tokens
+
+    def _numbers(self, texts: Sequence[str]) -> tuple[Array, npt.NDArray[np.int64]]:
+        """(the model's next numbers (texts, its horizon), of a quantile model the median; tokens (texts,))."""
+        assert self._model is not None
+        numbers, tokens = self._model.logits(texts)  # of a model of numbers they are the numbers
+        info = self._model.info
+        levels = info.levels or (0.5,)
+        middle = int(np.argmin(np.abs(np.array(levels) - 0.5)))
+        return numbers.astype(np.float64).reshape(len(texts), info.horizon, len(levels))[:, :, middle], tokens
 
     def _table(self, answers: Sequence[forecasters.Forecast]) -> pa.Table:
         horizon, schema = self.settings.horizon, self.columns()

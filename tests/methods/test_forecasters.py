@@ -127,6 +127,48 @@ def test_a_method_that_needs_a_long_history_answers_where_it_can(monkeypatch: py
     assert np.array_equal(made.mean, members.damped_trend(y, 12, 12, [96])[0])
 
 
+def _learned(y: np.ndarray, request: Request, future: np.ndarray) -> np.ndarray:
+    """What a model that knows everything says at each cut-off."""
+    whole = np.concatenate([y, future])
+    return np.stack([whole[cut : cut + request.horizon] for cut in forecasters.cutoffs(y, request)])
+
+
+def test_cutoffs_are_the_backtests_origins_and_the_end() -> None:
+    y = _monthly(30)  # of 360 months the methods see 240
+    origins, _ = rolling_origins(240, 12, 12)
+    assert forecasters.cutoffs(y, MONTHS) == [*(120 + origin for origin in origins), 360]
+    assert forecasters.cutoffs(np.full(40, 7.0), MONTHS) == forecasters.cutoffs(np.zeros(0), MONTHS) == []
+
+
+def test_a_trained_model_takes_part_where_it_wins_the_backtest() -> None:
+    y = _monthly(9, noise=8.0)
+    plain = forecast(y[:96], MONTHS)
+    made = forecast(y[:96], MONTHS, learned=_learned(y[:96], MONTHS, y[96:]))
+    assert made.method == f"0.5*({plain.method})+0.5*model"
+    assert made.mean == pytest.approx((plain.mean + y[96:]) / 2)
+    assert made.mase == pytest.approx(plain.mase / 2)  # it makes no error itself
+
+
+@pytest.mark.parametrize("fault", ["worse", "nan", "huge"])
+def test_a_trained_model_that_loses_or_fails_changes_nothing(fault: str) -> None:
+    y = _monthly(9)
+    learned = _learned(y[:96], MONTHS, y[96:])
+    if fault == "worse":
+        learned = learned + 60.0
+    else:  # the past is right all the same
+        learned[-1, 3] = np.nan if fault == "nan" else 1e6
+    plain, made = forecast(y[:96], MONTHS), forecast(y[:96], MONTHS, learned=learned)
+    assert made.method == plain.method and np.array_equal(made.quantiles, plain.quantiles)
+
+
+def test_a_trained_model_falls_under_zero_no_more_than_the_others() -> None:
+    y = np.maximum(0.0, 30 - np.arange(60) * 0.6 + np.random.default_rng(1).normal(0, 3, 60))
+    request = Request(1, 12, LEVELS)
+    learned = _learned(y, request, np.zeros(12)) - 0.01
+    made = forecast(y, request, True, learned)
+    assert made.method.endswith("0.5*model") and made.mean.min() >= 0
+
+
 @pytest.mark.parametrize(("y", "expected"), [([7.0] * 40, 7.0), ([0.0] * 40, 0.0), ([3.0], 3.0), ([-2.0, -2.0], -2.0)])
 def test_constant_series_are_answered_with_the_constant(y: list[float], expected: float) -> None:
     made = forecast(np.array(y), MONTHS)

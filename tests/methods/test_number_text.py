@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bizllm.methods.number_text import WINDOW, decode_history, encode_history
+from bizllm.methods.number_text import WINDOW, decode_history, encode_history, forecast
 
 finite = st.floats(-1e300, 1e300, allow_nan=False)
 
@@ -40,3 +40,21 @@ def test_only_the_window_is_read() -> None:
 def test_what_is_no_history_is_refused(values: object) -> None:
     with pytest.raises(ValueError, match="history"):
         encode_history(values)  # type: ignore[arg-type]
+
+
+def drift(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The last value plus 10 and 20 percent of the scale; NaN for a history that ends with 0. A token a number."""
+    last = np.array([float(text.split()[-1]) / 100 for text in texts])
+    last[last == 0] = np.nan
+    return np.stack([last + 0.1, last + 0.2], axis=1), np.array([len(text.split()) for text in texts])
+
+
+def test_a_longer_horizon_goes_on_from_the_models_own_numbers() -> None:
+    made, tokens = forecast([np.array([5.0, 15.0]), np.array([1.0, 0.0]), np.full(99, 2.0)], 3, drift)
+    assert made[0, :2] == pytest.approx([16.0, 17.0])
+    scale = np.mean([5, 15, 16, 17])  # the second answer is in units of what is history by then
+    assert made[0, 2] == pytest.approx(17 + 0.1 * scale, abs=0.005 * scale)
+    assert np.isnan(made[1]).all()
+    assert made[2, :2] == pytest.approx([2.2, 2.4])
+    assert tokens == (2 + 2 + WINDOW) + (4 + 2 + WINDOW)
+    assert forecast([], 3, drift)[0].shape == (0, 3)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from bizllm.methods.number_text import encode_history
+from bizllm.models.classifier import Classifier
+from bizllm.models.network import new_network, save_network
+from bizllm.models.saved import ModelInfo, write_info
 from bizllm.tasks.base import Groups, Outcome, StepInput, task_class
 
 Forecast = task_class("forecast")
@@ -229,6 +240,82 @@ def test_only_the_largest_series_are_asked_for() -> None:
     assert outcome.skipped.tolist() == [0, 1, 2]
     plain = _answer(_task(), _rows({k: v for k, v in series.items() if k[1] >= 3}))
     assert outcome.columns.equals(plain.columns)
+
+
+# -- with a trained model -----------------------------------------------------------------------------------------
+
+EVERY_FIFTH = [1.0, 1.0, 1.0, 1.0, 3.0]  # what seasons of a week can't tell, and the small model was taught
+
+
+@pytest.fixture(scope="module", params=["regression", "quantile"])
+def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A small BERT that reads 64 numbers of that rhythm, whatever its phase, and tells the next four."""
+    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("taught")
+    words = ["[PAD]", "[UNK]", *sorted({word for k in range(5) for word in _rhythm(k)[0].split()})]
+    plain = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    plain.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer.save_pretrained(base)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    size["initializer_range"] = 0.5  # so that the mean over the tokens tells the phases apart from the start
+    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **size)).save_pretrained(base)
+    levels = (0.1, 0.5, 0.9) if request.param == "quantile" else ()
+    info = ModelInfo("rhythm", request.param, pooling="mean", max_tokens=64, levels=levels, horizon=4, inputs="numbers")
+    network = new_network(base, info, dropout=0.0)
+    texts, answers = zip(*map(_rhythm, range(5)), strict=True)
+    batch = tokenizer(list(texts), return_tensors="pt", return_token_type_ids=False)
+    target = torch.tensor(np.array(answers), dtype=torch.float32)  # (5, 4)
+    if levels:  # the outer quantiles of what is certain, drawn apart so that a mix-up of the axes shows
+        target = torch.stack([target - 1, target, target + 1], dim=2).reshape(5, 12)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(150):
+        loss = torch.nn.functional.mse_loss(network(**batch), target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.002
+    save_network(network, folder)
+    write_info(folder, info)
+    return Classifier.load(folder, "cpu", "float32")
+
+
+def _rhythm(phase: int) -> tuple[str, np.ndarray]:
+    """(64 numbers of the rhythm as text, the next four in units of its scale)."""
+    values = np.resize(np.roll(EVERY_FIFTH, phase), 68)
+    text, scale = encode_history(values[:64])
+    return text, values[64:] / scale
+
+
+def test_a_trained_model_takes_part_in_the_series_where_it_wins(taught: Classifier) -> None:
+    rhythm = np.resize(EVERY_FIFTH, 167) * 10
+    series = {("rhythm", 1): rhythm[:160], ("shop", 2): _shop(160), ("flat", 3): np.full(160, 3.0), ("new", 4): [1.0]}
+    plain = _answer(_task(), _rows(series))
+    task = _task(model="path:taught")
+    task.open(SimpleNamespace(classifier={"path:taught": taught}.__getitem__))
+    outcome = _answer(task, _rows(series))
+    assert task.models() == {"model": "path:taught"}
+    by_store = {store: outcome.columns.slice(7 * i, 7) for i, store in enumerate(["flat", "rhythm", "shop"])}
+    old = {store: plain.columns.slice(7 * i, 7) for i, store in enumerate(["flat", "rhythm", "shop"])}
+    assert by_store["shop"].equals(old["shop"]) and by_store["flat"].equals(old["flat"])
+    assert "model" in by_store["rhythm"]["method"][0].as_py() and "model" not in old["rhythm"]["method"][0].as_py()
+    truth = rhythm[160:]  # seven periods, of which the model tells four at once
+    errors = [np.abs(columns["rhythm"]["mean"].to_numpy() - truth).mean() for columns in (by_store, old)]
+    assert errors[0] < 0.6 * errors[1]
+    assert by_store["rhythm"]["backtest_mase"][0].as_py() < 0.6 * old["rhythm"]["backtest_mase"][0].as_py()
+    assert [(r.subject, r.code) for r in outcome.rejects] == [(1, "too_short")]
+    assert outcome.tokens > 2 * 13 * 64 and plain.tokens == 0
+
+
+def test_a_model_of_another_kind_is_refused() -> None:
+    task = _task(model="path:m")
+    numbers = ModelInfo("m", "quantile", levels=(0.5,), inputs="numbers")
+    assert task.check_models({"model": numbers}) == []
+    for wrong in (None, ModelInfo("m", "classification", labels=("a", "b")), replace(numbers, inputs="text")):
+        (fault,) = task.check_models({"model": wrong})
+        assert fault[0] == "model"
+    assert _task().check_models({}) == [] and _task().models() == {}
 
 
 def test_the_exhibit_shows_history_of_the_largest_and_the_worst() -> None:
