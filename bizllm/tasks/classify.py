@@ -96,6 +96,8 @@ class Classify(Task):
         faults = _texts.objective_faults(self.name, self.settings.model, info, CLASSES)
         if faults or info is None:
             return faults
+        if info.inputs == "numbers":
+            return [("model", self.settings.model, "the model reads histories of numbers, not texts", "")]
         if info.inputs == "pair" and not self.settings.pair:
             return [("pair", None, "the model reads pairs of texts; name the second text's column", "")]
         if info.inputs != "pair" and self.settings.pair:

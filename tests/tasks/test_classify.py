@@ -144,6 +144,7 @@ def test_rules_see_what_is_wrong(broken_rules: Any) -> None:
         ),
         (ModelInfo("m", "pair", inputs="pair"), {}, "pair", "the model reads pairs"),
         (ModelInfo("m", "classification"), {"pair": "other"}, "pair", "the model reads single texts"),
+        (ModelInfo("m", "classification", inputs="numbers"), {}, "model", "histories of numbers"),
         (ModelInfo("m", "classification"), {}, None, ""),
         (ModelInfo("m", "multi_label", inputs="pair"), {"pair": "other"}, None, ""),
     ],
