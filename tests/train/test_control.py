@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from bizllm.train.controls.features import TextFeatures
 from bizllm.train.controls.numbers import NumberControl
 from bizllm.train.controls.tags import TagControl
 from bizllm.train.controls.texts import AnswerControl, VectorControl
+from bizllm.train.objectives.base import objective_class
+from bizllm.train.recipe import Recipe
 
 WORDS = {
     "card": ["card", "pin", "contactless", "chip", "plastic"],
@@ -320,3 +323,54 @@ def test_banking77_reaches_what_linear_models_reach() -> None:
     scores = classification.scores(fitted.probabilities(test), truth_of(test, info))
     assert scores["accuracy"] > 0.908 and scores["ece"] < 0.05
     assert time.perf_counter() - start < 60  # 8 s where nobody else computes
+
+
+@pytest.mark.parametrize(
+    ("info", "rows", "metric", "least"),
+    [
+        (
+            ModelInfo("c", "classification", ("0", "1")),
+            {"text": ["red a", "blue b"], "label": [0, 1]},
+            "macro_f1",
+            0.99,
+        ),
+        (ModelInfo("c", "multi_label", ("r", "s")), {"text": ["red", "so"], "label": [["r"], ["s"]]}, "micro_f1", 0.99),
+        (ModelInfo("c", "regression"), {"text": ["ten", "two"], "label": [10, 2]}, "r2", 0.9),
+        (ModelInfo("c", "quantile", levels=(0.2, 0.5)), {"text": ["ten", "two"], "label": [10.0, 2.0]}, "r2", 0.9),
+        (
+            ModelInfo("c", "regression", horizon=2, inputs="numbers"),
+            {"text": [[1e6, 2e6] * 4, [3.0, 9.0] * 4], "label": [[1e6, 2e6], [3.0, 9.0]]},
+            "r2",
+            0.99,
+        ),
+        (
+            ModelInfo("c", "token_classification", ("O", "B-X")),
+            {"text": [["to", "York"], ["in"]], "label": [["O", "B-X"], ["O"]]},
+            "f1",
+            0.99,
+        ),
+        (
+            ModelInfo("c", "embedding"),
+            {"text": ["red one", "blue two"], "pair": ["the red", "a blue"]},
+            "recall_at_10",
+            0.99,
+        ),
+    ],
+)
+def test_outputs_are_those_that_the_objective_scores(
+    info: ModelInfo, rows: dict[str, list[object]], metric: str, least: float
+) -> None:
+    times = 1 if info.objective == "embedding" else 12
+    table = pa.table({name: column * times for name, column in rows.items()})
+    if "label" in rows and info.objective != "token_classification" and isinstance(rows["text"][0], str):
+        table = table.set_column(
+            0, "text", pa.array([f"{text} {i % 5}" for i, text in enumerate(table["text"].to_pylist())])
+        )
+    recipe = Recipe(
+        name="c", base="builtin:minilm", objective=info.objective, data={"train": {"path": "x.parquet", "text": "text"}}
+    )
+    fitted = fit(table, info, 1)
+    assert fitted is not None
+    scored = replace(info, threshold=fitted.threshold)
+    scores = objective_class(info.objective)(recipe, None, scored).scores(fitted.predict(table), table)
+    assert scores[metric] >= least
