@@ -90,7 +90,7 @@ def backfill(
     from bizllm.jobs.run import run as run_night
 
     results = []
-    with cluster(loaded.job, address):
+    with cluster(loaded.job.runtime, address):
         for offset in range((last - first).days + 1):
             results.append(run_night(loaded, first + timedelta(days=offset), address=address, observer=observer))
             if results[-1].state in ("failed", "cancelled"):

@@ -17,7 +17,7 @@ from typing import Any
 from bizllm import logs
 from bizllm.errors import Cancelled, Fault, UserError, safe_text
 from bizllm.jobs import ledger, night_report
-from bizllm.jobs.job import Job, LoadedJob
+from bizllm.jobs.job import LoadedJob, Runtime
 from bizllm.jobs.ledger import State, StepResult
 from bizllm.jobs.lock import RunLock
 from bizllm.jobs.observe import Observer
@@ -81,7 +81,8 @@ def run(
         }
         _freeze(runs)
         # A night that stands is told in seconds: Ray alone takes six to start.
-        with nullcontext() if all(step_run.stands() for step_run in runs.values()) else cluster(night.job, address):
+        stands = all(step_run.stands() for step_run in runs.values())
+        with nullcontext() if stands else cluster(night.job.runtime, address):
             observer.run_started(night.job.name, run_id, run_date, list(runs))
             results = _Schedule(night, runs, run_id, observer, stop).execute()
         lock.check()
@@ -150,16 +151,15 @@ def in_ray_job() -> bool:
 
 
 @contextmanager
-def cluster(job: Job, address: str | None) -> Iterator[None]:
+def cluster(runtime: Runtime, address: str | None) -> Iterator[None]:
     """Ray, for the time of a run: the one that is up in this process, the one at `address` (or RAY_ADDRESS), or a
-    private local one of the size that the job's `runtime` says."""
+    private local one of the size that `runtime` says."""
     import ray
 
     if ray.is_initialized():
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    runtime = job.runtime
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("BIZLLM_DEBUG"))}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; the warning is noise
     try:

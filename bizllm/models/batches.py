@@ -158,7 +158,7 @@ def placement(device: str | None, dtype: str | None) -> tuple[str, str]:
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return device, dtype or ("bfloat16" if _native_bfloat16(device) else "float32")
+    return device, dtype or ("bfloat16" if native_bfloat16(device) else "float32")
 
 
 def load_tokenizer(folder: Any) -> Any:
@@ -189,7 +189,7 @@ def _pair_parts(first: list[int], second: list[int], size: int) -> tuple[list[li
     return _equal_parts(first, count), [second] * count
 
 
-def _native_bfloat16(device: str) -> bool:
+def native_bfloat16(device: str) -> bool:
     """Whether the device multiplies bfloat16 in hardware; emulated it is slower than float32."""
     import torch
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -24,6 +25,8 @@ from transformers import (
 )
 
 from bizllm.models.saved import ModelInfo, Pooling
+
+transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker has no terminal
 
 HEAD = "head.safetensors"
 _AUTO = {
@@ -133,6 +136,19 @@ def new_network(folder: Path, info: ModelInfo, dropout: float | None = None) -> 
     return PooledModel(
         AutoModel.from_pretrained(folder, **load), info.pooling, outputs, 0.1 if dropout is None else dropout
     )
+
+
+def empty_network(folder: Path, info: ModelInfo) -> Network:
+    """A network of that shape without its weights: for counting, under `torch.device("meta")`."""
+    config = AutoConfig.from_pretrained(folder, **_SAFE)
+    auto: Any = _AUTO.get(info.objective) or (
+        AutoModelForSequenceClassification if info.pooling == "native" else AutoModel
+    )
+    if info.objective in _AUTO or info.pooling == "native":
+        if info.labels:
+            _label(config, info.labels)
+        return Logits(auto.from_config(config))
+    return PooledModel(auto.from_config(config), info.pooling, 0 if info.objective == "embedding" else info.outputs)
 
 
 def load_network(folder: Path, info: ModelInfo) -> Network:

@@ -76,8 +76,9 @@ class DataSettings(Closed):
     test: TableSettings | None = Field(
         default=None, description="Rows that decide about promotion; never looked at while training."
     )
-    drop_overlap: bool = Field(
-        default=True, description="Leave rows out of train that validation or test hold too, exactly or nearly."
+    drop_overlap: Literal["exact", "near", "none"] = Field(
+        default="exact",
+        description="Rows of train that validation or test hold too are left out: equal texts, or near.",
     )
 
 
@@ -163,7 +164,10 @@ class PromoteSettings(Closed):
 class ContinualSettings(Closed):
     """Against forgetting, where `base` is a model that was fine-tuned before."""
 
-    replay: Share = Field(default=0.0, description="Rows kept of the earlier training, as a share of the new ones.")
+    path: str | None = Field(
+        default=None, description="Rows of the earlier training, in train's columns: of replay and ewc."
+    )
+    replay: Share = Field(default=0.0, description="Earlier rows among the new ones, as a share of all.")
     ewc: Annotated[float, Field(ge=0.0)] = Field(
         default=0.0, description="Weight of elastic weight consolidation (Kirkpatrick et al. 2017)."
     )

@@ -1,0 +1,140 @@
+"""The training file (`bizllm finetune`) and the data file of `bizllm evaluate`: read and checked as a whole."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from bizllm.errors import Fault, UserError, nearest
+from bizllm.jobs.explain import validate
+from bizllm.jobs.job import NAME
+from bizllm.jobs.overrides import override
+from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, read_document
+from bizllm.models.load import check as check_model
+from bizllm.tables.settings import Closed
+from bizllm.train.recipe import Recipe, TableSettings
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PATHS: tuple[Keys, ...] = (
+    ("data", "train", "path"),
+    ("data", "validation", "path"),
+    ("data", "test", "path"),
+    ("path",),
+    ("output",),
+    ("registry",),
+    ("zero", "nvme_path"),
+    ("augment", "synonyms_file"),
+    ("continual", "path"),
+)
+_MODELS: tuple[Keys, ...] = (
+    ("base",),
+    ("augment", "paraphrase"),
+    ("augment", "back_translate", 0),
+    ("augment", "back_translate", 1),
+)
+
+
+class EvaluationFile(TableSettings):
+    """A labelled table that a model is scored on."""
+
+    text: str = Field(description="The column that the model reads.")
+    output: str | None = Field(default=None, description="Folder of the report; beside this file by default.")
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A training file that holds together. Paths in `recipe` are absolute or URLs."""
+
+    recipe: Recipe
+    path: str  # as the user typed it
+    document: Document
+
+    def place(self, *keys: Key) -> str:
+        """`jobs/finetune.yaml:4 data.train.label`: where that setting stands, or would stand."""
+        return self.document.place(*keys)
+
+
+def is_training_file(path: str) -> bool:
+    """Whether the YAML file is one for `finetune`, not a job: it names an objective. Raises UserError."""
+    return "objective" in read_document(path).values
+
+
+def load_recipe(path: str, sets: Sequence[str] = ()) -> LoadedRecipe:
+    """Read a training file with its overrides (`optim.lr=1e-4`). Raises UserError with every fault."""
+    document = read_document(path)
+    override(document, sets, lambda keys: _known(keys, Recipe))
+    document.values.setdefault(
+        "output", Recipe.model_fields["output"].default
+    )  # relative to the file, as written paths
+    recipe = _validated(Recipe, document)
+    name = recipe.name
+    if not re.fullmatch(NAME, name) or "__" in name:
+        document.fault(("name",), name, "expected a name of a-z, 0-9 and single _, starting with a letter")
+    for keys in _MODELS:
+        _check_model(document, keys)
+    document.raise_faults()
+    return LoadedRecipe(recipe, path, document)
+
+
+def load_evaluation(path: str) -> tuple[EvaluationFile, Document]:
+    """Read the data file of `evaluate`. Raises UserError with every fault."""
+    document = read_document(path)
+    return _validated(EvaluationFile, document), document
+
+
+def _validated(model: type[Any], document: Document) -> Any:
+    document.expand_environment(os.environ)
+    for keys in _PATHS:
+        _absolute(document, keys)
+    for keys in _MODELS:
+        _absolute(document, keys, "path:")
+    valid = validate(model, document.values, document)
+    document.raise_faults()
+    assert valid is not None, "a file that is not valid has a fault"
+    return valid
+
+
+def _known(keys: Keys, model: type[Closed]) -> None:
+    name = str(keys[0])
+    if name not in model.model_fields:
+        hint = nearest(name, model.model_fields)
+        raise UserError(Fault(f"--set {dotted(keys)}", None, f"no '{name}' in a training file", hint))
+
+
+def _check_model(document: Document, keys: Keys) -> None:
+    uri = _at(document.values, keys)
+    if isinstance(uri, str):
+        try:
+            check_model(uri)
+        except UserError as error:
+            document.fault(keys, document.shown(keys), error.faults[0].expected, error.faults[0].suggestion)
+
+
+def _absolute(document: Document, keys: Keys, prefix: str = "") -> None:
+    """Make a local path absolute: relative to the file's folder, or where it came from a flag to the working one."""
+    parent = _at(document.values, keys[:-1])
+    text = _at(document.values, keys)
+    if not isinstance(text, str) or not text.startswith(prefix):
+        return
+    kept = prefix or ("sqlite:///" if text.startswith("sqlite:///") else "")
+    local = text.removeprefix(kept)
+    if local and not _URL.match(local):
+        folder = document.folder_of(*keys, offset=len(kept))
+        document.written.setdefault(keys, text)
+        parent[keys[-1]] = kept + os.path.normpath(folder / os.path.expanduser(local))
+
+
+def _at(value: Any, keys: Keys) -> Any:
+    for key in keys:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+            value = value[key]
+        else:
+            return None
+    return value

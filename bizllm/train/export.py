@@ -1,0 +1,46 @@
+"""The best weights of a training → a model's folder that plain transformers loads, and for added parameters an adapter
+of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bizllm.models.network import Network, save_network
+from bizllm.models.saved import write_info
+from bizllm.train import checkpoint, methods
+from bizllm.train.work import Work
+
+ADAPTER = "adapter"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network on the CPU, in eval mode, its added parameters merged where that is possible."""
+
+    network: Network
+    parameters: int
+    trainable: int
+
+
+def export(work: Work, best: Path, folder: Path) -> Trained:
+    """Load the best weights into the base and write the model's folder: weights, tokenizer, bizllm.json.
+
+    Added parameters are merged, and kept in `adapter/` too. Prompt and prefix tuning can't be merged: the folder has no
+    weights but the adapter's, which PEFT puts beside the base.
+    """
+    network = methods.apply(work.network(), work.recipe, 1)
+    checkpoint.load_weights(network, best)
+    parameters = sum(p.numel() for p in network.parameters())
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    network.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    added = methods.adapter(network)
+    if added is not None:
+        added.save_pretrained(folder / ADAPTER, safe_serialization=True)
+    if work.recipe.method.kind not in methods.VIRTUAL:
+        network = methods.merged(network)
+        save_network(network, folder)
+    work.tokenizer.save_pretrained(folder)
+    write_info(folder, work.info)
+    return Trained(network, parameters, trainable)
