@@ -17,6 +17,7 @@ LEAST_COSINE = (
     0.6  # of MiniLM's centred table: above it inflections and near words, below it antonyms (good, bad: 0.54)
 )
 MOST = 3
+_BEGINS = ("\u0120", "\u2581")  # Ġ and ▁
 _CHUNK = 512  # words compared with the whole table at once: 60 MB for 30,000 tokens
 
 
@@ -45,14 +46,15 @@ def neighbours(
 ) -> dict[str, tuple[str, ...]]:
     """For each of the words that is a token of its own, up to MOST tokens of a cosine of at least `least`.
 
-    tokens: (tokens,) the vocabulary of a WordPiece tokenizer, in the order of table (tokens, dim), the model's input
-    embeddings. The table is centred first: its mean direction says how rare a token is, not what it means. Only tokens
-    of letters take part, so no piece of a word and no number comes back.
+    tokens: (tokens,) a tokenizer's vocabulary, in the order of table (tokens, dim), the model's input embeddings. The
+    table is centred first: its mean direction says how rare a token is, not what it means. Only whole words of letters
+    take part, so no piece of a word and no number comes back.
     """
-    whole = np.array([i for i, token in enumerate(tokens) if token.isalpha() and len(token) > 1], dtype=np.int64)
+    names = _whole_words(tokens)
+    whole = np.array([i for i, name in enumerate(names) if name.isalpha() and len(name) > 1], dtype=np.int64)
     if not len(whole):
         return {}
-    place = {tokens[i].casefold(): row for row, i in enumerate(whole)}
+    place = {names[i].casefold(): row for row, i in enumerate(whole)}
     unit = table[whole] - table.mean(axis=0)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     asked = sorted({word.casefold() for word in words} & place.keys())
@@ -64,10 +66,20 @@ def neighbours(
         cosine[np.arange(len(some)), some] = -1.0
         best = np.argsort(-cosine, axis=1, kind="stable")[:, :MOST]
         for word, near, values in zip(asked[start:], best, np.take_along_axis(cosine, best, 1), strict=False):
-            known = tuple(tokens[whole[i]] for i, value in zip(near, values, strict=True) if value >= least)
+            known = [names[whole[i]] for i, value in zip(near, values, strict=True) if value >= least]
+            known = [name for name in known if name.casefold() != word]
             if known:
-                found[word] = known
+                found[word] = tuple(known)
     return found
+
+
+def _whole_words(tokens: Sequence[str]) -> list[str]:
+    """Each token as the word that it is; "" for a piece of one. WordPiece marks what goes on in a word (##), byte-level
+    BPE and SentencePiece what begins one."""
+    marked = sum(token[:1] in _BEGINS for token in tokens) > len(tokens) / 10
+    if marked:
+        return [token[1:] if token[:1] in _BEGINS else "" for token in tokens]
+    return list(tokens)  # "##ing" is not of letters alone
 
 
 def _csv_entries(path: Path) -> list[tuple[str, list[str]]]:

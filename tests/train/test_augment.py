@@ -176,3 +176,9 @@ def test_neighbours_in_the_encoders_own_table_are_near_words() -> None:
     found = neighbours(["Payment", "arrived", "good", "zzqx"], sorted(vocabulary, key=vocabulary.__getitem__), table)
     assert "payments" in found["payment"] and "arrive" in found["arrived"]
     assert "good" not in found and "zzqx" not in found  # its nearest are too far: among them its opposite
+
+
+def test_neighbours_of_byte_level_vocabularies_are_words_without_their_mark() -> None:
+    tokens = ["\u0120card", "\u0120cards", "\u0120Card", "card", "s", "\u0120sun"]
+    table = np.array([[1, 0, 0], [0.9, 0.1, 0], [1, 0.01, 0], [1, 0, 0.01], [0, 0, 1], [-1, 0, -1]], np.float32)
+    assert neighbours(["card", "sun"], tokens, table) == {"card": ("cards",)}
