@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bizllm.api import (
         backfill,
+        evaluate,
+        finetune,
         list_models,
         plan,
         promote_model,
@@ -24,6 +26,8 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "backfill",
+    "evaluate",
+    "finetune",
     "list_models",
     "plan",
     "promote_model",

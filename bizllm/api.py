@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from bizllm.jobs.run import RunResult
     from bizllm.models.registry import Registry
     from bizllm.tables.warehouse import Warehouse
+    from bizllm.train.progress import TrainingObserver
 
 __all__ = [
     "backfill",
+    "evaluate",
+    "finetune",
     "list_models",
     "plan",
     "promote_model",
@@ -39,8 +42,18 @@ __all__ = [
 ]
 
 
-def plan(job_path: str, *, date: str | None = None, sets: Sequence[str] = (), address: str | None = None) -> Plan:
-    """Check a job against its data and estimate it. Runs nothing, writes nothing."""
+def plan(
+    job_path: str, *, date: str | None = None, sets: Sequence[str] = (), address: str | None = None
+) -> Plan | dict[str, Any]:
+    """Check a job against its data and estimate it; a dict where the file is a training file. Runs nothing, writes
+    nothing."""
+    from bizllm.jobs.training_file import is_training_file, load_recipe
+
+    if is_training_file(job_path):
+        recipe = load_recipe(job_path, sets)
+        from bizllm.jobs.training_plan import plan_training
+
+        return plan_training(recipe)
     loaded = load_job(job_path, sets)
     day = run_date(loaded.job, date, datetime.now(UTC))
     from bizllm.jobs.plan import plan as plan_night
@@ -209,6 +222,34 @@ def promote_model(
 def rollback_model(name: str, *, alias: str = "champion", registry: str | None = None) -> dict[str, Any]:
     """Point an alias back to the version that held it before. Returns the same as `promote_model`."""
     return asdict(_registry(registry).rollback(name, alias))
+
+
+def finetune(
+    train_path: str,
+    *,
+    address: str | None = None,
+    sets: Sequence[str] = (),
+    resume: str | None = None,
+    registry: str | None = None,
+    observer: TrainingObserver | None = None,
+) -> dict[str, Any]:
+    """Fine-tune a model as a training file says, register it, and promote it where it beats the one in use.
+
+    address: a Ray cluster, else a local Ray. resume: the run_id of a run that died. registry: before the file's own.
+    """
+    from bizllm.jobs.training_file import load_recipe
+
+    loaded = load_recipe(train_path, sets, registry)
+    from bizllm.jobs.finetune import finetune as run_training
+
+    return run_training(loaded, address=address, resume=resume, observer=observer)
+
+
+def evaluate(model: str, data_path: str, *, registry: str | None = None) -> dict[str, Any]:
+    """Score a fine-tuned model on a labelled table: metrics with intervals, classes, slices."""
+    from bizllm.jobs.evaluate import evaluate as score_model
+
+    return score_model(model, data_path, registry)
 
 
 def schema(kind: str = "job") -> dict[str, Any]:

@@ -14,6 +14,7 @@ import typer
 
 from bizllm.answering import FAILED, INTERRUPTED, Json, answering
 from bizllm.cli_models import models_app
+from bizllm.cli_training import add_to
 
 if TYPE_CHECKING:
     from bizllm.jobs.observe import Observer
@@ -55,12 +56,18 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def plan(job: JobPath, date: RunDate = None, sets: Sets = None, address: Address = None, json: Json = False) -> None:
-    """Check the job and show what it would do; run nothing."""
+    """Check a job (or a training file) and show what it would do; run nothing."""
     with answering(json) as out:
         from bizllm import api
 
-        result = api.plan(job, date=date, sets=sets or (), address=address).to_dict()
-        out(result, lambda console: console.print_plan(result))
+        planned = api.plan(job, date=date, sets=sets or (), address=address)
+        if isinstance(planned, dict):
+            from bizllm.console_training import print_training_plan
+
+            out(planned, lambda _: print_training_plan(planned))
+        else:
+            result = planned.to_dict()
+            out(result, lambda console: console.print_plan(result))
 
 
 @app.command()
@@ -188,12 +195,15 @@ def tasks_show(task: Annotated[str, typer.Argument(show_default=False)], json: J
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(metavar="job")] = "job", json: Json = False) -> None:
-    """JSON Schema of the job file, for editors."""
+def schema(kind: Annotated[str, typer.Argument(metavar="[job|finetune]")] = "job", json: Json = False) -> None:
+    """JSON Schema of the job file, or of the training file, for editors."""
     with answering(True) as out:
         from bizllm import api
 
         out(api.schema(kind), lambda _: None)
+
+
+add_to(app)
 
 
 @contextlib.contextmanager

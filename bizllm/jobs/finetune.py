@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-import bizllm
 from bizllm.errors import Fault, UserError
 from bizllm.jobs.training_file import LoadedRecipe
 from bizllm.jobs.training_report import report_of
@@ -298,7 +298,7 @@ def _registered(
     card = model_card(
         {
             **asdict(info),
-            "code_version": bizllm.__version__,
+            "code_version": version("bizllm"),
             "data": {
                 **{f"rows of {name}": count for name, count in facts["rows"].items()},
                 **{f"fingerprint of {name}": mark for name, mark in facts["fingerprints"].items()},
@@ -330,7 +330,7 @@ def _registered(
             "base_hash": facts["base_hash"],
             "license": info.license or "unknown",
             "data_fingerprint": facts["fingerprints"]["train"],
-            "code_version": bizllm.__version__,
+            "code_version": version("bizllm"),
         },
         intervals={f"{part}.{name}": pair for part, some in result["intervals"].items() for name, pair in some.items()},
         card=card,

@@ -8,14 +8,21 @@ from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import NAME, Job
 from bizllm.tasks.base import task_class, task_names
 
-_KINDS = ("job",)
+_KINDS = ("job", "finetune")
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = {"type": "string", "pattern": r"\$\{", "description": "${NAME} or ${NAME:-default}"}
 
 
 def json_schema(kind: str = "job") -> dict[str, Any]:
-    """JSON Schema (2020-12) of a job file with the settings of every task, told apart by `task`. Raises UserError."""
+    """JSON Schema (2020-12) of a job file with the settings of every task, told apart by `task`; or of a training file.
+    Raises UserError."""
     if kind not in _KINDS:
         raise UserError(Fault("schema", kind, f"expected one of {', '.join(_KINDS)}", nearest(kind, _KINDS)))
+    if kind == "finetune":
+        from bizllm.train.recipe import Recipe
+
+        recipe: dict[str, Any] = _with_variables(Recipe.model_json_schema())
+        return {"$schema": _DIALECT, **recipe, "title": "bizllm training file"}
     schema = Job.model_json_schema()
     definitions: dict[str, Any] = schema["$defs"]
     definitions.pop("TaskSettings", None)
@@ -34,7 +41,7 @@ def json_schema(kind: str = "job") -> dict[str, Any]:
         schema["properties"][section]["propertyNames"] = {"pattern": f"^{NAME}$", "not": {"const": "runs"}}
     schema["properties"]["name"]["pattern"] = rf"^({NAME}|.*\$\{{.*)$"
     variables: dict[str, Any] = _with_variables(schema)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **variables, "title": "bizllm job"}
+    return {"$schema": _DIALECT, **variables, "title": "bizllm job"}
 
 
 def _with_variables(schema: Any) -> Any:

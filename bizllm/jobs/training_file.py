@@ -64,9 +64,14 @@ def is_training_file(path: str) -> bool:
     return "objective" in read_document(path).values
 
 
-def load_recipe(path: str, sets: Sequence[str] = ()) -> LoadedRecipe:
-    """Read a training file with its overrides (`optim.lr=1e-4`). Raises UserError with every fault."""
+def load_recipe(path: str, sets: Sequence[str] = (), registry: str | None = None) -> LoadedRecipe:
+    """Read a training file with its overrides (`optim.lr=1e-4`). Raises UserError with every fault.
+
+    registry: takes the place of the file's.
+    """
     document = read_document(path)
+    if registry is not None:
+        document.override(("registry",), registry)
     override(document, sets, lambda keys: _known(keys, Recipe))
     document.values.setdefault(
         "output", Recipe.model_fields["output"].default

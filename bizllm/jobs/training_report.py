@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import bizllm
 from bizllm.evaluate.objective_metrics import METRICS
 from bizllm.report.training_data import (
     Champion,
@@ -44,8 +45,6 @@ def report_of(
     rows: Mapping[str, pa.Table],
 ) -> TrainingReport:
     """facts: of the frozen input. history: metrics.jsonl on this machine. rows: of validation and test."""
-    from datetime import datetime
-
     scored = verdict.test or verdict.validation
     metric = verdict.metric
     champion = None
@@ -142,7 +141,5 @@ def _errors(verdict: Verdict, rows: Mapping[str, pa.Table]) -> Errors | None:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    named = ("torch", "transformers", "deepspeed", "peft", "ray")
-    return {"bizllm": bizllm.__version__, **{name: version(name) for name in named}}
+    named = ("bizllm", "torch", "transformers", "deepspeed", "peft", "ray")
+    return {name: version(name) for name in named}

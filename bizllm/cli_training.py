@@ -1,0 +1,64 @@
+"""`bizllm finetune` and `bizllm evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bizllm.answering import Json, answering
+
+TrainPath = Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="The training file.", show_default=False)]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PLACE=VALUE", help="Override a setting: optim.lr=5e-5.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="auto|ray://…", help="A running Ray; by default a local one starts.")
+]
+Registry = Annotated[
+    str | None, typer.Option("--registry", metavar="URI", help="MLflow server or SQLite file, before the file's own.")
+]
+
+
+def finetune(
+    train: TrainPath,
+    address: Address = None,
+    sets: Sets = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with a run that died, from its last checkpoint."),
+    ] = None,
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Fine-tune a model, score it, register it, and promote it where it beats the one in use."""
+    with answering(json) as out:
+        from bizllm import api, console_training
+
+        with console_training.training_progress(json) as observer:
+            result = api.finetune(
+                train, address=address, sets=sets or (), resume=resume, registry=registry, observer=observer
+            )
+        out(result, lambda _: console_training.print_finetune(result))
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="registry:NAME@champion, path:DIR.", show_default=False)
+    ],
+    data: Annotated[str, typer.Argument(metavar="DATA.yaml", help="A labelled table.", show_default=False)],
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Score a model on a labelled table."""
+    with answering(json) as out:
+        from bizllm import api, console_training
+
+        found = api.evaluate(model, data, registry=registry)
+        out(found, lambda _: console_training.print_evaluation(found))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Both verbs, beside those of the nights."""
+    app.command()(finetune)
+    app.command()(evaluate)
