@@ -1,0 +1,285 @@
+"""Ray Train runs the training loop on the workers of a cluster: started, fed, watched, started again after a loss.
+
+Ray Train's own memory of checkpoints is not used to go on: a checkpoint that is whole but was not yet told to its
+controller would be lost, and a snapshot that a kill cut short would end every later start. `kept` looks at the files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import ray
+from ray._private.state import state as cluster_state
+from ray.exceptions import RayActorError, RayError
+from ray.train.torch import TorchConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import (
+    InitializingState,
+    ReschedulingState,
+    RestartingState,
+    SchedulingState,
+    TrainControllerState,
+)
+from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from bizllm import logs
+from bizllm.errors import Fault, RunError, UserError, safe_text
+from bizllm.tables import storage
+from bizllm.train import kept
+from bizllm.train.host import work_as_one
+from bizllm.train.loop import Summary
+from bizllm.train.progress import TrainingObserver
+from bizllm.train.recipe import Recipe
+from bizllm.train.work import Work
+
+LOST_WORKER_RETRIES = 3
+START_WAIT_S = 900.0  # for room in the cluster, at the start and after a loss
+STOP_WAIT_S = 5.0
+LOOK_S = 0.5
+WAITING_FIGURES = 10_000  # more are dropped
+
+_START_RETRIES = int(START_WAIT_S // 60)  # Ray Train waits a minute for each start
+_log = logs.get(__name__)
+
+Log = Callable[[int, Mapping[str, float], str], None]
+
+
+def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None, log: Log | None = None) -> Summary:
+    """Train on the cluster that Ray is connected to, or go on from the newest whole checkpoint under `run_url`.
+
+    run_url: the run's folder, which holds the prepared `work/`; every machine must see it. observer and log hear each
+    step once, from one thread, also where steps are computed again after a loss. Raises UserError where the cluster
+    can't give the workers, RunError where the training fails; KeyboardInterrupt leaves the last checkpoint.
+    """
+    recipe = work.recipe
+    each = _resources(recipe)
+    kept.drop_old(run_url)
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(WAITING_FIGURES, actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    store, path = storage.filesystem(storage.join(run_url, kept.CHECKPOINTS))
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
+    threads = int(each["CPU"])
+    config = {"run_url": run_url, "launch": name, "queue": queue, "threads": threads}
+    trainer = _Trainer(
+        cast(Any, work_as_one),  # Ray Train's own type forbids an answer, which it passes on
+        train_loop_config=config,
+        scaling_config=ScalingConfig(num_workers=recipe.workers, use_gpu="GPU" in each, resources_per_worker=each),
+        torch_config=TorchConfig(backend="nccl" if "GPU" in each else "gloo"),
+        run_config=RunConfig(
+            name=name,
+            storage_path=path,
+            storage_filesystem=store,
+            checkpoint_config=CheckpointConfig(num_to_keep=kept.NEWEST),
+            failure_config=FailureConfig(max_failures=LOST_WORKER_RETRIES, controller_failure_limit=_START_RETRIES),
+            callbacks=[cast(Any, _Guard(recipe.least_workers, each))],
+            worker_runtime_env={"env_vars": _environment(threads)},
+            logging_config=LoggingConfig(log_level="DEBUG" if os.environ.get("BIZLLM_DEBUG") else "CRITICAL"),
+        ),
+    )
+    relay = _Relay(queue, recipe, observer, log)
+    fault: Exception | None = None
+    with relay.listening():
+        try:
+            result = trainer.fit()
+        except KeyboardInterrupt:
+            trainer.stop()
+            raise
+        except TrainingFailedError as failed:
+            fault = _explained(failed)
+    queue.shutdown(force=True)
+    if fault is not None:
+        raise RunError(relay.failure(fault)) if isinstance(fault, WorkerGroupError) else fault from None
+    kept.drop_old(run_url)
+    summary = cast(Any, result).return_value
+    assert isinstance(summary, Summary), "a training that ends well returns its summary"
+    return summary
+
+
+# -- room ---------------------------------------------------------------------------------------------------------
+
+
+def _resources(recipe: Recipe) -> dict[str, float]:
+    """What each worker takes: a GPU where the cluster has any, and its share of the CPUs.
+
+    Raises UserError where a cluster that doesn't grow has too little for the least number of workers.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    limits = cluster_state.get_max_resources_from_cluster_config() or {}  # of an autoscaler
+    on_gpu = limits.get("GPU", 0) >= 1 or any(node.get("GPU", 0) >= 1 for node in nodes)
+
+    def room(cpus: int) -> int:
+        return sum(int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) if on_gpu else math.inf)) for node in nodes)
+
+    if room(1) < recipe.least_workers and not limits:
+        has, kind = ray.cluster_resources(), "GPU" if on_gpu else "CPU"
+        expected = (
+            f"the cluster has {int(has.get('CPU', 0))} CPUs and {int(has.get('GPU', 0))} GPUs: "
+            f"room for {room(1)} workers with a {kind} each"
+        )
+        raise UserError(Fault("workers", recipe.workers, expected, f"use at most {room(1)}" if room(1) else ""))
+    most = recipe.most_workers
+    free = int(ray.available_resources().get("CPU", 0)) // most
+    cpus = next((cpus for cpus in range(free, 1, -1) if room(cpus) >= most), 1)
+    return {"CPU": float(cpus), **({"GPU": 1.0} if on_gpu else {})}
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONDONTWRITEBYTECODE": "",  # else every worker compiles its imports again
+    }
+
+
+# -- Ray Train's controller ---------------------------------------------------------------------------------------
+
+
+class _Trainer(TorchTrainer):
+    """Leaves Ctrl-C to us: Ray Train's own handler ends the process with status 0."""
+
+    _controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+
+    def stop(self) -> None:
+        """End the workers."""
+        if self._controller is None:
+            return
+        try:
+            ray.get(self._controller.abort.remote(), timeout=STOP_WAIT_S)
+        except RayActorError:
+            pass  # it ends itself
+        except RayError:
+            with suppress(RayError):
+                ray.kill(self._controller)  # waits for room, and hears nothing meanwhile
+
+
+class _Guard(ControllerCallback, WorkerGroupCallback):
+    """Lives in the controller; ends what another start can't mend: our own errors, and a wait for room without end."""
+
+    def __init__(self, least: int, each: dict[str, float]) -> None:
+        self._least, self._each = least, each
+        self._since: float | None = None
+
+    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+        for error in worker_group_status.errors.values():
+            if isinstance(error, RunError | UserError):
+                raise error
+
+    def after_controller_state_update(
+        self, previous_state: TrainControllerState, current_state: TrainControllerState
+    ) -> None:
+        if not isinstance(current_state, InitializingState | RestartingState | ReschedulingState | SchedulingState):
+            self._since = None
+            return
+        self._since = self._since or time.monotonic()
+        if time.monotonic() - self._since > START_WAIT_S:
+            raise RunError(no_room(self._least, self._each))
+        if type(current_state) is type(previous_state):
+            time.sleep(LOOK_S)  # an elastic training asks for room in a loop without a pause
+
+
+def no_room(least: int, each: dict[str, float]) -> str:
+    """What a cluster lacks, in numbers."""
+    has, free = ray.cluster_resources(), ray.available_resources()
+    counts = ", ".join(
+        f"{int(has.get(kind, 0))} {kind}s of which {int(free.get(kind, 0))} are free" for kind in ("CPU", "GPU")
+    )
+    wanted = " and ".join(f"{int(count)} {kind}" for kind, count in each.items())
+    return f"no room for {least} workers with {wanted} each within {START_WAIT_S / 60:.0f} minutes: {counts}"
+
+
+def _explained(failed: TrainingFailedError) -> Exception:
+    if isinstance(failed, ControllerError):
+        cause = failed.controller_failure
+        if isinstance(cause, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
+            return RunError(f"the workers could not be started {_START_RETRIES + 1} times: {safe_text(cause)}")
+        return cause if isinstance(cause, RunError | UserError) else RunError(f"Ray Train failed: {safe_text(cause)}")
+    return failed
+
+
+# -- what workers tell --------------------------------------------------------------------------------------------
+
+
+class _Relay:
+    """Takes what workers tell, and passes each step's figures on once."""
+
+    def __init__(self, queue: Queue, recipe: Recipe, observer: TrainingObserver | None, log: Log | None) -> None:
+        self._queue, self._recipe = queue, recipe
+        self._observer, self._log = observer or TrainingObserver(), log
+        self._told: dict[str, int] = {}  # the last step, by split
+        self._failures: dict[int, str] = {}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen in a thread until the block ends and all that was told is passed on."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._listen, args=(stop,), name="figures", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(STOP_WAIT_S)
+
+    def failure(self, failed: WorkerGroupError) -> str:
+        """Why workers failed the last time; a worker that died outright explains the errors of the others."""
+        died = [rank for rank, error in failed.worker_failures.items() if "ActorDied" in repr(error)]
+        if died:
+            reason = f"worker {died[0]} died (killed, or out of memory)"
+        else:
+            reason = "; ".join(f"worker {rank}: {text}" for rank, text in sorted(self._failures.items())[:2])
+        return (
+            f"the training failed more than {LOST_WORKER_RETRIES} times; the last time: {reason or safe_text(failed)}"
+        )
+
+    def _listen(self, stop: threading.Event) -> None:
+        while True:
+            ending = stop.is_set()
+            try:
+                self._take(*self._queue.get(timeout=LOOK_S))
+            except Empty:
+                if ending:
+                    return
+            except RayError:
+                return
+
+    def _take(self, kind: str, *said: Any) -> None:
+        if kind == "figures":
+            self._figures(*said)
+        elif kind == "failed":
+            rank, text = said
+            self._failures[rank] = text
+        else:
+            workers, step = said
+            self._failures.clear()
+            _log.info("workers_started", workers=workers, step=step)
+
+    def _figures(self, step: int, values: dict[str, float], split: str) -> None:
+        if step <= self._told.get(split, 0):
+            return  # computed again after a loss
+        self._told[split] = step
+        if self._log is not None:
+            self._log(step, values, split)
+        if split == "validation":
+            self._observer.validated(values)
+        else:
+            per_epoch = round(step / values["epoch"])
+            self._observer.step(step, max(1, math.ceil(self._recipe.optim.epochs * per_epoch)), values)

@@ -1,0 +1,256 @@
+"""The training loop under a real local Ray with two gloo workers, against the same loop under torchrun without Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tiny
+
+from bizllm.errors import RunError, UserError
+from bizllm.train.work import Work
+
+STEPS = 320
+RECIPE: dict[str, Any] = {
+    "workers": 2,
+    "optim": tiny.optim(epochs=40, lr=1e-4, head_lr=1e-3),
+    "stop": {"every": 40},
+}
+Losses = dict[tuple[str, int], float]
+
+# A driver with a Ray of its own: prints a line for each figure.
+DRIVER = """
+import logging, sys
+from pathlib import Path
+import ray
+from bizllm.train.launch import launch
+from bizllm.train.work import Work
+
+quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+ray.init(address="local", num_cpus=2, object_store_memory=100_000_000, **quiet)
+log = lambda step, values, split: print(split, step, repr(values["loss"]), flush=True)
+launch(Work.load(Path(sys.argv[1])), sys.argv[2], log=log)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """A work folder with its base model inside, so that it may be copied anywhere."""
+    folder = tmp_path_factory.mktemp("run") / "work"
+    return tiny.work(folder, tiny.bert(folder / "base"), tiny.table(64), **RECIPE)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(template: Work, tmp_path_factory: pytest.TempPathFactory) -> Losses:
+    """Losses of two plain processes."""
+    work = _copied(template, tmp_path_factory.mktemp("plain"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bizllm.train.plain"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "29583"}
+    subprocess.run([*command, str(work.folder)], check=True, capture_output=True, env=environment)
+    lines = map(json.loads, (work.folder / "metrics.jsonl").read_text().splitlines())
+    losses = {(line["split"], line["step"]): line["loss"] for line in lines}
+    assert max(losses) == ("validation", STEPS)
+    return losses
+
+
+def test_two_workers_give_the_losses_of_torchrun(
+    template: Work, uninterrupted: Losses, tmp_path: Path, local_ray: None
+) -> None:
+    from bizllm.train import kept
+    from bizllm.train.launch import launch
+
+    work, heard = _copied(template, tmp_path), _Heard()
+    summary = launch(work, str(tmp_path), observer=heard, log=heard.log)
+    assert heard.losses == pytest.approx(uninterrupted, rel=1e-6)
+    assert summary.steps == STEPS
+    assert heard.steps[-1] == (STEPS, STEPS)
+    kept_checkpoints = kept.checkpoints(str(tmp_path))
+    assert [(found.step, found.workers) for found in kept_checkpoints] == [(STEPS - 40, 2), (STEPS, 2)]
+    best = kept.best(str(tmp_path))
+    assert best is not None and best.endswith(f"best-{summary.best_step}")
+    assert json.loads((Path(best) / "state.json").read_text())["scores"]["macro_f1"] == summary.best
+    assert not list(Path("/tmp").glob("bizllm-*"))
+
+
+def test_a_killed_worker_changes_no_loss(
+    template: Work, uninterrupted: Losses, tmp_path: Path, local_ray: None, told: list[tuple[Any, ...]]
+) -> None:
+    from bizllm.train.launch import launch
+
+    work, heard = _copied(template, tmp_path), _Heard()
+
+    def log(step: int, values: Any, split: str) -> None:
+        heard.log(step, values, split)
+        if step == 100:
+            os.kill(_workers()[1].pid, signal.SIGKILL)
+
+    assert launch(work, str(tmp_path), log=log).steps == STEPS
+    assert heard.losses == pytest.approx(uninterrupted, rel=1e-6)
+    starts = [item[2] for item in told if item[0] == "started"]
+    assert len(starts) == 2 and starts[0] == 0 and starts[1] >= 80
+
+
+def test_a_killed_driver_goes_on_from_s3(
+    template: Work, uninterrupted: Losses, tmp_path: Path, s3_endpoint: str
+) -> None:
+    import boto3
+
+    from bizllm.train import kept
+
+    boto3.client("s3").create_bucket(Bucket="training")
+    run_url = "s3://training/models/tiny/run-1"
+    kept.upload(template.folder, f"{run_url}/work")
+    with _driver(template.folder, run_url) as driver:
+        first = _read(driver, until=("train", 200))
+        assert kept.newest(run_url) is not None
+        workers = _workers(driver.pid)
+        assert len(workers) == 2
+        driver.kill()
+        _gone(workers)
+    with _driver(template.folder, run_url) as driver:
+        second = _read(driver, until=None)
+    begin = min(step for _, step in second)
+    assert 40 < begin < STEPS
+    assert {**first, **second} == pytest.approx(uninterrupted, rel=1e-6)
+    assert kept.newest(run_url).step == STEPS
+    assert kept.best(run_url).startswith(f"{run_url}/best/best-")
+
+
+def test_ctrl_c_stops_workers_and_leaves_the_checkpoint(template: Work, tmp_path: Path) -> None:
+    from bizllm.train import kept
+
+    work = _copied(template, tmp_path)
+    with _driver(work.folder, str(tmp_path)) as driver:
+        _read(driver, until=("train", 100))
+        workers = _workers(driver.pid)
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(20) in (130, -signal.SIGINT)
+        _gone(workers)
+        said = driver.stderr.read().splitlines()
+    assert said[-1] == "KeyboardInterrupt"
+    assert not [line for line in said if "Worker" in line or "DeepSpeed" in line or "[RayTrain" in line]
+    newest = kept.newest(str(tmp_path))
+    assert newest is not None and newest.step >= 40
+
+
+def test_a_loss_that_is_no_number_is_told_once(
+    template: Work, tmp_path: Path, local_ray: None, told: list[tuple[Any, ...]]
+) -> None:
+    from bizllm.train.launch import launch
+
+    work = _copied(template, tmp_path, optim=tiny.optim(lr=1e30, head_lr=1e30, epochs=4, clip=None))
+    with pytest.raises(RunError, match=r"the loss of step \d+ is nan: training stopped"):
+        launch(work, str(tmp_path))
+    assert [item[0] for item in told].count("started") == 1
+
+
+def test_more_workers_than_there_is_room_for(template: Work, tmp_path: Path, local_ray: None) -> None:
+    from bizllm.train.launch import launch
+
+    work = _copied(template, tmp_path, workers=64)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"workers: 64: the cluster has 2 CPUs and 0 GPUs: .*; use at most 2"):
+        launch(work, str(tmp_path))
+    assert time.monotonic() - began < 5
+
+
+def test_elastic_takes_what_there_is(
+    template: Work, tmp_path: Path, local_ray: None, told: list[tuple[Any, ...]]
+) -> None:
+    from bizllm.train.launch import launch
+
+    work = _copied(template, tmp_path, workers=(1, 8), optim=tiny.optim(epochs=1))
+    assert launch(work, str(tmp_path)).steps == 8
+    assert [item[1] for item in told if item[0] == "started"] == [2]
+
+
+# -- parts of the tests -------------------------------------------------------------------------------------------
+
+
+class _Heard:
+    """An observer and a log."""
+
+    def __init__(self) -> None:
+        self.losses: Losses = {}
+        self.steps: list[tuple[int, int]] = []
+
+    def log(self, step: int, values: Any, split: str) -> None:
+        assert (split, step) not in self.losses, "each step is told once"
+        self.losses[split, step] = values["loss"]
+
+    def step(self, step: int, total: int, values: Any) -> None:
+        self.steps.append((step, total))
+
+    def validated(self, values: Any) -> None:
+        assert "macro_f1" in values
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What workers told the driver."""
+    from bizllm.train import launch
+
+    items: list[tuple[Any, ...]] = []
+    take: Callable[..., None] = launch._Relay._take
+    monkeypatch.setattr(launch._Relay, "_take", lambda self, *item: (items.append(item), take(self, *item)))
+    return items
+
+
+def _copied(template: Work, run: Path, **said: Any) -> Work:
+    import shutil
+
+    shutil.copytree(template.folder, run / "work")
+    recipe = template.recipe.model_validate({**template.recipe.model_dump(mode="json"), **said})
+    Work(run / "work", recipe, template.info, run / "work" / "base").save()
+    return Work.load(run / "work")
+
+
+@contextmanager
+def _driver(work: Path, run_url: str) -> Iterator[subprocess.Popen[str]]:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(work), run_url], **pipes)
+    try:
+        yield driver
+    finally:
+        left = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+        driver.kill()
+        driver.communicate()
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _read(driver: subprocess.Popen[str], until: tuple[str, int] | None) -> Losses:
+    losses: Losses = {}
+    for line in driver.stdout:
+        if line == "done\n":
+            return losses
+        split, step, loss = line.split()
+        losses[split, int(step)] = float(loss)
+        if until is not None and (split, int(step)) >= until:
+            return losses
+    raise AssertionError(f"the driver ended: {driver.stderr.read()[-2000:]}")
+
+
+def _workers(parent: int | None = None) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process(parent).children(recursive=True)
+        if process.name().startswith("ray::") and "TrainWorker" in " ".join(process.cmdline())
+    ]
+
+
+def _gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
