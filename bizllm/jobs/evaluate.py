@@ -26,7 +26,7 @@ def evaluate(model: str, data_path: str, registry: str | None = None) -> dict[st
     model: a URI of a model that was fine-tuned here. A relative `path:` starts from the working directory.
     """
     table, document = load_evaluation(data_path)
-    found = resolve(model, os.getcwd(), "MODEL", registry or default_uri(None, os.environ, "out"))
+    found = resolve(model, os.getcwd(), "MODEL", default_uri(registry, os.environ, "out"))
     info = read_info(found.folder)
     if info is None:
         raise UserError(
