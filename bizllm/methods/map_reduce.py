@@ -1,4 +1,4 @@
-"""Summaries of texts longer than a model's window: summarise the parts, then the summaries, until one is left.
+"""Summaries of texts longer than a model's window: summarize the parts, then the summaries, until one is left.
 
 The hierarchical merging of Wu et al., Recursively summarizing books with human feedback (2021). Every character of a
 text is in some prompt: a text is cut between sentences where that is possible, and nothing is cut off.
@@ -50,7 +50,7 @@ class Summary:
 
 @dataclass
 class _Open:
-    """A text on its way: what is left of it to be summarised, and its parts of this round."""
+    """A text on its way: what is left of it to be summarized, and its parts of this round."""
 
     summary: Summary
     left: str
