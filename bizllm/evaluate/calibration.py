@@ -64,13 +64,16 @@ def ece(probabilities: Floats, truth: Ints, bins: int = 15, weights: Floats | No
 def fit_temperature(logits: Floats, truth: Ints | Bools) -> float:
     """The temperature in [0.05, 20] with the least negative log-likelihood of validation rows (Guo et al. 2017).
 
-    logits (n, k); truth (n,) classes, or (n, k) bools for multi_label, where a label is a choice of two. The likelihood
-    is convex in 1 / temperature, so that halving on the sign of its slope finds the only minimum.
+    logits (n, k); truth (n,) classes, or (n, k) bools for multi_label, where a label is a choice of two. As in Platt
+    (1999) one row more is thought of, which may be of any class: a few rows without a mistake are no proof that there
+    are none, and would else ask for a temperature of 0. The likelihood is convex in 1 / temperature, so that halving on
+    the sign of its slope finds the only minimum.
     """
     z = np.asarray(logits, np.float64)
     if truth.ndim == 2:
         z = np.stack([np.zeros_like(z), z], axis=-1).reshape(-1, 2)
     of_truth = np.take_along_axis(z, truth.reshape(-1, 1).astype(np.int64), axis=1).mean()
+    of_truth += (z.mean() - of_truth) / (len(z) + 1)
     low, high = np.log(TEMPERATURES)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

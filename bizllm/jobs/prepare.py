@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from bizllm.errors import Fault, UserError, nearest
-from bizllm.jobs.job import Job, LoadedJob
+from bizllm.jobs.job import MODEL_SETTINGS, Job, LoadedJob
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import read_info
@@ -142,7 +142,8 @@ def _step(
     for role, uri in task.models().items():
         try:
             if uri not in resolved:  # once a night: an alias that moves meanwhile moves no later step
-                place = loaded.place("steps", name, "model")
+                setting = next((key for key in MODEL_SETTINGS if getattr(settings, key, None) == uri), "model")
+                place = loaded.place("steps", name, setting)
                 resolved[uri] = resolve(uri, str(loaded.folder), place, _registry(loaded, uri))
             models[role] = resolved[uri]
         except UserError as fault:
@@ -192,7 +193,7 @@ def _registry(loaded: LoadedJob, uri: str) -> str | None:
 
 
 # Settings that decide which rows are read or how a step may fail, not what a row's answer is.
-_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", "model"}
+_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", *MODEL_SETTINGS}
 
 
 def _fingerprint(task: Task, models: dict[str, str], upstream: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-# Weights, heads, configs, calibration and labels (bizllm.json), tokenizer. Pickled weights are no part of a model here.
-PATTERNS = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/config.json")
+# Weights, heads, configs, calibration and labels (bizllm.json), tokenizer, chat template. Pickled weights are no part of a model here.
+PATTERNS = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "*.jinja", "1_Pooling/config.json")
 
 
 def content_hash(folder: Path) -> str:

@@ -48,7 +48,9 @@ def test_temperature_is_the_minimum_that_scipy_finds(seed: int, scale: float) ->
     truth = np.array([rng.choice(5, p=row) for row in softmax(logits / 2.0, axis=1)])
 
     def loss(log_temperature: float) -> float:
-        return log_loss(truth, softmax(logits / np.exp(log_temperature), axis=1), labels=range(5))
+        told = softmax(logits / np.exp(log_temperature), axis=1)
+        # The row that is thought of: of any row's logits and any class.
+        return (len(truth) * log_loss(truth, told, labels=range(5)) - np.log(told).mean()) / (len(truth) + 1)
 
     best = minimize_scalar(loss, bounds=np.log(calibration.TEMPERATURES), method="bounded", options={"xatol": 1e-6})
     assert calibration.fit_temperature(logits, truth) == pytest.approx(np.exp(best.x), rel=1e-2)
@@ -73,8 +75,16 @@ def test_temperature_of_labels_by_themselves() -> None:
 
 def test_temperature_stays_in_bounds_whatever_the_rows() -> None:
     separable = np.eye(3) * 5.0
-    assert calibration.fit_temperature(separable, np.array([0, 1, 2])) == pytest.approx(0.05, rel=1e-6)
     assert calibration.fit_temperature(separable, np.array([1, 2, 0])) == pytest.approx(20.0, rel=1e-6)
+
+
+def test_a_few_rows_without_a_mistake_are_no_certainty() -> None:
+    """Smoothed by 1 / (n + 1), three classes: the right one's share is what Platt's count gives."""
+    n = 50
+    truth = np.arange(n) % 3
+    logits = np.eye(3)[truth] * 5.0
+    told = calibration.softmax(logits, calibration.fit_temperature(logits, truth))
+    assert told[np.arange(n), truth] == pytest.approx((n + 1 / 3) / (n + 1), abs=1e-4)
 
 
 @settings(deadline=None)
