@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-# Weights, heads, configs, calibration and labels (bizllm.json), tokenizer, chat template. Pickled weights are no part of a model here.
+# Weights, heads, configs, calibration and labels (bizllm.json), tokenizer, chat template; never pickled weights.
 PATTERNS = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "*.jinja", "1_Pooling/config.json")
 
 

@@ -12,6 +12,7 @@ from bizllm.train import checkpoint, methods
 from bizllm.train.work import Work
 
 ADAPTER = "adapter"
+POOLING = "1_Pooling/config.json"  # of sentence-transformers
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ def export(work: Work, best: Path, folder: Path) -> Trained:
     if work.recipe.method.kind not in methods.VIRTUAL:
         network = methods.merged(network)
         save_network(network, folder)
+    if work.recipe.objective == "masked_lm" and (said := work.base / POOLING).is_file():
+        # A base for further training: how its base made one vector of a text still holds.
+        (folder / POOLING).parent.mkdir(exist_ok=True)
+        (folder / POOLING).write_bytes(said.read_bytes())
     work.tokenizer.save_pretrained(folder)
     write_info(folder, work.info)
     return Trained(network, parameters, trainable)
