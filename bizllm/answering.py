@@ -48,8 +48,8 @@ def answering(as_json: bool) -> Iterator[Out]:
             raise
         except UserError as error:
             raise fail(WRONG_INPUT, str(error), [vars(fault) for fault in error.faults]) from None
-        except (KeyboardInterrupt, Cancelled):
-            raise fail(INTERRUPTED, "interrupted; what is published stays as it was") from None
+        except (KeyboardInterrupt, Cancelled) as error:
+            raise fail(INTERRUPTED, str(error) or "interrupted; what is published stays as it was") from None
         except LockHeld as error:
             raise fail(LOCKED, str(error)) from None
         except RunError as error:

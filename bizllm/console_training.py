@@ -160,7 +160,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
     for name in ("workers", "rows", "steps"):
         if isinstance(facts.get(name), int):
             said += f", {facts[name]:,} {name if facts[name] != 1 else name[:-1]}"
-    return said
+    return f"{said}; run {facts['run_id']}" if facts.get("run_id") else said
 
 
 def _ending(result: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from bizllm.models.load import resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import read_info
 from bizllm.train import judge
-from bizllm.train.data import read_table
+from bizllm.train.data import read_table, some_of
 from bizllm.train.objectives.base import objective_class
 from bizllm.train.recipe import DataSettings, Recipe, TrainSettings
 
@@ -33,10 +33,7 @@ def evaluate(model: str, data_path: str, registry: str | None = None) -> dict[st
             Fault("MODEL", model, "was not fine-tuned by bizllm: it has no bizllm.json that says what it answers")
         )
 
-    def place(*keys: str) -> str:  # the file is one table, without `data.test`
-        return document.place(*keys[2:])
-
-    settings = table.model_dump(exclude={"output"})
+    settings = table.model_dump()
     recipe = Recipe(
         name="evaluation",
         base=model,
@@ -45,11 +42,15 @@ def evaluate(model: str, data_path: str, registry: str | None = None) -> dict[st
         inputs=info.inputs if info.inputs == "numbers" else None,
         levels=list(info.levels) or [0.5],
     )
-    part = read_table("test", table, recipe, place)
+    part = read_table("test", table, recipe, document.place)
     unknown = [label for label in objective_class(info.objective).labels(part.rows) if label not in info.labels]
     if info.labels and unknown:
-        shown = ", ".join(f"'{label}'" for label in unknown[:5]) + (", …" if len(unknown) > 5 else "")
-        raise UserError(Fault(document.place("label"), None, f"has labels that the model does not know: {shown}"))
+        what = f"has labels that the model does not know: {some_of(unknown)}"
+        raise UserError(Fault(document.place("label"), None, what))
+    horizon = objective_class(info.objective).horizon(part.rows)
+    if horizon != info.horizon:
+        what = f"has {horizon} numbers a row; the model answers with {info.horizon}"
+        raise UserError(Fault(document.place("label"), None, what))
     answers = judge.answer(found.folder, info, part.rows, recipe)
     scored = score(answers, part.rows, default_metric(info.objective))
     told = {name: value for name, value in asdict(scored).items() if name not in ("confusion", "reliability")}

@@ -10,61 +10,36 @@ import json
 import os
 import secrets
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
-from bizllm.errors import Fault, UserError
+from bizllm.errors import Cancelled, Fault, RunError, UserError, safe_text
+from bizllm.jobs.training_facts import control_scores, of_data
 from bizllm.jobs.training_file import LoadedRecipe
-from bizllm.jobs.training_report import report_of
-from bizllm.jobs.verdict import Verdict, judge_model
-from bizllm.models.card import model_card
+from bizllm.jobs.training_result import Run, register, result_of, write_failure, write_result, write_table
+from bizllm.jobs.verdict import judge_model
 from bizllm.models.registry import Registry
-from bizllm.models.saved import read_info, write_info
-from bizllm.report.training import render_training
+from bizllm.models.saved import ModelInfo, write_info
 from bizllm.tables import storage
-from bizllm.tables.folders import at_hand, upload
-from bizllm.train import control, judge, zero
+from bizllm.tables.urls import local_path
+from bizllm.train import earlier, judge, kept, proposals, zero
 from bizllm.train.export import export
-from bizllm.train.frozen import freeze
+from bizllm.train.frozen import EARLIER_TEST, UNLABELLED, freeze
 from bizllm.train.judge import Answers
 from bizllm.train.loop import Summary
 from bizllm.train.methods import VIRTUAL
-from bizllm.train.objectives.base import objective_class
-from bizllm.train.prepare import Prepared, prepare, registry_uri
+from bizllm.train.prepare import prepare, registry_uri
 from bizllm.train.progress import TrainingObserver
 from bizllm.train.recipe import Recipe
 from bizllm.train.trackers import METRICS_FILE, flat_params, open_trackers
-from bizllm.train.work import Work
+from bizllm.train.work import FILE, Work
 
 FACTS = "facts.json"
-
-
-@dataclass
-class Run:
-    """A run on its way. stages: seconds of each part of the work."""
-
-    recipe: Recipe
-    run_id: str
-    url: str
-    observer: TrainingObserver
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    stages: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Tell and time a part of the work."""
-        self.observer.stage(name)
-        began = time.perf_counter()
-        yield
-        self.stages[name] = round(time.perf_counter() - began, 2)
 
 
 def finetune(
@@ -77,125 +52,140 @@ def finetune(
     """Run a training file to its end; what `finetune --json` prints.
 
     resume: the run_id of a run that died; it goes on with its own frozen input, from its newest checkpoint.
-    Raises UserError before any work where the input is wrong, RunError where the training fails.
+    Raises UserError where the input is wrong, RunError where the training fails, Cancelled where it is interrupted;
+    the latter two say how to go on.
     """
     recipe = loaded.recipe
-    observer = observer or TrainingObserver()
     run_id = resume or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    run = Run(recipe, run_id, storage.join(recipe.output, recipe.name, run_id), observer)
+    url = storage.join(recipe.output, recipe.name, run_id)
+    run = Run(recipe, run_id, url, observer or TrainingObserver())
     os.environ.setdefault("DS_ACCELERATOR", zero.device_name())  # else DeepSpeed looks for one, and says so
-    with tempfile.TemporaryDirectory(prefix="bizllm-") as temporary:
-        local = Path(temporary)
-        work, facts, registry = _frozen(loaded, run, local, resume)
-        parts = ("validation", "test") if (work.folder / "test.arrow").exists() else ("validation",)
-        rows = {name: work.rows(name) for name in parts}
-        with run.stage("train"):
-            summary = _trained(work, run, address, local, registry)
-        with run.stage("export"):
-            folder = local / "model"
-            best = _best(run, local)
-            trained = export(work, best, folder)
-            facts |= {"parameters": trained.parameters, "trainable": trained.trainable}
-        with run.stage("test"):
-            answers = _answers(work, trained.network, folder, rows)
-            verdict = judge_model(recipe, answers, rows, facts["control"], Registry(registry))
-        result = _result(run, work, summary, verdict, facts)
-        with run.stage("register"):
-            _registered(run, folder, verdict, facts, result, Registry(registry))
-        _written(run, verdict, facts, result, rows, local)
-    observer.finished(result)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bizllm-") as temporary:
+            return _run(loaded, run, Path(temporary), address, resume)
+    except UserError:
+        raise
+    except KeyboardInterrupt:
+        raise Cancelled(_ended(run, "interrupted")) from None
+    except Exception as error:  # its message may hold row text
+        said = str(error) if isinstance(error, RunError) else f"unexpected {safe_text(error)}"
+        raise RunError(_ended(run, said)) from error
+
+
+def _ended(run: Run, said: str) -> str:
+    """Leave a report of a run that did not reach its end; the message with the way to go on."""
+    if not run.frozen:
+        return said
+    write_failure(run, said)
+    return f"{said}; go on with: --resume {run.run_id}"
+
+
+def _run(loaded: LoadedRecipe, run: Run, local: Path, address: str | None, resume: str | None) -> dict[str, Any]:
+    recipe = run.recipe
+    if resume is None:
+        work, facts, registry = _frozen(loaded, run, local, address)
+    else:
+        work, facts, registry = _found(loaded, run, local)
+    run.frozen = True
+    parts = {"validation": work.rows("validation")}
+    if (work.folder / "test.arrow").exists():
+        parts["test"] = work.rows("test")
+    with run.stage("train"):
+        summary = _trained(work, run, address, local, registry.uri)
+    with run.stage("export"):
+        folder = local / "model"
+        trained = export(work, _best(run, local), folder)
+        facts |= {"parameters": trained.parameters, "trainable": trained.trainable}
+    with run.stage("test"):
+        network, info, answers = _answers(work, trained.network, folder, parts)
+        verdict = judge_model(recipe, answers, parts, facts["control"], registry)
+        if recipe.continual.test is not None:
+            facts["continual"] = _retained(work, network, info, folder, verdict.metric, parts, answers)
+    if recipe.propose is not None:
+        with run.stage("propose"):
+            rows = work.examples(UNLABELLED)
+            found = proposals.propose(work, network, info, rows, recipe.propose.rows)
+            facts["propose"] = write_table(found, storage.join(run.url, "propose.parquet"))
+    result = result_of(run, work, summary, verdict, facts)
+    with run.stage("register"):
+        result |= register(run, folder, verdict, facts, result, registry)
+    write_result(run, verdict, facts, result, parts, local)
+    run.observer.finished(result)
     return result
 
 
-# -- the input, frozen --------------------------------------------------------------------------------------------
+# -- the input, frozen ------------------------------------------------------------------------------------------------
 
 
-def _frozen(loaded: LoadedRecipe, run: Run, local: Path, resume: str | None) -> tuple[Work, dict[str, Any], str]:
-    """(work, facts, registry): made now, or as the run that is resumed left it."""
-    home = storage.join(run.url, "work")
-    if resume is not None:
-        if not storage.exists(storage.join(home, FACTS)):
-            known = loaded.recipe.output
-            raise UserError(
-                Fault("--resume", resume, f"no such run of {run.recipe.name} in {known} that began to train")
-            )
-        work = Work.load(at_hand(home, local / "work"))
-        facts = json.loads(storage.read_bytes(storage.join(home, FACTS)))
-        _same(work.recipe, run.recipe)
-        return work, facts, registry_uri(run.recipe, loaded.place)
+def _frozen(loaded: LoadedRecipe, run: Run, local: Path, address: str | None) -> tuple[Work, dict[str, Any], Registry]:
+    """The run's own input, checked and written."""
     run.observer.stage("check")
+    home = storage.join(run.url, kept.WORK)
     prepared = prepare(run.recipe, loaded.place, zero.device_name())
-    Registry(prepared.registry).experiment(run.recipe.name)  # it answers, before hours of work
-    folder = Path(home) if storage.is_local(home) else local / "work"
-    run.observer.training_started(_said(run, prepared))
+    registry = Registry(prepared.registry)
+    registry.experiment(run.recipe.name)  # it answers, before hours of work
+    remote = not storage.is_local(home)
+    folder = local / "work" if remote else Path(local_path(home))
+    rows = {name: len(part.rows) for name, part in prepared.parts.items()}
+    _tell(run, prepared.base.uri, rows, prepared.warnings)
     with run.stage("encode"):
         work, facts = freeze(prepared, folder, loaded.place)
-    facts |= _of_data(prepared)
+        facts |= of_data(prepared)
     with run.stage("control"):
-        facts["control"] = _control(prepared, work)
-    if not storage.is_local(home):
-        upload(folder, home)
-        if not prepared.base.uri.startswith(("builtin:", "registry:http")):
-            upload(prepared.base.folder, storage.join(home, "base"))
+        facts["control"] = control_scores(prepared, work)
+    if run.recipe.review:
+        with run.stage("review"):
+            found = proposals.suspicious(work, prepared.parts.train.rows)
+            facts["review"] = write_table(found, storage.join(run.url, "review.parquet"))
+    if remote:
+        kept.upload(folder, home)
+    if prepared.base.kind != "builtin" and (remote or _elsewhere(address)):
+        kept.upload(prepared.base.folder, storage.join(home, "base"))  # other machines don't have it
     storage.write_bytes(storage.join(home, FACTS), json.dumps(facts, default=float).encode())  # the work is whole
-    return work, facts, prepared.registry
+    return work, facts, registry
 
 
-def _said(run: Run, prepared: Prepared) -> dict[str, Any]:
+def _found(loaded: LoadedRecipe, run: Run, local: Path) -> tuple[Work, dict[str, Any], Registry]:
+    """The input of the run that is resumed, as it left it. Raises UserError where there is no such run to resume."""
+    home = storage.join(run.url, kept.WORK)
+    if not storage.exists(storage.join(home, FACTS)):
+        where = loaded.place("output")
+        what = f"no run of {run.recipe.name} that began to train in {run.recipe.output} ({where})"
+        raise UserError(Fault("--resume", run.run_id, what))
+    if storage.exists(storage.join(run.url, "result.json")):
+        raise UserError(Fault("--resume", run.run_id, "that run reached its end", "start a new one"))
+    work = Work.load(_at_hand(home, local / "work"))
+    facts = json.loads(storage.read_bytes(storage.join(home, FACTS)))
+    _same(work.recipe, run.recipe)
+    if work.recipe.workers != run.recipe.workers:
+        work = replace(work, recipe=work.recipe.model_copy(update={"workers": run.recipe.workers}))
+        work.save()
+        storage.write_bytes(storage.join(home, FILE), (work.folder / FILE).read_bytes())  # workers read it there
+    registry = Registry(registry_uri(run.recipe, loaded.place))
+    registry.experiment(run.recipe.name)
+    _tell(run, facts["base"], facts["rows"], facts["warnings"])
+    return work, facts, registry
+
+
+def _tell(run: Run, base: str, rows: Mapping[str, int], warnings: Any) -> None:
     recipe = run.recipe
-    return {
-        "name": recipe.name,
-        "run_id": run.run_id,
-        "base": prepared.base.uri,
-        "objective": recipe.objective,
-        "method": recipe.method.kind,
-        "workers": recipe.most_workers,
-        "rows": {name: len(part.rows) for name, part in prepared.parts.items()},
-        "warnings": list(prepared.warnings),
-    }
-
-
-def _of_data(prepared: Prepared) -> dict[str, Any]:
-    """What a report and a card tell of the data; never a row."""
-    cls = objective_class(prepared.recipe.objective)
-    counts: dict[str, dict[str, int]] = {}
-    if cls.learns_labels and prepared.recipe.objective in judge.CLASSES:
-        from bizllm.train.objectives.classification import names
-
-        for part_name, part in prepared.parts.items():
-            for label in names(part.rows["label"]):
-                counts.setdefault(label, {}).setdefault(part_name, 0)
-                counts[label][part_name] += 1
-    overlap = [dict(twins) for twins in prepared.overlap.counts()] if prepared.overlap else []
-    return {
-        "base": prepared.base.uri,
-        "base_hash": prepared.base.content_hash,
-        "fingerprints": {name: part.fingerprint for name, part in prepared.parts.items()},
-        "labels": counts,
-        "overlap": overlap,
-        "warnings": list(prepared.warnings),
-    }
-
-
-def _control(prepared: Prepared, work: Work) -> dict[str, Any] | None:
-    """The control's name and its scores on validation and test; None where the objective has none."""
-    fitted = control.fit(prepared.parts.train.rows, prepared.info, prepared.recipe.seed)
-    if fitted is None:
-        return None
-    info = replace(prepared.info, temperature=1.0, threshold=fitted.threshold)
-    objective = type(work.objective)(work.recipe, work.tokenizer, info)
-    scores = {}
-    for name, part in prepared.parts.items():
-        if name != "train":
-            outputs = fitted.predict(part.rows)
-            if "answers" not in outputs:  # of texts that are written: scored where the model's own are
-                scores[name] = judge.judged(objective, outputs, part.rows).metrics
-    return {"name": fitted.name, "scores": scores} if scores else None
+    run.observer.training_started(
+        {
+            "name": recipe.name,
+            "run_id": run.run_id,
+            "base": base,
+            "objective": recipe.objective,
+            "method": recipe.method.kind,
+            "workers": recipe.most_workers,
+            "rows": dict(rows),
+            "warnings": list(warnings),
+        }
+    )
 
 
 def _same(before: Recipe, now: Recipe) -> None:
-    """A run goes on with the settings that it began with; workers and trackers may change."""
-    free = {"workers", "track", "registry", "promote", "output"}
+    """A run goes on with the settings that it began with; those of its surroundings may change."""
+    free = {"workers", "track", "registry", "promote", "output", "license"}
     old, new = (recipe.model_dump(mode="json", exclude=free) for recipe in (before, now))
     changed = [key for key in old if old[key] != new[key]]
     if changed:
@@ -203,27 +193,39 @@ def _same(before: Recipe, now: Recipe) -> None:
         raise UserError(Fault("--resume", None, what, "start a new run, or put them back"))
 
 
-# -- training -----------------------------------------------------------------------------------------------------
+def _elsewhere(address: str | None) -> bool:
+    """Whether other machines may train."""
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+
+def _at_hand(url: str, copy: Path) -> Path:
+    """The folder on this machine: itself, or a copy."""
+    if storage.is_local(url):
+        return Path(local_path(url))
+    kept.download(url, copy)
+    return copy
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
 
 
 def _trained(work: Work, run: Run, address: str | None, local: Path, registry: str) -> Summary:
     """Train on Ray; figures go to the trackers from here, as the workers tell them."""
     from bizllm.jobs.job import Runtime
     from bizllm.jobs.run import cluster
-    from bizllm.train import kept
-    from bizllm.train.launch import launch
+    from bizllm.train.launch import Log, launch
 
     before = kept.newest(run.url)
-    folder = Path(run.url) if storage.is_local(run.url) else local
-    if before is not None and storage.exists(earlier := storage.join(run.url, METRICS_FILE)):
-        (folder / METRICS_FILE).write_bytes(storage.read_bytes(earlier))
+    folder = run.folder(local)
+    if before is not None and storage.exists(earlier_figures := storage.join(run.url, METRICS_FILE)):
+        (folder / METRICS_FILE).write_bytes(storage.read_bytes(earlier_figures))
     params = dict(flat_params(work.recipe.model_dump(mode="json")))
     resumed = before.step if before else 0
     trackers = open_trackers(run.recipe.track, folder, run.run_id, params, registry, resumed_step=resumed)
     summary: Summary | None = None
     try:
         with cluster(Runtime(), address):
-            summary = launch(work, run.url, observer=run.observer, log=trackers.log)
+            summary = launch(work, run.url, observer=run.observer, log=cast(Log, trackers.log))
     finally:
         trackers.finish({"best": summary.best, "best_step": summary.best_step} if summary else None)
         if not storage.is_local(run.url) and (folder / METRICS_FILE).exists():
@@ -232,127 +234,51 @@ def _trained(work: Work, run: Run, address: str | None, local: Path, registry: s
 
 
 def _best(run: Run, local: Path) -> Path:
-    """The best weights, on this machine."""
-    home = storage.join(run.url, "best")
-    newest = storage.read_bytes(storage.join(home, "latest")).decode()
-    return at_hand(storage.join(home, newest), local / "best")
+    """The best weights, on this machine. Raises RunError where no validation gave a number."""
+    best = kept.best(run.url)
+    if best is None:
+        raise RunError("no validation gave a score that is a number: there are no best weights")
+    return _at_hand(best, local / "best")
 
 
-def _answers(work: Work, network: Any, folder: Path, rows: Mapping[str, pa.Table]) -> dict[str, Answers]:
-    """Answers to validation and test of the model in the folder, which is loaded anew; calibrated on validation, which
-    the folder then says."""
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _answers(
+    work: Work, network: Any, folder: Path, parts: Mapping[str, pa.Table]
+) -> tuple[Any, ModelInfo, dict[str, Answers]]:
+    """(network, info, answers to the parts) of the model in the folder, which is loaded anew; calibrated on validation,
+    which the folder then says."""
     from bizllm.models.network import load_network
 
-    objective = work.objective
     if work.recipe.method.kind not in VIRTUAL:
         network = load_network(folder, work.info)
-    raw = {name: judge.ask(objective, network, some) for name, some in rows.items()}
-    info = judge.calibrated(objective, raw["validation"].outputs, rows["validation"])
+    raw = {name: judge.ask(work.objective, network, rows) for name, rows in parts.items()}
+    info = judge.calibrated(work.objective, raw["validation"].outputs, parts["validation"])
     write_info(folder, info)
-    told = type(objective)(work.recipe, work.tokenizer, info)
-    return {name: replace(judge.judged(told, one.outputs, rows[name]), tokens=one.tokens) for name, one in raw.items()}
-
-
-# -- registry, result, report -------------------------------------------------------------------------------------
-
-
-def _result(run: Run, work: Work, summary: Summary, verdict: Verdict, facts: Mapping[str, Any]) -> dict[str, Any]:
-    recipe, compared, test = run.recipe, verdict.comparison, verdict.test
-    champion = compared and {
-        "version": verdict.champion_version,
-        "test": {verdict.metric: compared.champion},
-        **{name: getattr(compared, name) for name in ("gain", "low", "high", "p_value")},
+    told = type(work.objective)(work.recipe, work.tokenizer, info)
+    found = {
+        name: replace(judge.judged(told, one.outputs, parts[name]), tokens=one.tokens) for name, one in raw.items()
     }
-    return {
-        "name": recipe.name,
-        "run_id": run.run_id,
-        "started_at": run.started_at.isoformat(),
-        "objective": recipe.objective,
-        "base": facts["base"],
-        "metric": verdict.metric,
-        "stop_metric": recipe.stop.metric or work.objective.metric,
-        "metrics": {"validation": verdict.validation.metrics, "test": test.metrics if test else {}},
-        "intervals": {"validation": verdict.validation.intervals, "test": test.intervals if test else {}},
-        "control": {"name": verdict.control_name, **verdict.control, "wins": verdict.control_wins},
-        "champion": champion,
-        "promoted": verdict.promoted,
-        "reason": verdict.reason,
-        "path": storage.join(run.url, "model"),
-        "report": storage.join(run.url, "report.html"),
-        **{name: getattr(summary, name) for name in ("steps", "best_step", "stopped_early", "tokens")},
-        "tokens_per_s": round(summary.tokens / summary.seconds, 1) if summary.seconds else None,
-        "memory_mb": round(summary.memory_mb),
-        **{name: facts[name] for name in ("parameters", "trainable", "rows", "warnings")},
-        "stages": run.stages,
-        "seconds": round(sum(run.stages.values()), 1),
-    }
+    if "test" in found and work.recipe.method.kind not in VIRTUAL:
+        found["test"] = judge.wrote(found["test"], folder, parts["test"], work.recipe.max_new_tokens)
+    return network, info, found
 
 
-def _registered(
-    run: Run, folder: Path, verdict: Verdict, facts: Mapping[str, Any], result: dict[str, Any], registry: Registry
-) -> None:
-    """Write the card, keep the model's folder in the run, register it, and move the alias where that was decided."""
-    recipe, info = run.recipe, read_info(folder)
-    assert info is not None, "an exported model says what it is"
-    settings = dict(flat_params(recipe.model_dump(mode="json", exclude={"data", "registry", "output"})))
-    card = model_card(
-        {
-            **asdict(info),
-            "code_version": version("bizllm"),
-            "data": {
-                **{f"rows of {name}": count for name, count in facts["rows"].items()},
-                **{f"fingerprint of {name}": mark for name, mark in facts["fingerprints"].items()},
-                "overlap": "; ".join(facts["warnings"]) or "none found",
-            },
-            "training": {**settings, "steps": result["steps"], "seconds": result["seconds"]},
-            "metrics": result["metrics"],
-            "intervals": result["intervals"],
-            "control": {"name": verdict.control_name, "metrics": verdict.control.get("test", {})},
-            "per_class": (verdict.test or verdict.validation).per_class,
-        }
-    )
-    (folder / "README.md").write_text(card, "utf-8")
-    upload(folder, storage.join(run.url, "model"))
-    if recipe.method.kind in VIRTUAL:
-        reason = f"{recipe.method.kind} tuning leaves an adapter, which nights don't load: it is not registered"
-        result |= {"model": f"path:{result['path']}", "version": None, "promoted": False, "reason": reason}
-        return
-    made = registry.register(
-        recipe.name,
-        folder,
-        metrics={f"{part}.{name}": value for part, some in result["metrics"].items() for name, value in some.items()},
-        params=settings,
-        tags={
-            "run_id": run.run_id,
-            "run": run.url,
-            "objective": recipe.objective,
-            "base": facts["base"],
-            "base_hash": facts["base_hash"],
-            "license": info.license or "unknown",
-            "data_fingerprint": facts["fingerprints"]["train"],
-            "code_version": version("bizllm"),
-        },
-        intervals={f"{part}.{name}": pair for part, some in result["intervals"].items() for name, pair in some.items()},
-        card=card,
-        run_name=run.run_id,
-    )
-    if verdict.promoted:
-        assert recipe.promote is not None
-        registry.set_alias(recipe.name, recipe.promote.alias, made.version)
-    result |= {"model": f"registry:{recipe.name}@{made.version}", "version": made.version}
-
-
-def _written(
-    run: Run,
-    verdict: Verdict,
-    facts: Mapping[str, Any],
-    result: dict[str, Any],
-    rows: Mapping[str, pa.Table],
-    local: Path,
-) -> None:
-    """The report and the result, in the run's folder."""
-    history = (Path(run.url) if storage.is_local(run.url) else local) / METRICS_FILE
-    page = render_training(report_of(run.recipe, verdict, facts, result, history, rows))
-    storage.write_bytes(result["report"], page.encode())
-    told = json.dumps(result, ensure_ascii=False, indent=1, default=float)
-    storage.write_bytes(storage.join(run.url, "result.json"), told.encode())
+def _retained(
+    work: Work,
+    network: Any,
+    info: ModelInfo,
+    folder: Path,
+    metric: str,
+    parts: Mapping[str, pa.Table],
+    answers: Mapping[str, Answers],
+) -> dict[str, Any]:
+    """The base and the new model on the earlier test, and on the new one where there is one."""
+    rows = work.examples(EARLIER_TEST)
+    objective = type(work.objective)(work.recipe, work.tokenizer, info)
+    ours = judge.ask(objective, network, rows)
+    if work.recipe.method.kind not in VIRTUAL:
+        ours = judge.wrote(ours, folder, rows, work.recipe.max_new_tokens)
+    tests = {"earlier": (rows, ours)} | ({"new": (parts["test"], answers["test"])} if "test" in parts else {})
+    return earlier.retained(metric, work.base, tests, work.recipe)

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from bizllm.evaluate import calibration, classification, slices, tags
 from bizllm.evaluate.objective_metrics import default_metric
-from bizllm.train import judge
+from bizllm.train import judge, resampled
 from bizllm.train.judge import Answers
-from bizllm.train.prepare import texts_of
+from bizllm.train.leaks import texts_of
 
 LEAST_ROWS = 8  # to tell apart
 SLICES_MOST = 12  # values of a slice, the most frequent ones
@@ -34,7 +34,7 @@ def score(answers: Answers, rows: pa.Table, metric: str | None = None) -> Scored
     """All that a report shows of a model on labelled rows. metric: of the slices; the objective's by default."""
     info = answers.info
     metric = metric or default_metric(info.objective)
-    bounds = judge.intervals(answers, rows, info.labels)
+    bounds = resampled.intervals(answers, rows, info.labels)
     made: dict[str, Any] = {}
     if info.objective in judge.CLASSES:
         truth = judge.places(rows["label"], info.labels)
@@ -61,7 +61,7 @@ def score(answers: Answers, rows: pa.Table, metric: str | None = None) -> Scored
 
 
 def _slices(answers: Answers, rows: pa.Table, metric: str) -> list[dict[str, Any]]:
-    drawn = judge.resampled(metric, answers, rows, answers.info.labels)
+    drawn = resampled.resampled(metric, answers, rows, answers.info.labels)
     if drawn is None or len(drawn.given) != len(rows):
         return []
     groups: dict[str, Any] = {

@@ -30,6 +30,8 @@ _PATHS: tuple[Keys, ...] = (
     ("zero", "nvme_path"),
     ("augment", "synonyms_file"),
     ("continual", "path"),
+    ("continual", "test"),
+    ("propose", "path"),
 )
 _MODELS: tuple[Keys, ...] = (
     ("base",),
@@ -43,7 +45,6 @@ class EvaluationFile(TableSettings):
     """A labelled table that a model is scored on."""
 
     text: str = Field(description="The column that the model reads.")
-    output: str | None = Field(default=None, description="Folder of the report; beside this file by default.")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from bizllm.report.training_data import (
     TrainingReport,
     read_history,
 )
-from bizllm.train import judge, zero
+from bizllm.train import judge, resampled, zero
 from bizllm.train.trackers import flat_params
 
 if TYPE_CHECKING:
@@ -75,16 +75,7 @@ def report_of(
             SplitFacts(name, count, facts["tokens"].get(name), facts["cut"].get(name, 0))
             for name, count in facts["rows"].items()
         ],
-        overlaps=[
-            Overlap(
-                f"{twins['part']} and {twins['other']}",
-                int(twins["exact"]),
-                int(twins["near"]),
-                twins["part"] == "train" and recipe.data.drop_overlap != "none",
-            )
-            for twins in facts["overlap"]
-            if twins["part"] == "train"
-        ],
+        overlaps=_overlaps(facts["overlap"], recipe.data.drop_overlap),
         labels=[
             LabelCount(label, counts.get("train", 0), counts.get("validation", 0), counts.get("test", 0))
             for label, counts in sorted(facts["labels"].items())
@@ -107,9 +98,60 @@ def report_of(
             result["memory_mb"],
             list(result["stages"].items()),
         ),
-        warnings=facts["warnings"],
+        warnings=[*facts["warnings"], *_notes(facts)],
         versions=_versions(),
     )
+
+
+def failure_of(
+    recipe: Recipe, run_id: str, started_at: datetime, seconds: float, error: str, history: Path | None
+) -> TrainingReport:
+    """Of a run that did not reach its end."""
+    return TrainingReport(
+        name=recipe.name,
+        run_id=run_id,
+        outcome="failed",
+        base=recipe.base,
+        objective=recipe.objective,
+        method=recipe.method.kind,
+        started_at=started_at,
+        seconds=seconds,
+        error=error,
+        recipe=dict(flat_params(recipe.model_dump(mode="json", exclude_defaults=True))),
+        history=read_history(history) if history is not None else (),
+        versions=_versions(),
+    )
+
+
+def _overlaps(found: Sequence[Mapping[str, Any]], drop: str) -> list[Overlap]:
+    """Of train with the held-out parts; by themselves where only the equal texts were left out."""
+    made = []
+    for twins in found:
+        if twins["part"] == "train":
+            between, exact, near = f"train and {twins['other']}", int(twins["exact"]), int(twins["near"])
+            if drop == "exact" and near:
+                made += [Overlap(between, exact, 0, True), Overlap(between, 0, near, False)]
+            else:
+                made.append(Overlap(between, exact, near, drop != "none"))
+    return made
+
+
+def _notes(facts: Mapping[str, Any]) -> list[str]:
+    """What a reader should look at, and what became of earlier training."""
+    notes = []
+    if facts.get("review"):
+        notes.append(f"{facts['review']['rows']:,} rows of train are likely mislabelled: see review.parquet")
+    said = facts.get("continual")
+    if said:
+        metric = said["metric"]
+        for name in ("earlier", "new"):
+            base, model = (said.get(name, {}).get(of, {}).get(metric) for of in ("base", "model"))
+            if base is not None and model is not None:
+                notes.append(f"{metric} on the {name} test: {base:.4f} before this training, {model:.4f} after it")
+        if "backward_transfer" in said:
+            transfer, forgot = said["backward_transfer"], said["forgetting"]
+            notes.append(f"backward transfer {transfer:+.4f}, forgetting {forgot:.4f} ({metric}, earlier test)")
+    return notes
 
 
 def _metrics(objective: str, verdict: Verdict, deciding: str) -> list[Metric]:
@@ -134,7 +176,7 @@ def _errors(verdict: Verdict, rows: Mapping[str, pa.Table]) -> Errors | None:
     answers = verdict.answers
     if answers is None or answers.info.objective not in ("regression", "quantile") or "test" not in rows:
         return None
-    drawn = judge.resampled("mae", answers, rows["test"], ())
+    drawn = resampled.resampled("mae", answers, rows["test"], ())
     assert drawn is not None
     levels = judge.shares_below(answers, rows["test"]) if answers.info.levels else {}
     return Errors(np.asarray(drawn.truth).ravel(), np.asarray(drawn.given).ravel(), levels)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from bizllm.errors import RunError, UserError
 from bizllm.evaluate.objective_metrics import METRICS, default_metric
 from bizllm.evaluate.resample import Comparison, decide
 from bizllm.jobs.scoring import Scored, score
 from bizllm.models.registry import Registry
 from bizllm.models.saved import read_info
-from bizllm.train import judge
+from bizllm.train import judge, resampled
 from bizllm.train.judge import Answers
 from bizllm.train.recipe import Recipe
 
@@ -72,20 +72,35 @@ def judge_model(
     if "test" not in rows:
         return replace(made, reason="without `data.test` nothing is promoted: no rows say that it is better")
     alias = recipe.promote.alias
-    holder = _holder(registry, recipe.name, alias)
-    if holder is None and made.control_wins:
+    version = _in_use(registry, recipe.name, alias)
+    if version is None and made.control_wins:
         return replace(made, reason=f"there is no {alias} yet, but the control is at least as good in {metric} on test")
-    if holder is None:
+    if version is None:
         return replace(made, promoted=True, reason=f"the first {alias}: no model was in use")
-    version, folder = holder
-    info = read_info(folder)
-    if info is None or info.objective != recipe.objective:
-        kind = info.objective if info else "no model of bizllm's"
-        return replace(made, champion_version=version, reason=f"version {version}, in use, is of another kind: {kind}")
-    theirs = judge.answer(folder, info, rows["test"], recipe)
-    compared = judge.compare(metric, answers["test"], theirs, rows["test"], made.labels, recipe.promote.confidence)
+    made = replace(made, champion_version=version)
+    try:
+        theirs = _answers_of(registry, version, recipe, rows["test"])
+    except (UserError, RunError) as fault:  # what was trained must not be lost for it
+        return replace(made, reason=f"version {version}, in use, can't be compared: {fault}")
+    why = resampled.incomparable(metric, answers["test"], theirs)
+    if why:
+        return replace(made, reason=f"version {version}, in use, can't be compared: {why}")
+    compared = resampled.compare(metric, answers["test"], theirs, rows["test"], made.labels, recipe.promote.confidence)
     promoted, reason = decide(compared, recipe.promote.min_gain, recipe.promote.confidence)
-    return replace(made, champion_version=version, comparison=compared, promoted=promoted, reason=reason)
+    return replace(made, comparison=compared, promoted=promoted, reason=reason)
+
+
+def _answers_of(registry: Registry, version: str, recipe: Recipe, rows: pa.Table) -> Answers:
+    """What a registered version says of the rows. Raises UserError, RunError where it can't read them."""
+    folder = registry.fetch(recipe.name, version)
+    info = read_info(folder)
+    if info is None:
+        raise RunError("it was not fine-tuned by bizllm")
+    if info.objective != recipe.objective:
+        raise RunError(f"it is a model of {info.objective}")
+    if (info.inputs == "numbers") != (recipe.inputs == "numbers"):
+        raise RunError(f"it reads {info.inputs}")
+    return judge.answer(folder, info, rows, recipe)
 
 
 def _wins(metric: str, objective: str, theirs: Mapping[str, float], ours: Mapping[str, float]) -> bool:
@@ -96,9 +111,6 @@ def _wins(metric: str, objective: str, theirs: Mapping[str, float], ours: Mappin
     return gap >= 0 if METRICS[objective].get(metric, True) else gap <= 0
 
 
-def _holder(registry: Registry, name: str, alias: str) -> tuple[str, Path] | None:
-    """(version, folder) of the model in use; None where there is none yet."""
-    if not any(model.name == name and alias in model.aliases for model in registry.models()):
-        return None
-    version = registry.get(name, alias).version
-    return version, registry.fetch(name, version)
+def _in_use(registry: Registry, name: str, alias: str) -> str | None:
+    """The version that the alias points to; None where there is none yet."""
+    return next((model.aliases.get(alias) for model in registry.models() if model.name == name), None)

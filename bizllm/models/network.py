@@ -24,11 +24,12 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from bizllm.models import heads
 from bizllm.models.saved import ModelInfo, Pooling
 
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker has no terminal
 
-HEAD = "head.safetensors"
+HEAD = heads.FILE
 _AUTO = {
     "token_classification": AutoModelForTokenClassification,
     "causal_lm": AutoModelForCausalLM,
@@ -49,8 +50,7 @@ class PooledModel(nn.Module):
         dim = int(cast(Any, backbone.config).hidden_size)
         self.head = nn.Linear(dim, outputs) if outputs else None
         if self.head is not None:
-            nn.init.normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+            heads.fresh(self.head)
 
     def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
         """(rows, dim) float32 for (rows, tokens) ids and mask."""
@@ -90,8 +90,11 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, **batch: torch.Tensor) -> torch.Tensor:
-        """The model's logits."""
-        return cast(torch.Tensor, self.model(**batch).logits)
+        """The model's logits: of a language model (rows, tokens, words)."""
+        logits = cast(torch.Tensor, self.model(**batch).logits)
+        if logits.ndim == 3 and "labels" not in batch:  # virtual tokens stand before the text
+            logits = logits[:, -batch["input_ids"].shape[1] :]
+        return logits
 
 
 Network = PooledModel | Logits
@@ -111,7 +114,8 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
 
 
 def new_network(folder: Path, info: ModelInfo, dropout: float | None = None) -> Network:
-    """The network to train: the base model in `folder`, its pretrained weights, and a fresh head where it needs one.
+    """The network to train: the base model in `folder`, its pretrained weights, and a head where it needs one: fresh,
+    or that of an earlier training for the same objective, where classes that it does not know yet begin afresh.
 
     dropout: of the whole model where given, else as the base has it.
     """
@@ -123,19 +127,29 @@ def new_network(folder: Path, info: ModelInfo, dropout: float | None = None) -> 
         if hasattr(config, "dropout_rate"):  # T5
             config.dropout_rate = dropout
     load: dict[str, Any] = {**_SAFE, "config": config, "use_safetensors": True, "dtype": torch.float32}
-    if info.objective in _AUTO:
-        if info.labels:
-            _label(config, info.labels)
-        return Logits(_AUTO[info.objective].from_pretrained(folder, **load))
-    if info.pooling == "native":
-        _label(config, info.labels or tuple(str(i) for i in range(info.outputs)))
-        if config.pad_token_id is None:
+    before = heads.earlier(folder, info)
+    if info.objective in _AUTO or info.pooling == "native":
+        auto: Any = _AUTO.get(info.objective, AutoModelForSequenceClassification)
+        classifies = auto is AutoModelForSequenceClassification
+        if classifies and config.pad_token_id is None:
             config.pad_token_id = config.eos_token_id
-        return Logits(AutoModelForSequenceClassification.from_pretrained(folder, **load))
+        if classifies or info.labels:
+            _label(config, (before or info).labels or tuple(str(i) for i in range(info.outputs)))
+            # Of a classifier of other classes, the head is not wanted.
+            model = auto.from_pretrained(folder, **load, ignore_mismatched_sizes=before is None)
+        else:
+            model = auto.from_pretrained(folder, **load)
+        if before is not None and before.labels != info.labels:
+            heads.grow(model, before, info)
+            _label(model.config, info.labels)
+        return Logits(model)
     outputs = 0 if info.objective == "embedding" else info.outputs
-    return PooledModel(
+    network = PooledModel(
         AutoModel.from_pretrained(folder, **load), info.pooling, outputs, 0.1 if dropout is None else dropout
     )
+    if before is not None and network.head is not None:
+        heads.carry(network.head, folder, before, info)
+    return network
 
 
 def empty_network(folder: Path, info: ModelInfo) -> Network:
@@ -153,16 +167,8 @@ def empty_network(folder: Path, info: ModelInfo) -> Network:
 
 def load_network(folder: Path, info: ModelInfo) -> Network:
     """A fine-tuned network for inference: eval mode, float32, on the CPU. Its forward gives logits."""
-    from safetensors.torch import load_file
-
-    if info.pooling == "native":
-        network = new_network(folder, info)
-    else:
-        network = new_network(folder, info, dropout=0.0)
-        assert isinstance(network, PooledModel)
-        if network.head is not None:
-            network.head.load_state_dict(load_file(folder / HEAD))
-    return network.eval()
+    assert heads.earlier(folder, info) is not None, "the folder holds that model, its head too"
+    return new_network(folder, info, dropout=None if info.pooling == "native" else 0.0).eval()
 
 
 def save_network(network: Network, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.tables.manifest import freeze
 from bizllm.tables.source import Source
-from bizllm.train.objectives.base import NUMBER, Objective, is_list_of, objective_class
+from bizllm.train.objectives.base import NUMBER, STRING, Objective, is_list_of, objective_class
+from bizllm.train.objectives.classification import text_faults
 from bizllm.train.recipe import Recipe, TableSettings
 
 Place = Callable[..., str]
@@ -46,7 +47,6 @@ class Parts:
     test: Part | None
     labels: tuple[str, ...] = ()
     horizon: int = 1
-    facts: Mapping[str, object] = field(default_factory=dict)
 
     def items(self) -> list[tuple[str, Part]]:
         """The parts that are there, by name."""
@@ -67,7 +67,7 @@ def read(recipe: Recipe, place: Place, known: tuple[str, ...] = ()) -> Parts:
         tables["validation"] = own
     if data.test is not None:
         tables["test"] = data.test
-    found = {name: read_table(name, table, recipe, place) for name, table in tables.items()}
+    found = {name: read_table(name, table, recipe, _below(place, "data", name)) for name, table in tables.items()}
     train = found["train"]
     labels = (*known, *(label for label in cls.labels(train.rows) if label not in known))
     _check_train(cls, train, labels, place)
@@ -80,46 +80,47 @@ def read(recipe: Recipe, place: Place, known: tuple[str, ...] = ()) -> Parts:
     return Parts(train, found["validation"], found.get("test"), labels, horizon)
 
 
-def read_table(name: str, table: TableSettings, recipe: Recipe, place: Place) -> Part:
-    """One table's rows in canonical columns. Raises UserError where columns are missing or rows can't be used."""
+def _below(place: Place, *keys: str) -> Place:
+    return lambda *more: place(*keys, *more)
 
-    def at(*keys: str) -> str:  # a source says ("sources", name, key)
-        return place("data", name, *keys[2:])
 
-    source = Source(name, table.source(), at)
+def read_table(name: str, table: TableSettings, recipe: Recipe, at: Place, roles: tuple[str, ...] = ROLES) -> Part:
+    """One table's rows in canonical columns. Raises UserError where columns are missing or rows can't be used.
+
+    at: the place of one of the table's settings, such as `label`. roles: without `label` for rows that have none.
+    """
+    source = Source(name, table.source(), lambda *keys: at(*keys[2:]))  # a source says ("sources", name, key)
     schema = source.schema()
     cls = objective_class(recipe.objective)
     columns: dict[str, str] = {}
     faults: list[Fault] = []
-    for role in ROLES:
+    for role in roles:
         column = getattr(table, role) or getattr(recipe.data.train, role)
         if column is None:
             if role in cls.needs:
-                faults.append(
-                    Fault(at("", "", role), None, f"'{role}' is missing: {recipe.objective} needs that column")
-                )
+                faults.append(Fault(at(role), None, f"'{role}' is missing: {recipe.objective} needs that column"))
         elif column not in schema.names:
             known = ", ".join(n for n in schema.names if n not in ("file", "row"))
-            faults.append(
-                Fault(at("", "", role), column, f"no such column; there are {known}", nearest(column, schema.names))
-            )
+            faults.append(Fault(at(role), column, f"no such column; there are {known}", nearest(column, schema.names)))
         else:
             columns[role] = column
-    slices = tuple(dict.fromkeys(table.slices or (recipe.data.train.slices if name != "train" else ())))
+    slices = tuple(dict.fromkeys(table.slices or (recipe.data.train.slices if name == "test" else ())))
     for column in slices:
         if column not in schema.names:
-            faults.append(Fault(at("", "", "slices"), column, "no such column", nearest(column, schema.names)))
+            faults.append(Fault(at("slices"), column, "no such column", nearest(column, schema.names)))
     if faults:
         raise UserError(*faults)
     canonical = pa.schema([pa.field(role, schema.field(column).type) for role, column in columns.items()])
-    faults = [
-        Fault(at("", "", role), columns.get(role), f"{expected}; it is {kind}", hint)
-        for role, kind, expected, hint in cls.check(recipe, canonical)
-    ]
-    if faults:
-        raise UserError(*faults)
-    manifest = freeze(source, date.today(), "all", [*columns.values(), *slices])
+    wrong = cls.check(recipe, canonical) if "label" in roles else text_faults(canonical, recipe.inputs == "numbers")
+    if wrong:
+        raise UserError(
+            *(
+                Fault(at(role), columns.get(role), f"{expected}; it is {kind}", hint)
+                for role, kind, expected, hint in wrong
+            )
+        )
     wanted = list(dict.fromkeys([*columns.values(), *slices]))
+    manifest = freeze(source, date.today(), "all", wanted)
     tables = [source.read(unit, wanted) for unit in manifest.units]
     rows = pa.concat_tables(tables) if tables else pa.schema([schema.field(c) for c in wanted]).empty_table()
     made = pa.table({role: rows[column] for role, column in columns.items()})
@@ -133,23 +134,21 @@ def read_table(name: str, table: TableSettings, recipe: Recipe, place: Place) ->
 def _check_rows(rows: pa.Table, at: Place, columns: Mapping[str, str]) -> None:
     """Every row has a text and an answer. Raises UserError that counts those that don't; never what they say."""
     if not len(rows):
-        raise UserError(Fault(at("", "", "path"), None, "the table has no rows", "look at `filter`"))
+        raise UserError(Fault(at("path"), None, "the table has no rows", "look at `filter`"))
     faults = []
     for role, column in columns.items():
         bad = np.flatnonzero(_unusable(rows[role], role))
         if len(bad):
             kind = "no answer" if role == "label" else "no text"
             what = f"{len(bad):,} of {len(rows):,} rows have {kind} (the first is row {bad[0]})"
-            faults.append(
-                Fault(at("", "", role), column, what, f'leave them out: filter: "{_condition(rows, role, column)}"')
-            )
+            faults.append(Fault(at(role), column, what, f'leave them out: filter: "{_condition(rows, role, column)}"'))
     if "label" in rows.column_names and is_list_of(rows["text"].type, (pa.types.is_string, pa.types.is_large_string)):
         apart = pc.not_equal(pc.list_value_length(rows["text"]), pc.list_value_length(rows["label"])).to_numpy()
         if apart.any():
             what = (
                 f"{int(apart.sum()):,} rows have another number of tags than tokens (the first is row {apart.argmax()})"
             )
-            faults.append(Fault(at("", "", "label"), columns["label"], what))
+            faults.append(Fault(at("label"), columns["label"], what))
     if faults:
         raise UserError(*faults)
 
@@ -163,8 +162,11 @@ def _unusable(column: pa.ChunkedArray, role: str) -> npt.NDArray[np.bool_]:
     elif pa.types.is_floating(kind):
         bad |= ~np.isfinite(pc.fill_null(column, 0.0).to_numpy())
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        if not (role == "label" and pa.types.is_string(kind.value_type)):  # a row may have none of several labels
+        words = is_list_of(kind, STRING)
+        if not (role == "label" and words):  # a row may have none of several labels
             bad |= pc.fill_null(pc.equal(pc.list_value_length(column), 0), False).to_numpy()
+        if words:
+            bad |= np.array([any(not (word or "").strip() for word in row or ()) for row in column.to_pylist()], bool)
         if any(test(kind.value_type) for test in NUMBER):
             values = np.array(
                 [v is not None and all(x is not None and np.isfinite(x) for x in v) for v in column.to_pylist()]
@@ -184,14 +186,12 @@ def _condition(rows: pa.Table, role: str, column: str) -> str:
 
 
 def _check_train(cls: type[Objective], train: Part, labels: tuple[str, ...], place: Place) -> None:
+    at = place("data", "train", "label")
+    if cls.learns_labels and not labels:
+        raise UserError(Fault(at, None, "no row of train has a label"))
     if cls.learns_labels and cls.name != "multi_label" and len(labels) < 2:
-        at = place("data", "train", "label")
         raise UserError(Fault(at, None, f"train has one class only: '{labels[0]}'; there is nothing to tell apart"))
-    if "label" in train.rows.column_names and is_list_of(train.rows["label"].type, NUMBER):
-        sizes = pc.unique(pc.list_value_length(train.rows["label"])).to_pylist()
-        if len(sizes) > 1:
-            what = f"expected lists of one length; they have {min(sizes)} to {max(sizes)} numbers"
-            raise UserError(Fault(place("data", "train", "label"), None, what))
+    _check_lengths(train, at)
 
 
 def _check_held_out(
@@ -199,18 +199,33 @@ def _check_held_out(
 ) -> None:
     at = place("data", name, "label")
     if cls.learns_labels:
-        new = [label for label in cls.labels(part.rows) if label not in labels and label != "O"]
+        new = [label for label in cls.labels(part.rows) if label not in labels]
         if new:
-            shown = ", ".join(f"'{label}'" for label in new[:5]) + (", …" if len(new) > 5 else "")
             known = nearest(new[0], labels)
-            raise UserError(Fault(at, None, f"{name} has labels that train never had: {shown}", known))
-    elif cls.horizon(part.rows) != horizon:
+            raise UserError(Fault(at, None, f"{name} has labels that train never had: {some_of(new)}", known))
+        return
+    _check_lengths(part, at)
+    if cls.horizon(part.rows) != horizon:
         raise UserError(Fault(at, None, f"{name} has {cls.horizon(part.rows)} numbers a row, train has {horizon}"))
 
 
+def some_of(labels: Sequence[str]) -> str:
+    """The first labels of a list, in quotes."""
+    return ", ".join(f"'{label}'" for label in labels[:5]) + (", …" if len(labels) > 5 else "")
+
+
+def _check_lengths(part: Part, at: str) -> None:
+    """Lists of numbers to foretell have one length."""
+    if "label" in part.rows.column_names and is_list_of(part.rows["label"].type, NUMBER):
+        sizes = pc.unique(pc.list_value_length(part.rows["label"])).to_pylist()
+        if len(sizes) > 1:
+            what = f"expected lists of one length; they have {min(sizes)} to {max(sizes)} numbers"
+            raise UserError(Fault(at, None, what))
+
+
 def _split(cls: type[Objective], train: Part, share: float, seed: int, place: Place) -> tuple[Part, Part]:
-    """(train, validation): a share of each class, every class left in train. Equal texts are not kept together: the
-    overlap is looked for after."""
+    """(train, validation): a share of each class to within one row, but never all of its rows. Equal texts are not
+    kept together: the overlap is looked for after."""
     count = len(train.rows)
     rng = np.random.default_rng(seed)
     codes = cls.strata(train.rows)
@@ -218,10 +233,13 @@ def _split(cls: type[Objective], train: Part, share: float, seed: int, place: Pl
     if codes is None:
         taken = order[: max(1, round(share * count))]
     else:
-        # Systematic sampling along the classes: each gives its share to within one row.
+        # Systematic sampling along the classes.
         by_class = order[np.argsort(codes[order], kind="stable")]
         step = 1 / share
         taken = by_class[np.unique((np.arange(rng.uniform(0, step), count, step)).astype(np.int64))]
+        whole = np.bincount(codes) == np.bincount(codes[taken], minlength=int(codes.max()) + 1)
+        found, first = np.unique(codes[taken], return_index=True)
+        taken = np.delete(taken, first[whole[found]])
     kept = np.setdiff1d(np.arange(count), taken)
     if not len(taken) or not len(kept):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bizllm.errors import Fault, UserError
 from bizllm.models.load import resolve
-from bizllm.train import data
+from bizllm.train import earlier
 from bizllm.train.augment import Generate, TrainTexts, augment
-from bizllm.train.data import ROLES, ROW
-from bizllm.train.prepare import Prepared
-from bizllm.train.recipe import TableSettings
+from bizllm.train.prepare import Prepared, changes_texts
 from bizllm.train.synonyms import neighbours, read_synonyms
-from bizllm.train.work import Work, lengths
+from bizllm.train.work import Work, lengths, load_tokenizer
+
+EARLIER_TEST, UNLABELLED = "earlier_test", "unlabelled"  # parts that are scored, not trained on
+_WORD = re.compile(r"[^\W\d_]+")
 
 Facts = dict[str, Any]
 
@@ -28,54 +29,38 @@ def freeze(prepared: Prepared, folder: Path, place: Callable[..., str]) -> tuple
     work = Work(folder, recipe, prepared.info, prepared.base.folder)
     work.save()
     facts: Facts = {"rows": {}, "tokens": {}, "cut": {}, "augmented": 0, "replayed": 0}
-    earlier = _earlier(prepared, place)
     for name, part in prepared.parts.items():
-        rows = part.rows
-        if name == "train":
-            facts["rows"]["train"] = len(rows)
-            if earlier is not None and recipe.continual.replay:
-                old = _replayed(earlier, len(rows), recipe.continual.replay, recipe.seed)
-                facts["replayed"] = len(old)
-                rows = pa.concat_tables([rows, old], promote_options="default")
-            if recipe.augment is not None:
-                more = _augmented(prepared, rows, place)
-                facts["augmented"] = len(more)
-                rows = pa.concat_tables([rows, more])
+        rows = _train_rows(prepared, part.rows, place, facts) if name == "train" else part.rows
         examples = work.objective.encode(rows)
         if name == "train" and recipe.continual.distill:
-            examples = _taught(prepared, rows, examples, place)
-        facts["rows"].setdefault(name, len(rows))
+            assert prepared.base_info is not None, "`prepare` wants a teacher"
+            told = earlier.teacher(prepared.base.folder, prepared.base_info, prepared.info, rows, recipe)
+            examples = examples.append_column("teacher", told)
+        facts["rows"][name] = len(part.rows)
         facts["tokens"][name] = int(lengths(examples).sum())
         facts["cut"][name] = int(np.sum(examples["cut"].to_numpy()))
         work.write(name, examples, None if name == "train" else rows)
-    if earlier is not None:
-        work.write("replay", work.objective.encode(earlier))
+    if recipe.continual.ewc:
+        assert prepared.earlier.rows is not None, "`prepare` wants rows of the earlier training"
+        work.write("replay", work.objective.encode(prepared.earlier.rows))
+    for name, some in ((EARLIER_TEST, prepared.earlier.test), (UNLABELLED, prepared.unlabelled)):
+        if some is not None:
+            work.write(name, some)  # rows as they are, in the place of examples
     return work, facts
 
 
-def _earlier(prepared: Prepared, place: Callable[..., str]) -> pa.Table | None:
-    """Rows of the earlier training, where the recipe wants some. Raises UserError."""
-    recipe = prepared.recipe
-    asked = recipe.continual
-    if not (asked.replay or asked.ewc):
-        return None
-    if asked.path is None:
-        raise UserError(Fault(place("continual", "path"), None, "'path' is missing: rows of the earlier training"))
-    train = recipe.data.train
-    table = TableSettings(path=asked.path, text=train.text, pair=train.pair, label=train.label, select=train.select)
-
-    def at(*keys: str) -> str:
-        return place("continual", *keys[2:])
-
-    rows = data.read_table("train", table, recipe, at).rows
-    return rows.select([name for name in (*ROLES, ROW) if name in rows.column_names])
-
-
-def _replayed(earlier: pa.Table, new: int, share: float, seed: int) -> pa.Table:
-    """So many earlier rows that they are that share of all."""
-    count = min(len(earlier), round(new * share / (1 - share)))
-    kept = np.random.default_rng(seed).permutation(len(earlier))[:count]
-    return earlier.take(pa.array(np.sort(kept)))
+def _train_rows(prepared: Prepared, rows: pa.Table, place: Callable[..., str], facts: Facts) -> pa.Table:
+    """Train's rows with replayed ones among them and changed copies behind them."""
+    recipe, before = prepared.recipe, prepared.earlier.rows
+    if before is not None and recipe.continual.replay:
+        new = len(rows)
+        rows = earlier.replayed(before, rows, recipe)
+        facts["replayed"] = len(rows) - new
+    if recipe.augment is None:
+        return rows
+    more = _augmented(prepared, rows, place)
+    facts["augmented"] = len(more)
+    return pa.concat_tables([rows, more])
 
 
 def _augmented(prepared: Prepared, rows: pa.Table, place: Callable[..., str]) -> pa.Table:
@@ -83,10 +68,8 @@ def _augmented(prepared: Prepared, rows: pa.Table, place: Callable[..., str]) ->
     recipe = prepared.recipe
     settings = recipe.augment
     assert settings is not None
-    if not (settings.noise or settings.back_translate or settings.paraphrase):
+    if not changes_texts(recipe):
         return rows.slice(0, 0)  # mixup alone
-    if not pa.types.is_string(rows["text"].type):
-        raise UserError(Fault(place("augment"), None, "changes texts; these rows hold tokens or numbers"))
     texts = rows["text"].to_pylist()
     synonyms = None
     if settings.synonyms:
@@ -103,12 +86,10 @@ def _augmented(prepared: Prepared, rows: pa.Table, place: Callable[..., str]) ->
 def _near_tokens(prepared: Prepared, texts: list[str]) -> dict[str, tuple[str, ...]]:
     from transformers import AutoModel
 
-    from bizllm.train.work import load_tokenizer
-
     tokenizer = load_tokenizer(prepared.base.folder)
     model = AutoModel.from_pretrained(prepared.base.folder, local_files_only=True, use_safetensors=True)
     table = model.get_input_embeddings().weight.detach().float().numpy()
-    words = sorted({word for text in texts for word in text.lower().split()})
+    words = sorted({word for text in texts for word in _WORD.findall(text.lower())})
     return neighbours(words, tokenizer.convert_ids_to_tokens(range(len(table))), table)
 
 
@@ -123,20 +104,3 @@ def _generate(prepared: Prepared, place: Callable[..., str]) -> Generate:
         return list(loaded[uri].generate(prompts, prepared.recipe.max_new_tokens).texts)
 
     return generate
-
-
-def _taught(prepared: Prepared, rows: pa.Table, examples: pa.Table, place: Callable[..., str]) -> pa.Table:
-    """The examples with the base model's own answers to them, over the new model's classes."""
-    from bizllm.evaluate import calibration
-    from bizllm.train import judge
-
-    before = prepared.base_info
-    if before is None or before.objective != prepared.recipe.objective:
-        expected = f"needs a base that was fine-tuned for {prepared.recipe.objective}: its answers are the teacher"
-        raise UserError(Fault(place("continual", "distill"), prepared.recipe.continual.distill, expected))
-    logits = judge.answer(prepared.base.folder, before, rows, prepared.recipe).outputs["logits"]
-    many = prepared.recipe.objective == "multi_label"
-    told = calibration.sigmoid(logits) if many else calibration.softmax(logits)
-    made = np.zeros((len(told), len(prepared.info.labels)), np.float32)
-    made[:, [prepared.info.labels.index(label) for label in before.labels]] = told
-    return examples.append_column("teacher", pa.array(made.tolist(), pa.list_(pa.float32())))

@@ -177,6 +177,19 @@ class ContinualSettings(Closed):
     distill: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         default=0.0, description="Share of the loss that asks for the earlier model's answers (Li & Hoiem 2016)."
     )
+    test: str | None = Field(
+        default=None,
+        description="Test rows of the earlier training, in train's columns: both models are scored on them too.",
+    )
+
+
+class ProposeSettings(Closed):
+    """Unlabelled rows, of which those most worth labelling next are told."""
+
+    path: str = Field(description="A Parquet file or folder with train's text columns.")
+    rows: PositiveInt = Field(default=100, description="How many to propose.")
+    filter: str | None = Field(default=None, description="Propose only among the rows for which this condition holds.")
+    select: str | None = Field(default=None, description="A row-wise SQL select list, as of a job's source.")
 
 
 Objectives = Literal[
@@ -232,6 +245,12 @@ class Recipe(Closed):
     zero: ZeroSettings = ZeroSettings()
     augment: AugmentSettings | None = Field(default=None, description="Changed copies of train's rows.")
     continual: ContinualSettings = ContinualSettings()
+    review: bool = Field(
+        default=False, description="Write the rows of train whose label is likely wrong to `review.parquet`."
+    )
+    propose: ProposeSettings | None = Field(
+        default=None, description="Write the rows most worth labelling next to `propose.parquet`."
+    )
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         default=1, description="Processes, one a GPU where there are any; [least, most] takes what the cluster has."
     )
