@@ -18,7 +18,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny, field_va
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.explain import validate
-from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, kind_of, parse_value, read_document
+from bizllm.jobs.overrides import override
+from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, kind_of, read_document
 from bizllm.models.load import check as check_model
 from bizllm.models.registry_uri import checked_uri
 from bizllm.tables.settings import Closed, SourceSettings, WarehouseSettings
@@ -118,7 +119,7 @@ class LoadedJob:
 def load_job(path: str, sets: Sequence[str] = ()) -> LoadedJob:
     """Read a job with its overrides (`steps.sales.horizon=14`). Raises UserError with every fault that was found."""
     document = read_document(path)
-    _override(document, sets)
+    override(document, sets, lambda keys: _check_place(document, keys))
     _check_secrets(document)
     document.expand_environment(os.environ)
     _check_names(document)
@@ -158,34 +159,6 @@ def parse_date(text: str, place: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise UserError(Fault(place, text, "expected a date YYYY-MM-DD")) from None
-
-
-# -- overrides ----------------------------------------------------------------------------------------------------
-
-
-def _override(document: Document, sets: Sequence[str]) -> None:
-    """Put the `--set` values in. Raises UserError with every fault of theirs."""
-    faults: list[Fault] = []
-    for text in sets:
-        try:
-            keys, value = _parse_set(text)
-            _check_place(document, keys)
-            document.override(keys, value)
-        except UserError as error:
-            faults += error.faults
-    if faults:
-        raise UserError(*faults)
-
-
-def _parse_set(text: str) -> tuple[Keys, Any]:
-    where, equals, value = text.partition("=")
-    parts = where.strip().split(".")
-    if not equals or not all(parts):
-        raise UserError(Fault("--set", text, "expected PLACE=VALUE, such as steps.sales.horizon=14"))
-    if parts[:2] == ["warehouse", "properties"]:  # their names have dots: s3.endpoint
-        parts[2:] = [".".join(parts[2:])] if parts[2:] else []
-    keys = tuple(int(part) if part.isascii() and part.isdigit() else part for part in parts)
-    return keys, parse_value(value, f"--set {where.strip()}")
 
 
 def _check_place(document: Document, keys: Keys) -> None:

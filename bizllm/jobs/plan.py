@@ -9,6 +9,7 @@ from typing import Any
 
 from bizllm.errors import Fault, UserError
 from bizllm.jobs.prepare import Night, PreparedStep
+from bizllm.models.registry_uri import SQLITE
 from bizllm.tables import storage
 from bizllm.tables.manifest import Manifest, freeze
 
@@ -126,8 +127,17 @@ def _warnings(night: Night, address: str | None) -> list[str]:
     ]
     if storage.is_local(night.job.warehouse.path):
         local.append((("warehouse", "path"), night.job.warehouse.path))
+    if (where := _registry_file(night)) is not None:
+        local.append((("registry",), where))
     return [
         f"{night.loaded.place(*keys)}: {path} is a local path: every node of the cluster at {address} would read its"
         " own; use a URL such as s3://bucket/…, or a file system that all nodes mount"
         for keys, path in local
     ]
+
+
+def _registry_file(night: Night) -> str | None:
+    """The SQLite file that models come from; None where none comes from one."""
+    pins = (pin for step in night.steps.values() for pin in step.pinned.values())
+    uris = (pin.registry for pin in pins if pin.kind == "registry" and pin.registry is not None)
+    return next((uri.removeprefix(SQLITE) for uri in uris if uri.startswith(SQLITE)), None)
