@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_yaml
+from labelled import PARTS, labelled_table
 from people import Person, customers_table, make_people, orders_table
 from reviews import reviews_table
 from sales import sales_table
@@ -98,11 +99,18 @@ def tables() -> dict[str, pa.Table]:
     people = make_people(random.Random(SEED), 1000)
     rng = random.Random(SEED + 1)
     material = {"en": read_yaml("tickets_en.yaml"), "zh": read_yaml("tickets_zh.yaml")}
-    desk, seen = Desk(rng, products, material, read_yaml("voices.yaml")), set[str]()
+    voices = read_yaml("voices.yaml")
+    desk, seen = Desk(rng, products, material, voices), set[str]()
     made = {
         f"tickets/dt={day}/part-0.parquet": tickets_of(day, count, people, desk, rng, seen)
         for day, count in _TICKETS.items()
     }
+    for number, part in enumerate(PARTS):
+        rng = random.Random(SEED + 5 + number)
+        desk = Desk(rng, products, material, voices)
+        made[f"labelled_tickets/{part}.parquet"] = labelled_table(
+            part, _INTENTS, desk, read_yaml("labelled_en.yaml"), people, rng
+        )
     return made | {
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
         "sales/part-0.parquet": sales_table(products, SEED),
