@@ -6,12 +6,12 @@ DeepSpeed's files are pickles: they are loaded from the run's own folder alone, 
 from __future__ import annotations
 
 import errno
+import io
 import json
-import os
-import subprocess
-import sys
+import shutil
+from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def disk_space(folder: Path) -> Iterator[None]:
-    """A full disk as one clear error. The last checkpoint before stays what it was: a new one has a folder of its own."""
+    """A full disk as one clear error. The checkpoint before stays what it was: a new one has a folder of its own."""
     try:
         yield
     except OSError as error:
@@ -42,12 +42,16 @@ def disk_space(folder: Path) -> Iterator[None]:
         raise
 
 
-def save(engine: Any, folder: Path, state: dict[str, Any], rank: int) -> None:
-    """Write this worker's shards into the folder, and on rank 0 the state beside them. All workers must call it."""
+def save(engine: Any, folder: Path, state: dict[str, Any], rank: int, more: dict[str, Any]) -> None:
+    """Write this worker's shards into the folder, and on rank 0 the state beside them. All workers must call it.
+
+    more: tensors that are the same on all workers; `load` gives them back.
+    """
     with disk_space(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        frozen = _frozen(engine.module)
         engine.save_checkpoint(
-            str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=_frozen(engine.module)
+            str(folder), tag=TAG, client_state=more, save_latest=False, exclude_frozen_parameters=frozen
         )
         if rank == 0:
             (folder / STATE).write_text(json.dumps(state), "utf-8")
@@ -67,27 +71,40 @@ def for_workers(folder: Path, workers: int, stage: int, convert: bool) -> tuple[
     if state_of(folder)["workers"] == workers or stage == 0:
         return folder, False
     target = folder.with_name(f"{folder.name}-{UNIVERSAL}")
-    if convert and not (target / f"latest_{UNIVERSAL}").exists():
-        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
-        command += ["--input_folder", str(folder / TAG), "--output_folder", str(target / TAG)]
-        command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RunError(f"the checkpoint could not be rewritten for {workers} workers: {last}")
-        (target / f"latest_{UNIVERSAL}").write_text(TAG)
+    if convert and not target.exists():
+        partial = folder.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        with disk_space(folder):
+            _rewrite(folder / TAG, partial / TAG)
+        partial.rename(target)
     return target, True
 
 
-def load(engine: Any, folder: Path) -> None:
-    """Load what `save` wrote, or what `for_workers` made of it."""
-    found, _ = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=not _frozen(engine.module))
+def _rewrite(shards: Path, universal: Path) -> None:
+    from deepspeed.checkpoint import ds_to_universal
+
+    # Its command line's settings. In this process: a new one would import DeepSpeed for ten seconds.
+    said = {"inject_missing_state": True, "keep_temp_folder": False, "strict": True}
+    workers = {"num_extract_workers": 1, "num_merge_workers": 1}
+    folders = {"input_folder": str(shards), "output_folder": str(universal)}
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        ds_to_universal.main(Namespace(**said, **workers, **folders))
+
+
+def load(engine: Any, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
+    """Load what `save` wrote, or what `for_workers` made of it; its `more`."""
+    found, more = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=not _frozen(engine.module))
     if found is None:
         raise RunError(f"{folder}: the checkpoint could not be loaded")
+    # A universal checkpoint of stage 3 gives all groups one tensor, which each of them would then count up.
+    for of_group in optimizer.state.values():
+        if isinstance(of_group.get("step"), torch.Tensor):
+            of_group["step"] = of_group["step"].clone()
+    return dict(more)
 
 
 def trainable(module: nn.Module, stage: int, rank: int) -> dict[str, torch.Tensor]:
-    """What was trained, whole and on the CPU as fp32, on rank 0; empty elsewhere. All workers must call it at stage 3."""
+    """What was trained, whole and on the CPU as fp32, on rank 0; empty elsewhere. At stage 3 all workers must call it."""
     made: dict[str, torch.Tensor] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
@@ -104,14 +121,19 @@ def trainable(module: nn.Module, stage: int, rank: int) -> dict[str, torch.Tenso
 
 
 def save_weights(weights: dict[str, torch.Tensor], folder: Path, state: dict[str, Any]) -> None:
-    """Keep the best weights and what was measured of them; the folder is whole or not there."""
+    """Keep the best weights and what was measured of them; the folder is whole or not there.
+
+    One of the same name, of before a crash, is replaced.
+    """
     from safetensors.torch import save_file
 
     partial = folder.with_name(f".{folder.name}.partial")
     with disk_space(folder):
-        partial.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         save_file({name: value.contiguous() for name, value in weights.items()}, partial / WEIGHTS)
         (partial / STATE).write_text(json.dumps(state), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 import torch.distributed as dist
 
@@ -27,7 +26,7 @@ from bizllm.train.batches import BatchPlan, accumulation, share
 from bizllm.train.continual import Penalty
 from bizllm.train.objectives.base import Batch
 from bizllm.train.validate import validate
-from bizllm.train.work import Work, lengths
+from bizllm.train.work import Work, lengths, take
 
 LOG_EVERY = 10  # steps: the only times at which the host waits for the device
 
@@ -86,6 +85,7 @@ class _Training:
         self.plan = BatchPlan(self.lengths, setup.batch, self.recipe.seed, self.recipe.length_grouped)
         self.objective.prepare(np.ones(len(self.examples)), self.examples)
         self.units = self.objective.units(self.examples)
+        self.ranked = self.recipe.method.kind == "adalora"
         self.parts = accumulation(setup.batch, host.workers, setup.micro_batch)
         self.steps = max(1, math.ceil(setup.epochs * self.plan.steps_per_epoch))
         self.every = self.recipe.stop.every or self.plan.steps_per_epoch
@@ -99,11 +99,11 @@ class _Training:
     def run(self) -> Summary:
         began = time.perf_counter()
         start = self._open()
-        done, stopped = start, False
+        done, patience = start, self.recipe.stop.patience
         window = time.perf_counter()
         tokens_before = self.tokens
         for step, rows in self.plan.from_step(start):
-            if step >= self.steps:
+            if step >= self.steps or self.watch.tired(patience):
                 break
             self._step(step, rows)
             done = step + 1
@@ -116,15 +116,11 @@ class _Training:
                 tokens_before = self.tokens
                 window = time.perf_counter()
             if done % self.every == 0 or last:
-                stopped = self._validated(done)
+                self._validated(done)
                 window = time.perf_counter()
-                if stopped:
-                    break
         best = self.watch.best if self.watch.best is not None else math.nan
         seconds = time.perf_counter() - began
-        return Summary(
-            done, self.watch.best_step, best, self.tokens, seconds, stopped and done < self.steps, memory_mb()
-        )
+        return Summary(done, self.watch.best_step, best, self.tokens, seconds, done < self.steps, memory_mb())
 
     def _open(self) -> int:
         """Build the engine, load the newest checkpoint if there is one; the step to go on with."""
@@ -144,13 +140,21 @@ class _Training:
             dist.barrier()
             if universal:
                 said["checkpoint"] = {"load_universal": True}
-        self.penalty = Penalty.of(self.work, network)
+        self.penalties: list[Callable[[torch.nn.Module], torch.Tensor]] = []
+        if (drift := Penalty.of(self.work, network)) is not None:
+            self.penalties.append(drift)
+        if self.ranked:
+            self.penalties.append(methods.orthogonality)
         groups = optim.groups(network.named_parameters(), self.recipe.optim)
+        self.rates = [(group["lr"], group["weight_decay"]) for group in groups]
         self.optimizer = self._optimizer(groups)
         self.engine, *_ = deepspeed.initialize(model=network, optimizer=self.optimizer, config=said)
+        self.engine.train()  # pretrained models come in eval mode, without dropout
         if found is None:
             return 0
-        checkpoint.load(self.engine, found)
+        more = checkpoint.load(self.engine, self.optimizer, found)
+        if self.ranked:
+            methods.load_rank_state(self.engine.module, more["ranks"])
         state = checkpoint.state_of(self._original(found, universal))
         self.watch = optim.Watch(**state["watch"])
         self.tokens = int(state["tokens"])
@@ -171,8 +175,9 @@ class _Training:
     def _step(self, step: int, rows: npt.NDArray[np.int64]) -> None:
         torch.manual_seed(_seed(self.recipe.seed, step, self.host.rank))
         rate = optim.factor(step, self.steps, self.recipe.optim) * self.recipe.optim.factor**self.watch.falls
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * rate
+        # Of the recipe, not of a checkpoint: in universal ones of stage 3 all groups have the first one's.
+        for group, (peak, decay) in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"], group["weight_decay"] = peak * rate, decay
         # The gradient of (sum over all workers and parts) / units: DeepSpeed divides by workers and by parts.
         whole = float(self.units[rows].sum())
         scale = self.host.workers * self.parts / max(whole, 1e-12)
@@ -182,10 +187,10 @@ class _Training:
             batch = self._batch(part if len(part) else rows[:1])
             loss = self.objective.loss(self.engine, batch) * (scale if len(part) else 0.0)
             total += loss.detach() / (self.host.workers * self.parts)
-            if self.penalty is not None:
-                loss = loss + self.penalty(self.engine.module)
+            for penalty in self.penalties:
+                loss = loss + penalty(self.engine.module)
             self.engine.backward(loss)
-            ranks = methods.RankScores.of(self.engine) if self.recipe.method.kind == "adalora" else None
+            ranks = methods.RankScores.of(self.engine) if self.ranked else None
             self.engine.step()
             if ranks is not None:
                 ranks.allocate(self.engine, step)
@@ -193,7 +198,7 @@ class _Training:
         self.tokens += int(self.lengths[rows].sum())
 
     def _batch(self, rows: npt.NDArray[np.int64]) -> Batch:
-        batch = self.objective.collate(self.examples.take(pa.array(rows)))
+        batch = self.objective.collate(take(self.examples, rows))
         return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
     # -- figures --------------------------------------------------------------------------------------------------
@@ -204,11 +209,7 @@ class _Training:
         dist.all_reduce(losses)
         since, self.losses = losses.cpu().tolist(), []
         for step, loss in enumerate(since, start=done - len(since) + 1):
-            if not math.isfinite(loss):
-                kept = f"those of step {self.watch.best_step} are kept" if self.watch.best_step else "none are kept yet"
-                raise RunError(
-                    f"the loss of step {step} is {loss}: training stopped; best weights: {kept}; try a lower lr"
-                )
+            self._check(step, loss, "loss of")
         norm = self.engine.get_global_grad_norm()
         values = {
             "epoch": done / self.plan.steps_per_epoch,
@@ -218,14 +219,19 @@ class _Training:
         }
         return values if norm is None else {**values, "grad_norm": float(norm)}
 
+    def _check(self, step: int, loss: float, what: str) -> None:
+        if not math.isfinite(loss):
+            kept = f"those of step {self.watch.best_step} are kept" if self.watch.best_step else "none are kept yet"
+            raise RunError(f"the {what} step {step} is {loss}: training stopped; best weights: {kept}; try a lower lr")
+
     def _log(self, step: int, values: dict[str, float], split: str) -> None:
         if self.host.rank == 0:
             self.host.log(step, values, split)
 
     # -- validation and checkpoints -------------------------------------------------------------------------------
 
-    def _validated(self, step: int) -> bool:
-        """Score the validation part, keep the best weights, save a checkpoint; whether to stop."""
+    def _validated(self, step: int) -> None:
+        """Score the validation part, keep the best weights, save a checkpoint."""
         torch.manual_seed(_seed(self.recipe.seed, 0, 0))
         scores = validate(
             self.work, self.objective, self.engine, "validation", self.device, self.host.rank, self.host.workers
@@ -234,9 +240,10 @@ class _Training:
         told: list[Any] = [None]
         if self.host.rank == 0:
             better = self.watch.see(scores[self.metric], step, self.recipe.optim)
-            told = [{"watch": asdict(self.watch), "better": better}]
+            told = [{"watch": asdict(self.watch), "better": better, "loss": scores["loss"]}]
         dist.broadcast_object_list(told, src=0)
         self.watch = optim.Watch(**told[0]["watch"])
+        self._check(step, told[0]["loss"], "validation loss after")  # the last step's gradient may have been no number
         if told[0]["better"]:
             weights = checkpoint.trainable(self.engine.module, self.recipe.zero.stage, self.host.rank)
             if self.host.rank == 0:
@@ -246,9 +253,9 @@ class _Training:
         self._log(step, {"epoch": step / self.plan.steps_per_epoch, **scores}, "validation")
         state = {"step": step, "workers": self.host.workers, "watch": asdict(self.watch), "tokens": self.tokens}
         folder = self.host.scratch(f"step-{step}")
-        checkpoint.save(self.engine, folder, state, self.host.rank)
+        more = {"ranks": methods.rank_state(self.engine.module)} if self.ranked else {}
+        checkpoint.save(self.engine, folder, state, self.host.rank, more)
         self.host.save(folder, step, scores if self.host.rank == 0 else {})
-        return self.watch.tired(self.recipe.stop.patience)
 
 
 def memory_mb() -> float:

@@ -51,11 +51,12 @@ def apply(network: Network, recipe: Recipe, steps: int) -> Network:
 
 
 def merged(network: Network) -> Network:
-    """The same network as plain transformers modules, the added parameters made part of the base's weights."""
+    """The same network as plain transformers modules, the added parameters made part of the base's weights; with
+    virtual tokens it stays what it was."""
     from peft import PeftModel
 
     inner = network.model if isinstance(network, Logits) else network.backbone
-    if isinstance(inner, PeftModel):
+    if isinstance(inner, PeftModel) and hasattr(inner.base_model, "merge_and_unload"):
         plain = cast(nn.Module, inner.merge_and_unload())
         if isinstance(network, Logits):
             network.model = plain
@@ -81,7 +82,8 @@ class RankScores:
 
     @classmethod
     def of(cls, engine: Any) -> RankScores | None:
-        """Whole gradients, between backward and step of a step's last micro-batch; None for the others."""
+        """Whole gradients, between backward and step of a step's last micro-batch; None for the others. All workers
+        must call it."""
         from deepspeed.utils import safe_get_full_grad
 
         if not engine.is_gradient_accumulation_boundary():
@@ -89,9 +91,7 @@ class RankScores:
         found = {}
         for name, parameter in engine.module.named_parameters():
             if "lora_" in name:
-                gradient = parameter.grad if parameter.grad is not None else safe_get_full_grad(parameter)
-                assert gradient is not None, "stages 0 and 1 keep whole gradients"
-                found[name] = gradient.detach().clone()
+                found[name] = safe_get_full_grad(parameter).detach().clone()
         return cls(found)
 
     def allocate(self, engine: Any, step: int) -> None:
@@ -106,6 +106,33 @@ class RankScores:
             parameter.grad = None
             if "lora_E" in name and hasattr(parameter, "_hp_mapping"):
                 safe_set_full_fp32_param(parameter, parameter.detach().float())
+
+
+def orthogonality(network: nn.Module) -> torch.Tensor:
+    """AdaLoRA's regularizer: how far the singular vectors of its updates are from orthonormal, the mean of the
+    Frobenius norms (Zhang et al. 2023, equation 4; as PEFT weighs it)."""
+    gaps = []
+    for name, parameter in network.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            rows = parameter if "lora_A" in name else parameter.T
+            gaps.append(torch.linalg.norm(rows @ rows.T - torch.eye(len(rows), device=rows.device, dtype=rows.dtype)))
+    weight = adapter(cast(Network, network)).peft_config["default"].orth_reg_weight
+    return cast(torch.Tensor, weight * torch.stack(gaps).mean())
+
+
+def rank_state(network: Network) -> dict[str, Any]:
+    """AdaLoRA's scores and masks so far, which a checkpoint must hold."""
+    ranks = adapter(network).base_model.rankallocator
+    averages = {"sensitivity": ranks.exp_avg_ipt, "uncertainty": ranks.exp_avg_unc}
+    return {"pattern": ranks.peft_config.rank_pattern, **averages}
+
+
+def load_rank_state(network: Network, state: dict[str, Any]) -> None:
+    """Go on with the scores and masks of a checkpoint."""
+    ranks = adapter(network).base_model.rankallocator
+    ranks.peft_config.rank_pattern = state["pattern"]
+    ranks.exp_avg_ipt, ranks.exp_avg_unc = state["sensitivity"], state["uncertainty"]
+    ranks.ipt = dict(ranks.exp_avg_ipt)  # of the last step alone: PEFT only asks whether it is there
 
 
 def _configuration(recipe: Recipe, steps: int) -> Any:
@@ -130,7 +157,7 @@ def _configuration(recipe: Recipe, steps: int) -> Any:
             lora_alpha=method.alpha or 2 * method.rank,
             lora_dropout=method.dropout,
             target_modules=targets,
-            total_step=max(10, steps),
+            total_step=max(3, steps),
             tinit=max(1, steps // 10),
             tfinal=max(1, steps // 3),
             deltaT=max(1, steps // 100),

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 HEAD_RATE = 10.0  # times the base's rate, where the recipe names none: the head begins at random
 _LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
-_HEAD = re.compile(r"^(head\.|model\.(classifier|score|qa_outputs|cls|lm_head)\b)|modules_to_save")
+# Fresh heads. A language model's output layer (lm_head, cls) was trained before: it is part of the base.
+_HEAD = re.compile(r"^(head|model\.(pre_classifier|classifier|classification_head|score))\.")
+_WRAPPED = re.compile(r"base_model\.(model\.)?|base_layer\.|modules_to_save\.\w+\.")  # by PEFT
 _PLAIN = re.compile(r"(bias|norm\d?|ln_\w+|layer_?norm)(\.weight|\.bias)?$", re.I)  # never decayed
 
 
@@ -31,25 +33,27 @@ def groups(named: Iterable[tuple[str, torch.nn.Parameter]], optim: OptimSettings
     """Parameter groups of a network's trainable parameters for a torch optimizer.
 
     The head has a rate of its own; with `layer_decay` each layer below the topmost learns by that factor slower, and
-    the embeddings slowest. Biases and norms do not decay.
+    the embeddings slowest. The base's biases and norms do not decay; the head's bias does: in a group of its own it
+    would be so small that some workers had no part of it, and DeepSpeed then can't load a universal checkpoint.
     """
     named = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     top = max((depth for name, _ in named if (depth := _depth(name)) is not None), default=0)
     made: dict[Rate, list[torch.nn.Parameter]] = {}
     for name, parameter in named:
-        decay = 0.0 if _PLAIN.search(name) else optim.weight_decay
-        if _HEAD.search(name):
+        decay = optim.weight_decay
+        if is_head(name):
             lr = optim.head_lr or HEAD_RATE * optim.lr
         else:
+            decay = 0.0 if _PLAIN.search(name) else decay
             depth = _depth(name)
             lr = optim.lr * optim.layer_decay ** (top - (top if depth is None else depth))
         made.setdefault(Rate(lr, decay), []).append(parameter)
-    return [{"params": some, "lr": r.lr, "weight_decay": r.weight_decay, "peak": r.lr} for r, some in made.items()]
+    return [{"params": some, "lr": r.lr, "weight_decay": r.weight_decay} for r, some in made.items()]
 
 
 def is_head(name: str) -> bool:
     """Whether a parameter of that name belongs to the head of a network."""
-    return bool(_HEAD.search(name))
+    return bool(_HEAD.search(_WRAPPED.sub("", name)))
 
 
 def _depth(name: str) -> int | None:

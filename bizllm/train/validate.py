@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from bizllm.train.objectives.base import Array, Forward, Objective
-from bizllm.train.work import Work, lengths
+from bizllm.train.work import Work, lengths, take
 
 TOKENS = 8_192  # of a batch, padding included
 ROWS = 128
@@ -40,7 +40,7 @@ def predict(
         for start in range(0, len(batches), workers):
             mine = start + rank
             rows = batches[min(mine, len(batches) - 1)]
-            batch = objective.collate(examples.take(pa.array(rows)))
+            batch = objective.collate(take(examples, rows))
             made = objective.predict(forward, {name: value.to(device) for name, value in batch.items()})
             if mine < len(batches):
                 found.append((rows, made))

@@ -76,7 +76,7 @@ class Work:
         for name, table in ((f"{part}.arrow", examples), (f"{part}.rows.arrow", rows)):
             if table is not None:
                 with pa.OSFile(str(self.folder / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                    writer.write_table(table, max_chunksize=1 << 16)
+                    writer.write_table(table, max_chunksize=1 << 20)
 
     def examples(self, part: str) -> pa.Table:
         """A part's examples, mapped into memory: workers of a machine share it, and it may be larger than memory."""
@@ -85,6 +85,16 @@ class Work:
     def rows(self, part: str) -> pa.Table:
         """A part's rows, in canonical columns."""
         return _mapped(self.folder / f"{part}.rows.arrow")
+
+
+def take(examples: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """`examples.take(rows)`, at the cost of those rows: Arrow's own walks a whole table of several chunks."""
+    batches = examples.to_batches()
+    ends = np.cumsum([len(batch) for batch in batches])
+    chunk = np.searchsorted(ends, rows, side="right")
+    parts = [batches[c].take(pa.array(rows[chunk == c] - (ends[c] - len(batches[c])))) for c in np.unique(chunk)]
+    place = np.argsort(np.argsort(chunk, kind="stable"))
+    return pa.Table.from_batches(parts).combine_chunks().take(pa.array(place))
 
 
 def lengths(examples: pa.Table) -> npt.NDArray[np.int64]:

@@ -166,7 +166,7 @@ def model_inputs(batch: Batch) -> Batch:
 
 
 def text_faults(schema: pa.Schema, numbers: bool = False) -> Faults:
-    """What is wrong with `text` and `pair`: expected is text, or for `text` a list of numbers where `numbers` says so."""
+    """What is wrong with `text` and `pair`: expected is text; for `text` a list of numbers where `numbers` says so."""
     faults: Faults = []
     for role in ("text", "pair"):
         if role in schema.names:
