@@ -120,14 +120,14 @@ def load_job(path: str, sets: Sequence[str] = ()) -> LoadedJob:
     """Read a job with its overrides (`steps.sales.horizon=14`). Raises UserError with every fault that was found."""
     document = read_document(path)
     override(document, sets, lambda keys: _check_place(document, keys))
-    _check_secrets(document)
+    check_secrets(document)
     document.expand_environment(os.environ)
     _check_names(document)
     _make_paths_absolute(document)
     for name, uri in _mapping(document.values.get("models")).items():
         if isinstance(uri, str):
             _check_model(document, ("models", name), uri)
-    _check_registry(document)
+    check_registry(document)
     steps = _steps(document)
     values = {**document.values}
     if isinstance(values.get("steps"), dict):
@@ -174,7 +174,7 @@ def _check_place(document: Document, keys: Keys) -> None:
 # -- checks -------------------------------------------------------------------------------------------------------
 
 
-def _check_secrets(document: Document) -> None:
+def check_secrets(document: Document) -> None:
     """Refuse passwords in the file or on the command line; before variables are put in, so that it sees what is
     written. The value is never shown."""
     warehouse = _mapping(document.values.get("warehouse"))
@@ -260,7 +260,8 @@ def _check_model(document: Document, at: Keys, uri: str) -> None:
         document.fault(at, document.shown(at), fault.expected, fault.suggestion)
 
 
-def _check_registry(document: Document) -> None:
+def check_registry(document: Document) -> None:
+    """Whether `registry` can name one; nothing is opened."""
     uri = document.values.get("registry")
     if isinstance(uri, str) and not document.faulty("registry"):
         try:

@@ -12,11 +12,10 @@ from pydantic import Field
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.explain import validate
-from bizllm.jobs.job import NAME
+from bizllm.jobs.job import NAME, check_registry, check_secrets
 from bizllm.jobs.overrides import override
 from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, read_document
 from bizllm.models.load import check as check_model
-from bizllm.tables.settings import Closed
 from bizllm.train.recipe import Recipe, TableSettings
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -61,8 +60,9 @@ class LoadedRecipe:
 
 
 def is_training_file(path: str) -> bool:
-    """Whether the YAML file is one for `finetune`, not a job: it names an objective. Raises UserError."""
-    return "objective" in read_document(path).values
+    """Whether the YAML file is one for `finetune`, not a job. Raises UserError."""
+    keys = read_document(path).values.keys()
+    return "steps" not in keys and bool(keys & {"objective", "base", "data"})
 
 
 def load_recipe(path: str, sets: Sequence[str] = (), registry: str | None = None) -> LoadedRecipe:
@@ -73,42 +73,49 @@ def load_recipe(path: str, sets: Sequence[str] = (), registry: str | None = None
     document = read_document(path)
     if registry is not None:
         document.override(("registry",), registry)
-    override(document, sets, lambda keys: _known(keys, Recipe))
-    document.values.setdefault(
-        "output", Recipe.model_fields["output"].default
-    )  # relative to the file, as written paths
-    recipe = _validated(Recipe, document)
-    name = recipe.name
-    if not re.fullmatch(NAME, name) or "__" in name:
-        document.fault(("name",), name, "expected a name of a-z, 0-9 and single _, starting with a letter")
+    override(document, sets, _check_place)
+    document.values.setdefault("output", Recipe.model_fields["output"].default)  # relative to the file, as if written
+    check_secrets(document)
+    _settle(document)
+    name = document.values.get("name")
+    if isinstance(name, str) and (not re.fullmatch(NAME, name) or "__" in name):
+        rule = "expected a name of a-z, 0-9 and single _, starting with a letter, at most 63 long"
+        document.fault(("name",), name, rule)
     for keys in _MODELS:
         _check_model(document, keys)
-    document.raise_faults()
-    return LoadedRecipe(recipe, path, document)
+    check_registry(document)
+    return LoadedRecipe(_valid(Recipe, document), path, document)
 
 
 def load_evaluation(path: str) -> tuple[EvaluationFile, Document]:
     """Read the data file of `evaluate`. Raises UserError with every fault."""
     document = read_document(path)
-    return _validated(EvaluationFile, document), document
+    _settle(document)
+    return _valid(EvaluationFile, document), document
 
 
-def _validated(model: type[Any], document: Document) -> Any:
+def _settle(document: Document) -> None:
+    """Put variables in, and make paths absolute."""
     document.expand_environment(os.environ)
     for keys in _PATHS:
         _absolute(document, keys)
     for keys in _MODELS:
         _absolute(document, keys, "path:")
+
+
+def _valid(model: type[Any], document: Document) -> Any:
+    """The document as a model. Raises UserError with every fault that was noted."""
     valid = validate(model, document.values, document)
     document.raise_faults()
     assert valid is not None, "a file that is not valid has a fault"
     return valid
 
 
-def _known(keys: Keys, model: type[Closed]) -> None:
-    name = str(keys[0])
-    if name not in model.model_fields:
-        hint = nearest(name, model.model_fields)
+def _check_place(keys: Keys) -> None:
+    """An override's first word; what is below is checked with the whole."""
+    known, name = Recipe.model_fields, str(keys[0])
+    if name not in known:
+        hint = nearest(name, known) or f"known are {', '.join(known)}"
         raise UserError(Fault(f"--set {dotted(keys)}", None, f"no '{name}' in a training file", hint))
 
 
