@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import shutil
 import tempfile
 import threading
@@ -30,6 +29,7 @@ from bizllm.train import kept, plain
 from bizllm.train.loop import Summary, train
 from bizllm.train.work import FILE, Work
 
+_FOLDER = "bizllm-worker-"
 _log = logs.get(__name__)
 
 
@@ -166,19 +166,19 @@ class RayHost:
     def _folders(self) -> tuple[Path, Path]:
         """(this worker's folder, the one of its machine's first worker, which the others read from).
 
-        A lock tells a living worker's folder from one that a killed worker of this run left, which is deleted.
+        A lock tells a living worker's folder from one that a killed worker left, which is deleted. A folder gets the
+        name that is looked for only once it is locked.
         """
         top = Path(tempfile.gettempdir())
-        prefix = f"bizllm-{hashlib.sha256(self.run_url.encode()).hexdigest()[:12]}-"
         if self.local_rank == 0:
-            for left in top.glob(f"{prefix}*"):
+            for left in top.glob(f"{_FOLDER}*"):
                 with suppress(OSError), (left / "lock").open("a") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(left, ignore_errors=True)
-        dist.barrier()  # nobody clears up any more
-        own = Path(tempfile.mkdtemp(prefix=prefix))
-        self._lock = (own / "lock").open("a")
+        made = Path(tempfile.mkdtemp(prefix="."))
+        self._lock = (made / "lock").open("a")  # held until the process ends
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        own = made.rename(top / f"{_FOLDER}{made.name[1:]}")
         node = ray.get_runtime_context().get_node_id()
         told: list[Any] = [None] * self.workers
         dist.all_gather_object(told, (node, self.local_rank, str(own)))

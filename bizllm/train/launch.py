@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ import ray
 from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import (
@@ -158,17 +159,22 @@ class _Trainer(TorchTrainer):
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
 
+    def _create_default_callbacks(self) -> list[Any]:
+        # The cleaner outlives a controller that was killed, and cleans up what the end of our job does anyway. It asks
+        # the dashboard, which a private Ray lacks, and a stop waits for its answer for ten seconds.
+        made = super()._create_default_callbacks()
+        return [callback for callback in made if not isinstance(callback, PlacementGroupCleanerCallback)]
+
     def stop(self) -> None:
-        """End the workers."""
+        """End the workers and give their room back."""
         if self._controller is None:
             return
         try:
             ray.get(self._controller.abort.remote(), timeout=STOP_WAIT_S)
         except RayActorError:
-            pass  # it ends itself
+            pass  # it has ended itself
         except RayError:
-            with suppress(RayError):
-                ray.kill(self._controller)  # waits for room, and hears nothing meanwhile
+            ray.kill(self._controller)  # it waits for room, and hears nothing meanwhile
 
 
 class _Guard(ControllerCallback, WorkerGroupCallback):
