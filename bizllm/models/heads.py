@@ -47,6 +47,12 @@ def grow(model: PreTrainedModel, before: ModelInfo, info: ModelInfo) -> None:
     owner.num_labels = len(info.labels)
 
 
+def restart(model: PreTrainedModel, folder: Path, info: ModelInfo) -> None:
+    """Begin the output layer afresh where the model in the folder was fine-tuned to answer something else."""
+    if read_info(folder) is not None:
+        fresh(_output_layer(model, info.outputs)[1])
+
+
 def fresh(head: nn.Linear) -> None:
     """Small random weights."""
     nn.init.normal_(head.weight, std=FRESH_STD)

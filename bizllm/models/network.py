@@ -142,6 +142,8 @@ def new_network(folder: Path, info: ModelInfo, dropout: float | None = None) -> 
         if before is not None and before.labels != info.labels:
             heads.grow(model, before, info)
             _label(model.config, info.labels)
+        elif before is None and classifies:
+            heads.restart(model, folder, info)
         return Logits(model)
     outputs = 0 if info.objective == "embedding" else info.outputs
     network = PooledModel(
