@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-slow lint check-lock lock clean bench-nightly bench-forecast bench-summarize
+.PHONY: help setup demo demo-finetune test test-slow lint check-lock lock clean bench-nightly bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,12 @@ setup: .venv/.installed ## install everything into .venv (quick when nothing cha
 
 demo: setup ## tonight's tables of a made-up retailer, then where to look
 	@$(BIN)/bizllm run jobs/demo.yaml --date $(DATE)
+
+demo-finetune: setup ## fine-tune a model on sample tickets with two workers, then a night that uses it
+	@$(BIN)/bizllm finetune jobs/finetune_intent.yaml
+	@$(BIN)/bizllm run jobs/demo_intent.yaml --date $(DATE)
+	@echo 'labels    $(BIN)/bizllm show jobs/demo_intent.yaml --sql "select label, count(*) from ticket_intent group by 1"'
+	@echo 'versions  $(BIN)/bizllm models show ticket_intent'
 
 test: setup lint check-lock ## lint, types, layers, lock and all tests but the slow ones
 	@$(BIN)/coverage erase
@@ -70,6 +76,11 @@ bench-forecast: setup ## M3 and M4 beside the published entrants (BIZLLM_DATA)
 
 bench-summarize: setup ## ROUGE beside LEAD-3 and TextRank (BIZLLM_DATA)
 	@$(BIN)/python benchmarks/summarize.py
+
+bench-finetune: setup ## fine-tuning: scores beside published ones and controls, speed, memory (BIZLLM_DATA; hours)
+	@$(BIN)/python benchmarks/finetune.py all
+	@$(BIN)/python benchmarks/train_speed.py
+	@$(BIN)/python benchmarks/train_memory.py
 
 clean: ## remove what the demo made
 	rm -rf out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,18 +14,23 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import typer.main
+import yaml
 
 from bizllm import api, console
 from bizllm.cli import app
 from bizllm.jobs.job import load_job
+from bizllm.jobs.schema import json_schema
+from bizllm.jobs.training_file import EvaluationFile, is_training_file, load_evaluation, load_recipe
 from bizllm.tasks.base import StepInput, Task, task_names
 from bizllm.tasks.base import TaskSettings as Common
+from bizllm.train.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 PAPERS = [*READMES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))]
 PAPERS += sorted(ROOT.glob("docs/*.md"))
 SETTINGS = ROOT / "docs/tasks.md"
+TRAINING = ROOT / "docs/finetune.md"
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 each_paper = pytest.mark.parametrize("paper", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -86,21 +92,34 @@ def anchors(paper: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
+# What a part of a training file is completed with.
+TRAIN = {"path": "rows", "text": "body", "label": "intent"}
+START = {"name": "example", "base": "builtin:minilm", "objective": "classification", "data": {"train": TRAIN}}
+
+
 @each_paper
-def test_yaml_examples_are_jobs(paper: Path, tmp_path: Path) -> None:
-    """Whole jobs as they are; a few steps with the sources and models that they name."""
+def test_yaml_examples_load(paper: Path, tmp_path: Path) -> None:
+    """Whole jobs and training files as they are; parts with what they need. A wrong one raises UserError."""
     for number, block in enumerate(blocks(paper, "yaml")):
-        if not re.search(r"^(name|steps):", block, re.M):
-            continue
-        whole = block
-        if not re.search(r"^name:", block, re.M):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block)
+        keys = yaml.safe_load(block).keys()
+        if "objective" in keys:
+            load_recipe(str(path))
+        elif "name" in keys:
+            load_job(str(path))
+        elif "steps" in keys:
             inputs = sorted(set(re.findall(r"\binput: (\w+)", block)))
             sources = "".join(f"  {name}: {{path: {name}}}\n" for name in inputs)
             whole = f"name: example\nwarehouse: {{path: wh}}\nsources:\n{sources}"
-            whole += f"models: {{encoder: builtin:minilm}}\n{block}"
-        path = tmp_path / f"{number}.yaml"
-        path.write_text(whole)
-        load_job(str(path))  # raises UserError where the example is wrong
+            path.write_text(f"{whole}models: {{encoder: builtin:minilm}}\n{block}")
+            load_job(str(path))
+        elif keys <= Recipe.model_fields.keys():
+            missing = {key: value for key, value in START.items() if key not in keys}
+            path.write_text(f"{yaml.safe_dump(missing)}{block}")
+            load_recipe(str(path))
+        elif keys <= EvaluationFile.model_fields.keys():
+            load_evaluation(str(path))
 
 
 def test_the_readmes_show_the_demo_as_it_is(tmp_path: Path) -> None:
@@ -110,6 +129,32 @@ def test_the_readmes_show_the_demo_as_it_is(tmp_path: Path) -> None:
         (tmp_path / "demo.yaml").write_text(example)
         shown = load_job(str(tmp_path / "demo.yaml")).job
         assert shown.steps == demo.steps and shown.models == demo.models and shown.sources.keys() == demo.sources.keys()
+
+
+def test_the_readmes_show_the_training_file_as_it_is(tmp_path: Path) -> None:
+    theirs = (ROOT / "jobs/finetune_intent.yaml").read_text()
+    for paper in (*READMES, TRAINING):
+        example = next(block for block in blocks(paper, "yaml") if "name: ticket_intent" in block)
+        assert yaml.safe_load(example) == yaml.safe_load(theirs), paper.name
+
+
+# -- the project's training files ---------------------------------------------------------------------------------
+
+TRAININGS = sorted(path for path in (ROOT / "jobs").glob("*.yaml") if is_training_file(str(path)))
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=[path.name for path in TRAININGS])
+def test_the_projects_training_files_load_and_fit_the_schema(path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    load_recipe(str(path))
+    errors = jsonschema.Draft202012Validator(json_schema("finetune")).iter_errors(yaml.safe_load(path.read_text()))
+    assert [error.message for error in errors] == []
+
+
+def test_the_committed_schema_of_training_files_is_this_one() -> None:
+    """`bizllm schema finetune > jobs/finetune.schema.json` writes it; editors find it through the first line."""
+    assert json.loads((ROOT / "jobs/finetune.schema.json").read_text()) == json_schema("finetune")
+    assert all("finetune.schema.json" in path.read_text().split("\n", 1)[0] for path in TRAININGS)
 
 
 # -- the README's task --------------------------------------------------------------------------------------------
@@ -148,44 +193,67 @@ def test_the_example_task_keeps_the_contract(readme: Path, tmp_path: Path) -> No
     assert sorted([*answered, *(reject.subject for reject in outcome.rejects)]) == list(range(rows.num_rows))
 
 
-# -- settings and columns in docs/tasks.md ------------------------------------------------------------------------
+# -- settings and columns in docs/tasks.md and docs/finetune.md ---------------------------------------------------
 
 
-def settings_table(name: str) -> str:
-    """The task's settings and columns as `bizllm tasks show` tells them, in Markdown."""
-    (task,) = api.tasks(name)
-    schema = task["settings"]
-    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
-    for setting, about in schema["properties"].items():
-        if setting in Common.model_fields:
+def settings_lines(part: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:
+    """A table of settings, from their JSON Schema."""
+    yield from ("| setting | type | default | meaning |", "|---|---|---|---|")
+    for setting, about in part["properties"].items():
+        if setting in Common.model_fields and whole is part:
             continue
         default = about.get("default")
-        shown = "" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-        shown = "required" if setting in schema.get("required", []) else shown
-        kind = console._type_words(about, schema)
-        lines.append(row(f"`{setting}`", kind, shown, about.get("description", "")))
-    lines += ["", "| column | type and meaning |", "|---|---|"]
-    lines += [row(f"`{column}`", meaning) for column, meaning in task["columns"].items()]
-    return "\n".join(lines)
+        shown = (
+            ""
+            if default is None or (isinstance(default, dict) and default)
+            else f"`{json.dumps(default).strip(chr(34))}`"
+        )
+        shown = "required" if setting in part.get("required", []) else shown
+        yield row(f"`{setting}`", console._type_words(about, whole), shown, about.get("description", ""))
+
+
+def task_tables(name: str) -> str:
+    """The task's settings and columns as `bizllm tasks show` tells them, in Markdown."""
+    (task,) = api.tasks(name)
+    lines = [*settings_lines(task["settings"], task["settings"]), "", "| column | type and meaning |", "|---|---|"]
+    return "\n".join([*lines, *(row(f"`{column}`", meaning) for column, meaning in task["columns"].items())])
+
+
+def sections(part: dict[str, Any], whole: dict[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The mappings of a training file by their place."""
+    for name, about in part["properties"].items():
+        for reference in (way["$ref"] for way in (about, *about.get("anyOf", ())) if "$ref" in way):
+            inner = whole["$defs"][reference.rsplit("/", 1)[-1]]
+            yield f"{above}{name}", inner
+            yield from sections(inner, whole, f"{above}{name}.")
 
 
 def row(*cells: str) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |".replace("|  |", "| |")
 
 
-def with_tables(text: str) -> str:
+def with_tables(paper: Path) -> str:
     """The paper with its tables written anew."""
-    for name in task_names():
-        place = rf"(?<=<!-- settings: {name} -->\n).*?(?=<!-- end -->)"
-        assert re.search(place, text, re.S), f"docs/tasks.md has no place for the settings of {name}"
-        text = re.sub(place, lambda _, name=name: f"\n{settings_table(name)}\n\n", text, count=1, flags=re.S)
+    if paper == SETTINGS:
+        tables = {name: task_tables(name) for name in task_names()}
+    else:
+        schema = Recipe.model_json_schema()
+        parts = {"file": schema, **dict(sections(schema, schema))}
+        tables = {place: "\n".join(settings_lines(part, schema)) for place, part in parts.items()}
+        del tables["data.test"]  # has the settings of data.train
+    text = paper.read_text()
+    for name, table in tables.items():
+        place = rf"(?<=<!-- settings: {re.escape(name)} -->\n).*?(?=<!-- end -->)"
+        assert re.search(place, text, re.S), f"{paper.name} has no place for the settings of {name}"
+        text = re.sub(place, lambda _, table=table: f"\n{table}\n\n", text, count=1, flags=re.S)
     return text
 
 
-def test_settings_in_the_docs_are_those_of_the_code() -> None:
-    text = SETTINGS.read_text()
-    assert text == with_tables(text), "run: python tests/test_docs.py"
+@pytest.mark.parametrize("paper", [SETTINGS, TRAINING], ids=lambda path: path.name)
+def test_settings_in_the_docs_are_those_of_the_code(paper: Path) -> None:
+    assert paper.read_text() == with_tables(paper), "run: python tests/test_docs.py"
 
 
 if __name__ == "__main__":
-    SETTINGS.write_text(with_tables(SETTINGS.read_text()))
+    for each in (SETTINGS, TRAINING):
+        each.write_text(with_tables(each))

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 JOBS = Path(__file__).parents[2] / "jobs"
 DATA = JOBS / "data"
@@ -132,6 +133,41 @@ def test_references_between_the_tables(tickets: pa.Table) -> None:
     assert set(read("orders/part-0.parquet")["customer_id"].to_pylist()) - {None} <= customers
     assert set(tickets["product_id"].to_pylist()) - {None} <= products
     assert set(read("sales/part-0.parquet")["sku"].to_pylist()) <= products
+
+
+def test_labelled_tickets_come_before_the_nights_and_have_every_intent(tickets: pa.Table) -> None:
+    intents = set(tickets["intent"].to_pylist())
+    ends = []
+    for part, least in (("train", 40), ("validation", 6), ("test", 16)):
+        name = f"labelled_tickets/{part}.parquet"
+        table = read(name)
+        count = Counter(table["intent"].to_pylist())
+        assert set(count) == intents and min(count.values()) >= least
+        assert set(table["language"].to_pylist()) == {"en"}
+        assert all(len(body) > 10 for body in table["body"].to_pylist())
+        assert not set(table["ticket_id"].to_pylist()) & set(tickets["ticket_id"].to_pylist())
+        assert (DATA / name).stat().st_size < 200_000
+        days = [moment.date() for moment in table["created_at"].to_pylist()]
+        assert not ends or min(days) > ends[-1], "what is held out is newer"
+        ends.append(max(days))
+    assert ends[-1] < date(2026, 6, 29)
+
+
+def test_no_wording_of_labelled_tickets_is_in_two_parts_or_in_the_nights() -> None:
+    wordings = yaml.safe_load((JOBS / "sample" / "labelled_en.yaml").read_text("utf-8"))
+    for by_part in wordings.values():
+        assert [len(by_part[part]) for part in ("train", "validation", "test")] == [12, 6, 16]
+    told = [plain(text) for by_part in wordings.values() for some in by_part.values() for text in some]
+    assert len(set(told)) == len(told)
+    nights = plain((JOBS / "sample" / "tickets_en.yaml").read_text("utf-8"))
+    assert not [text for text in told if text in nights]
+    for part in ("train", "validation", "test"):
+        bodies = read(f"labelled_tickets/{part}.parquet")["body"].to_pylist()
+        assert len(set(bodies)) == len(bodies)
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\W+", " ", text.lower()).strip()
 
 
 def test_reviews_agree_with_their_stars() -> None:
