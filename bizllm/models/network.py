@@ -49,6 +49,7 @@ class PooledModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         dim = int(cast(Any, backbone.config).hidden_size)
         self.head = nn.Linear(dim, outputs) if outputs else None
+        self.scale: tuple[torch.Tensor, torch.Tensor] | None = None  # spread and centre of the outputs
         if self.head is not None:
             heads.fresh(self.head)
 
@@ -61,8 +62,23 @@ class PooledModel(nn.Module):
         """(rows, outputs) for (rows, dim)."""
         if self.head is None:
             return pooled
-        weight = self.head.weight
-        return cast(torch.Tensor, self.head(self.dropout(pooled).to(weight.dtype))).float()
+        made = cast(torch.Tensor, self.head(self.dropout(pooled).to(self.head.weight.dtype))).float()
+        if self.scale is not None:
+            spread, centre = self.scale
+            made = made * spread.to(made.device) + centre.to(made.device)
+        return made
+
+    def rescale(self, spread: torch.Tensor, centre: torch.Tensor, keep: bool) -> None:
+        """Let the head answer in units of `spread` (outputs,) from `centre`, so that it learns numbers of any size.
+
+        keep: the network goes on to answer as before; else it begins near `centre`. Saved heads need no scale.
+        """
+        assert self.head is not None
+        self.scale = spread, centre
+        if keep:
+            with torch.no_grad():
+                self.head.weight /= spread[:, None]
+                self.head.bias.copy_((self.head.bias - centre) / spread)
 
     def forward(
         self,
@@ -142,7 +158,7 @@ def new_network(folder: Path, info: ModelInfo, dropout: float | None = None) -> 
         if before is not None and before.labels != info.labels:
             heads.grow(model, before, info)
             _label(model.config, info.labels)
-        elif before is None and classifies:
+        elif before is None and (classifies or info.labels):
             heads.restart(model, folder, info)
         return Logits(model)
     outputs = 0 if info.objective == "embedding" else info.outputs
@@ -193,6 +209,9 @@ def save_network(network: Network, folder: Path, state: dict[str, torch.Tensor] 
         head = {
             name.removeprefix("head."): value.contiguous() for name, value in state.items() if name.startswith("head.")
         }
+        if network.scale is not None:
+            spread, centre = network.scale
+            head = {"weight": head["weight"] * spread[:, None], "bias": head["bias"] * spread + centre}
         save_file(head, folder / HEAD)
 
 
