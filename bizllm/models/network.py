@@ -185,7 +185,8 @@ def empty_network(folder: Path, info: ModelInfo) -> Network:
 
 def load_network(folder: Path, info: ModelInfo) -> Network:
     """A fine-tuned network for inference: eval mode, float32, on the CPU. Its forward gives logits."""
-    assert heads.earlier(folder, info) is not None, "the folder holds that model, its head too"
+    headed = info.pooling != "native" or info.labels
+    assert not headed or heads.earlier(folder, info) is not None, "the folder holds that model, its head too"
     return new_network(folder, info, dropout=None if info.pooling == "native" else 0.0).eval()
 
 

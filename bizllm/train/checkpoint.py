@@ -104,7 +104,7 @@ def load(engine: Any, optimizer: torch.optim.Optimizer, folder: Path) -> dict[st
 
 
 def trainable(module: nn.Module, stage: int, rank: int) -> dict[str, torch.Tensor]:
-    """What was trained, whole and on the CPU as fp32, on rank 0; empty elsewhere. At stage 3 all workers must call it."""
+    """What was trained, whole, as fp32 on the CPU of rank 0; empty elsewhere. At stage 3 all workers must call it."""
     made: dict[str, torch.Tensor] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import torch
@@ -61,7 +61,7 @@ def _fisher(work: Work, network: nn.Module, named: dict[str, nn.Parameter]) -> d
         rows = pa.array(range(start, min(start + FISHER_BATCH, len(examples))))
         batch = work.objective.collate(examples.take(rows))
         network.zero_grad()
-        work.objective.loss(network, batch).backward()
+        cast(Any, work.objective.loss(network, batch)).backward()
         for name, parameter in named.items():
             if parameter.grad is not None:
                 found[name] += parameter.grad.detach() ** 2

@@ -35,7 +35,10 @@ def apply(network: Network, recipe: Recipe, steps: int) -> Network:
     from peft import get_peft_model
 
     inner = network.model if isinstance(network, Logits) else network.backbone
-    wrapped = cast(nn.Module, get_peft_model(cast(Any, inner), _configuration(recipe, steps)))
+    made = _configuration(recipe, steps)
+    if not isinstance(network, Logits) and recipe.method.kind in MERGEABLE:
+        made.exclude_modules = ["pooler.dense"]  # of BERT: no answer passes it
+    wrapped = cast(nn.Module, get_peft_model(cast(Any, inner), made))
     for name, parameter in wrapped.named_parameters():
         if (
             isinstance(network, Logits)
@@ -140,12 +143,13 @@ def _configuration(recipe: Recipe, steps: int) -> Any:
 
     method = recipe.method
     task = {"causal_lm": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}.get(recipe.objective)
+    alpha = cast(int, method.alpha or 2 * method.rank)  # PEFT takes any number
     targets: Any = method.targets or "all-linear"
     if method.kind == "lora":
         return peft.LoraConfig(
             task_type=task,
             r=method.rank,
-            lora_alpha=method.alpha or 2 * method.rank,
+            lora_alpha=alpha,
             lora_dropout=method.dropout,
             target_modules=targets,
         )
@@ -154,7 +158,7 @@ def _configuration(recipe: Recipe, steps: int) -> Any:
             task_type=task,
             init_r=round(ADALORA_START * method.rank),
             target_r=method.rank,
-            lora_alpha=method.alpha or 2 * method.rank,
+            lora_alpha=alpha,
             lora_dropout=method.dropout,
             target_modules=targets,
             total_step=max(3, steps),

@@ -66,10 +66,13 @@ class Work:
         """The base model with a head, before any training. The head's weights follow from the seed."""
         import torch
 
+        from bizllm.models import heads
         from bizllm.models.network import new_network
 
         torch.manual_seed(self.recipe.seed)
-        return new_network(self.base, self.info, self.recipe.optim.dropout)
+        network = new_network(self.base, self.info, self.recipe.optim.dropout)
+        self.objective.start(network, self.examples("train"), heads.earlier(self.base, self.info) is not None)
+        return network
 
     def write(self, part: str, examples: pa.Table, rows: pa.Table | None = None) -> None:
         """Keep a part's examples, and where scores need them its rows."""

@@ -47,9 +47,9 @@ def faults(recipe: Recipe, device: str) -> Faults:
         found.append(("zero.offload", "nvme", "only stage 3 offloads to NVMe", "use `stage: 3`"))
     if zero.offload == "nvme" and not zero.nvme_path:
         found.append(("zero.nvme_path", None, "'nvme_path' is missing: a folder on a local NVMe disk", ""))
-    if method.kind == "adalora" and zero.stage >= 2:
-        reason = "AdaLoRA ranks weights by their gradients, which stages 2 and 3 don't keep whole"
-        found.append(("zero.stage", zero.stage, reason, "use `stage: 1`, or `method: {kind: lora}`"))
+    if method.kind == "adalora" and zero.stage == 3:
+        reason = "AdaLoRA keeps its updates orthogonal and needs them whole, which stage 3 doesn't keep"
+        found.append(("zero.stage", 3, reason, "use `stage: 2`, or `method: {kind: lora}`"))
     if zero.stage == 3 and (continual.ewc or continual.l2_sp):
         reason = "a distance to earlier parameters needs them whole, which stage 3 doesn't keep"
         found.append(("zero.stage", 3, reason, "use `stage: 2`, or `continual: {distill: …}`"))
@@ -58,6 +58,9 @@ def faults(recipe: Recipe, device: str) -> Faults:
             found.append(
                 ("augment.mixup", recipe.augment.mixup, f"mixes classes; {recipe.objective} has none", "use 0")
             )
+        elif recipe.pooling == "native":
+            reason = "mixes pooled vectors, which transformers' own heads don't let through"
+            found.append(("augment.mixup", recipe.augment.mixup, reason, "use `pooling: mean`"))
         elif optim.r_drop:
             found.append(("optim.r_drop", optim.r_drop, "r_drop and mixup can't be used together", "use one of them"))
     classes = recipe.objective in ("classification", "pair", "multi_label")

@@ -25,6 +25,7 @@ from bizllm.models.saved import ModelInfo
 if TYPE_CHECKING:
     import torch
 
+    from bizllm.models.network import Network
     from bizllm.train.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -95,6 +96,10 @@ class Objective(ABC):
 
     def prepare(self, units: npt.NDArray[np.float64], examples: pa.Table) -> None:
         """What the loss needs to know of train as a whole (class weights); called once before the first batch."""
+
+    def start(self, network: Network, examples: pa.Table, carried: bool) -> None:
+        """Fit a network's head to train before training, where there is something to fit. carried: the head is that of
+        an earlier training."""
 
     @abstractmethod
     def collate(self, examples: pa.Table) -> Batch:

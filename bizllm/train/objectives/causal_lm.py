@@ -54,7 +54,9 @@ class CausalLm(Objective):
             if "label" in rows.column_names or is_chat(rows["text"].type)
             else 0
         )
-        packs = self._packed(pieces) if self.recipe.packing else [[piece] for piece in pieces]
+        # Virtual tokens stand before a sequence, not before each of its documents.
+        apart = not self.recipe.packing or self.recipe.method.kind in ("prompt", "prefix")
+        packs = [[piece] for piece in pieces] if apart else self._packed(pieces)
         from bizllm.train.objectives.tensors import ids_of
 
         return pa.table(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from bizllm.evaluate import regression
@@ -22,6 +23,10 @@ class Quantile(Regression):
     name = "quantile"
     summary = "Quantiles of one number or several a row."
     metric = "pinball"
+
+    def centre(self, target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(horizon × levels,) the labels' own quantiles."""
+        return np.quantile(target, self.info.levels, axis=0).T.reshape(-1)
 
     def per_row(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(rows,) pinball loss, the mean over horizon and levels."""

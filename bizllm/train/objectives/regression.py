@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bizllm.evaluate import regression
 from bizllm.methods.number_text import encode_history
@@ -27,17 +29,24 @@ from bizllm.train.objectives.classification import model_inputs, text_faults
 if TYPE_CHECKING:
     import torch
 
+    from bizllm.models.network import Network
     from bizllm.train.recipe import Recipe
 
 
+@dataclass
 class Regression(Objective):
     """Labels are numbers, or lists of the same length. With `inputs: numbers` the text is a list of past values, and
-    labels are in units of their scale (`methods.number_text`); of texts, labels are standardised by train and the
-    answers put back by the head's own weights (`finish`)."""
+    labels are in units of their scale (`methods.number_text`).
+
+    A pooled head begins at train's centre and learns in units of train's spread; its answers are in the labels' units.
+    The training loss is that of standardised labels.
+    """
 
     name = "regression"
     summary = "One number or several a row."
     metric = "mae"
+
+    _spread: float = field(default=1.0, repr=False)
 
     @classmethod
     def check(cls, recipe: Recipe, schema: pa.Schema) -> Faults:
@@ -65,6 +74,24 @@ class Regression(Objective):
             return np.ones(len(rows))
         return np.array([encode_history(np.asarray(history, np.float64))[1] for history in rows["text"].to_pylist()])
 
+    def prepare(self, units: npt.NDArray[np.float64], examples: pa.Table) -> None:
+        self._spread = spread(targets(examples))
+
+    def start(self, network: Network, examples: pa.Table, carried: bool) -> None:
+        import torch
+
+        from bizllm.models.network import PooledModel
+
+        if isinstance(network, PooledModel):
+            target = targets(examples)
+            centre = torch.from_numpy(self.centre(target)).float()
+            network.rescale(torch.full_like(centre, spread(target)), centre, carried)
+
+    def centre(self, target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(outputs,) the best answer for (rows, horizon) labels without a look at the text."""
+        made: npt.NDArray[np.float64] = target.mean(0)
+        return made
+
     def collate(self, examples: pa.Table) -> Batch:
         import torch
 
@@ -75,7 +102,8 @@ class Regression(Objective):
         return batch
 
     def loss(self, network: Forward, batch: Batch) -> torch.Tensor:
-        return self.per_row(network(**model_inputs(batch)).float(), batch["target"]).sum()
+        outputs = network(**model_inputs(batch)).float()
+        return self.per_row(outputs / self._spread, batch["target"] / self._spread).sum()
 
     def per_row(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(rows,) mean squared error."""
@@ -90,6 +118,17 @@ class Regression(Objective):
         histories = rows["text"].to_pylist() if self.info.inputs == "numbers" else None
         predicted = outputs["numbers"] * self.scale(rows)[:, None]
         return {**regression.scores(predicted, values(rows), histories), "loss": mean_loss(outputs)}
+
+
+def targets(examples: pa.Table) -> npt.NDArray[np.float64]:
+    """(rows, horizon) the labels of examples."""
+    flat: npt.NDArray[np.float64] = pc.list_flatten(examples["target"]).to_numpy().astype(np.float64)
+    return flat.reshape(len(examples), -1)
+
+
+def spread(target: npt.NDArray[np.float64]) -> float:
+    """The standard deviation around each number's mean, of all together; 1 where nothing varies."""
+    return float(np.sqrt(np.mean((target - target.mean(0)) ** 2))) or 1.0
 
 
 def values(rows: pa.Table) -> npt.NDArray[np.float64]:
