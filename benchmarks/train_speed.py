@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from training import WORKERS, measured, torchrun
+from training import WORKERS, measured, place, torchrun
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 32  # rows of a step, of all workers
@@ -245,7 +245,6 @@ def frozen(folder: Path, shape: str, rows: int, precision: str, stage: int) -> N
             "promote": None,
         }
     )
-    place = lambda *keys: ".".join(map(str, keys))  # noqa: E731
     work, _ = freeze(prepare(recipe, place, "cpu"), folder / "work", place)
     if shape == "equal":
         flat = np.concatenate([np.array(ids, np.int32) for ids in work.examples("train")["input_ids"].to_pylist()])
@@ -298,8 +297,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"{report['stage']}, {report['precision']}, {BATCH} rows a step, two gloo workers of a thread each.",
         "",
         "Medians of the rounds; the ratio is ours over theirs within a round, its median, least and most. Where",
-        "nothing else is said, Trainer + DeepSpeed in bf16 keeps bf16 weights with an fp32 copy in the optimizer; the others",
-        "compute in bf16 by autocast over fp32 weights.",
+        "nothing else is said, Trainer + DeepSpeed in bf16 keeps bf16 weights with an fp32 copy in the optimizer; the",
+        "others compute in bf16 by autocast over fp32 weights.",
         "",
         "| lengths | system | tokens/s | ours is … times as fast |",
         "|---|---|---|---|",

@@ -87,8 +87,8 @@ def train_and_score(
     recipe = Recipe.model_validate({"output": str(folder), "promote": None, **said})
     seconds: dict[str, float] = {}
     with _timed(seconds, "encode"):
-        prepared = prepare(recipe, _place, zero.device_name())
-        work, facts = freeze(prepared, folder / "work", _place)
+        prepared = prepare(recipe, place, zero.device_name())
+        work, facts = freeze(prepared, folder / "work", place)
     beside: tuple[str, dict[str, Answers]] | None = None
     if with_control:
         with _timed(seconds, "control"):
@@ -159,6 +159,11 @@ def correct(answers: Answers, rows: pa.Table) -> np.ndarray:
     return answers.outputs["logits"].argmax(1) == judge.places(rows["label"], answers.info.labels)
 
 
+def place(*keys: object) -> str:
+    """Where a setting stands, as checks tell it: `data.train.path`."""
+    return ".".join(map(str, keys))
+
+
 def torchrun(arguments: Sequence[str], workers: int, log: Path, threads: int = 1, **environment: str) -> None:
     """Run that many processes of one group to their end. Raises RuntimeError with the end of what they said."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
@@ -185,21 +190,27 @@ def steady_rate(metrics: Path) -> float:
     return float(np.median(rates[1:] or rates))
 
 
-def random_bert(folder: Path, **shape: int) -> Path:
-    """A BERT of that shape with random weights; its tokenizer knows whole numbers, which stand for words."""
+def random_bert(folder: Path, half: bool = False, **shape: int) -> Path:
+    """A BERT of that shape with random weights; its tokenizer knows whole numbers, which stand for words. half: kept
+    as bf16."""
+    import torch
     from transformers import BertConfig, BertModel
 
+    torch.manual_seed(0)
     config = BertConfig(**shape)
-    return _random(folder, BertModel, config, config.vocab_size)
+    return _random(folder, BertModel(config), half, config.vocab_size)
 
 
-def random_gpt(folder: Path, texts: Sequence[str] = (), **shape: int) -> Path:
-    """A GPT-2 of that shape with random weights. Tokens are byte pairs of the texts, or else whole numbers."""
+def random_gpt(folder: Path, texts: Sequence[str] = (), half: bool = False, **shape: int) -> Path:
+    """A GPT-2 of that shape with random weights. Tokens are byte pairs of the texts, or else whole numbers. half: kept
+    as bf16."""
+    import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    torch.manual_seed(0)
     if not texts:
         config = GPT2Config(**{"bos_token_id": 0, "eos_token_id": 0, **shape})
-        return _random(folder, GPT2LMHeadModel, config, config.vocab_size)
+        return _random(folder, GPT2LMHeadModel(config), half, config.vocab_size)
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -207,27 +218,21 @@ def random_gpt(folder: Path, texts: Sequence[str] = (), **shape: int) -> Path:
     pairs.train_from_iterator(texts, vocab_size=shape.get("vocab_size", 4_000), special_tokens=["<end>"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=pairs._tokenizer, eos_token="<end>", bos_token="<end>")
     config = GPT2Config(**{**shape, "vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0})
-    _random(folder, GPT2LMHeadModel, config, None)
+    _random(folder, GPT2LMHeadModel(config), half, None)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def _random(folder: Path, model: Any, config: Any, words: int | None) -> Path:
-    import torch
+def _random(folder: Path, model: Any, half: bool, words: int | None) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    torch.manual_seed(0)
-    model(config).save_pretrained(folder)
+    (model.bfloat16() if half else model).save_pretrained(folder)
     if words is not None:
         plain = Tokenizer(models.WordLevel({"<end>": 0, **{str(i): i for i in range(1, words)}}, unk_token="<end>"))
         plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<end>", eos_token="<end>").save_pretrained(folder)
     return folder
-
-
-def _place(*keys: object) -> str:
-    return ".".join(map(str, keys))
 
 
 @contextmanager
