@@ -252,6 +252,8 @@ def _type_words(about: dict[str, Any], schema: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(words))
     if "enum" in about or "const" in about:
         return " | ".join(plain(value) for value in about.get("enum", [about.get("const")]))
+    if "prefixItems" in about:
+        return f"[{', '.join(_type_words(part, schema) for part in about['prefixItems'])}]"
     if about.get("type") == "array":
         return f"list of {_type_words(about.get('items', {}), schema)}"
     names = {"string": "text", "integer": "whole number", "boolean": "true | false", "object": "mapping"}

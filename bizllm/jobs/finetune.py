@@ -110,6 +110,7 @@ def _run(loaded: LoadedRecipe, run: Run, local: Path, address: str | None, resum
     with run.stage("register"):
         result |= register(run, folder, verdict, facts, result, registry)
     write_result(run, verdict, facts, result, parts, local)
+    storage.delete_tree(storage.join(run.url, kept.CHECKPOINTS))  # several times the model, and of no use any more
     run.observer.finished(result)
     return result
 

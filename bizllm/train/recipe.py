@@ -49,11 +49,11 @@ class ValidationSettings(Closed):
     )
     seed: int = Field(default=1, description="Which rows the share takes.")
     path: str | None = Field(default=None, description="A table of its own instead.")
-    text: str | None = None
-    pair: str | None = None
-    label: str | None = None
-    filter: str | None = None
-    select: str | None = None
+    text: str | None = Field(default=None, description="Of that table; by default as in train, like the next two.")
+    pair: str | None = Field(default=None, description="Of that table.")
+    label: str | None = Field(default=None, description="Of that table.")
+    filter: str | None = Field(default=None, description="Of that table.")
+    select: str | None = Field(default=None, description="Of that table.")
 
     @model_validator(mode="after")
     def _one_way(self) -> ValidationSettings:
@@ -71,8 +71,10 @@ class ValidationSettings(Closed):
 class DataSettings(Closed):
     """Where the rows are."""
 
-    train: TrainSettings
-    validation: ValidationSettings = ValidationSettings()
+    train: TrainSettings = Field(description="The rows to learn from.")
+    validation: ValidationSettings = Field(
+        default=ValidationSettings(), description="What decides when to stop and which weights are kept."
+    )
     test: TableSettings | None = Field(
         default=None, description="Rows that decide about promotion; never looked at while training."
     )
@@ -110,10 +112,12 @@ class OptimSettings(Closed):
     micro_batch: PositiveInt | None = Field(
         default=None, description="Rows that a worker computes at once; derived from the batch."
     )
-    schedule: Literal["linear", "cosine", "constant", "reduce_on_plateau"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "reduce_on_plateau"] = Field(
+        default="linear", description="How the learning rate goes on after it has risen."
+    )
     warmup: Share = Field(default=0.1, description="Share of the steps in which the learning rate rises.")
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    label_smoothing: Share = 0.0
+    weight_decay: float = Field(default=0.01, ge=0.0, description="Of all but biases and norms.")
+    label_smoothing: Share = Field(default=0.0, description="Share of the answer that all classes have alike.")
     clip: PositiveFloat | None = Field(default=1.0, description="Largest norm of a step's gradient.")
     dropout: Share | None = Field(default=None, description="Of the whole model; by default as the base has it.")
     r_drop: Annotated[float, Field(ge=0.0)] = Field(
@@ -153,7 +157,7 @@ class ZeroSettings(Closed):
 class PromoteSettings(Closed):
     """When the model takes the place of the one in use."""
 
-    alias: str = "champion"
+    alias: str = Field(default="champion", description="What the model in use is called.")
     metric: str | None = Field(default=None, description="Of test; by default the objective's own.")
     min_gain: float = Field(default=0.0, description="The gain must be larger than this.")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
@@ -223,7 +227,7 @@ class Recipe(Closed):
 
     name: str = Field(description="Names the model in the registry.")
     base: str = Field(description="The model to start from: builtin:, hf:, path:, registry:.")
-    objective: Objectives
+    objective: Objectives = Field(description="What the model learns to answer.")
     data: DataSettings
     recipe: Literal["document-bert", "document-gpt"] | None = Field(
         default=None, description="Defaults for what the file leaves open."
@@ -239,12 +243,12 @@ class Recipe(Closed):
     )
     packing: bool = Field(default=True, description="causal_lm: several short rows in one sequence.")
     length_grouped: bool = Field(default=True, description="Batches of about equal lengths.")
-    method: MethodSettings = MethodSettings()
-    optim: OptimSettings = OptimSettings()
-    stop: StopSettings = StopSettings()
-    zero: ZeroSettings = ZeroSettings()
+    method: MethodSettings = Field(default=MethodSettings(), description="Which parameters are trained.")
+    optim: OptimSettings = Field(default=OptimSettings(), description="How the parameters move.")
+    stop: StopSettings = Field(default=StopSettings(), description="When to stop, and which weights are the best.")
+    zero: ZeroSettings = Field(default=ZeroSettings(), description="How state is spread over workers.")
     augment: AugmentSettings | None = Field(default=None, description="Changed copies of train's rows.")
-    continual: ContinualSettings = ContinualSettings()
+    continual: ContinualSettings = Field(default=ContinualSettings(), description="Against forgetting.")
     review: bool = Field(
         default=False, description="Write the rows of train whose label is likely wrong to `review.parquet`."
     )
@@ -259,7 +263,7 @@ class Recipe(Closed):
     output: str = Field(default="../out/models", description="Folder of runs and models.")
     registry: str | None = Field(default=None, description="MLflow registry of models: a URL or a SQLite file.")
     license: str | None = Field(default=None, description="Of the new model, for its card.")
-    seed: int = 1
+    seed: int = Field(default=1, description="Of the order of rows, dropout, a fresh head, augmentation.")
 
     @model_validator(mode="before")
     @classmethod
