@@ -178,6 +178,72 @@ def test_from_the_file_to_the_night(home: Path) -> None:
     _night_uses(home, "1")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_in_object_storage(home: Path, s3_endpoint: str, tmp_path: Path) -> None:
+    """Interrupted and resumed with nothing of the run on this machine's disk; the base travels with it."""
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="runs")
+    said = {"output": "s3://runs/models", "registry": f"sqlite:///{tmp_path}/registry.db", "review": True, **WEAK}
+    heard, _ = stopped(home, KeyboardInterrupt(), **said)
+    run_id = heard.facts["run_id"]
+    result = api.finetune(written(home, **said), resume=run_id)
+    assert result["path"] == f"s3://runs/models/topics/{run_id}/model" and result["promoted"]
+    listed = boto3.client("s3").list_objects_v2(Bucket="runs", Prefix=f"models/topics/{run_id}/")["Contents"]
+    names = {item["Key"].removeprefix(f"models/topics/{run_id}/") for item in listed}
+    assert {"report.html", "result.json", "metrics.jsonl", "review.parquet", "model/model.safetensors"} <= names
+    assert {"work/facts.json", "work/base/model.safetensors", "best/latest", "model/head.safetensors"} <= names
+    body = boto3.client("s3").get_object(Bucket="runs", Key=f"models/topics/{run_id}/result.json")["Body"].read()
+    assert json.loads(body)["metrics"] == json.loads(json.dumps(result["metrics"]))
+    lines = boto3.client("s3").get_object(Bucket="runs", Key=f"models/topics/{run_id}/metrics.jsonl")["Body"].read()
+    assert len(lines.splitlines()) == 2, "a line of training, one of validation"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_a_model_that_writes_is_promoted_by_what_it_writes(tmp_path: Path, kind: str) -> None:
+    """The words of a topic: its name is to be written. The control's answers are scored on the same rows."""
+    import tiny
+
+    folder = tmp_path / "project"
+    base = tiny.BASES[kind](tmp_path / "base")
+    objective = "causal_lm" if kind == "gpt2" else "seq2seq"
+    path = trainings.training_file(
+        folder,
+        base,
+        objective=objective,
+        pooling=None,
+        data__test={"path": "../data/train.parquet", "filter": "id < 60"},
+        data__drop_overlap="none",
+        optim__lr=3e-3,
+        optim__epochs=12,
+        max_new_tokens=8,
+        promote={"metric": "rougeL"},
+    )
+    first = api.finetune(path)
+    assert {"rougeL", "rouge1", "rouge2", "exact_match", "loss"} <= set(first["metrics"]["test"])
+    assert 0 <= first["control"]["test"]["rougeL"] <= 100 and first["metric"] == "rougeL"
+    assert first["metrics"]["test"]["rougeL"] > 30, "it learnt to name topics"
+    second = api.finetune(path, sets=["optim.epochs=1"])
+    if first["promoted"]:
+        assert second["champion"]["test"]["rougeL"] == pytest.approx(first["metrics"]["test"]["rougeL"])
+    assert not second["promoted"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_memory_is_about_what_was_planned(tmp_path: Path) -> None:
+    """The embedded encoder, 22.7 million parameters, at stages 0 and 3."""
+    folder = tmp_path / "project"
+    for stage in (0, 3):
+        path = trainings.training_file(folder, "builtin:minilm", zero__stage=stage, optim__epochs=1, promote=None)
+        planned = next(row["mb"] for row in api.plan(path)["memory"] if row["chosen"])
+        measured = api.finetune(path)["memory_mb"]
+        assert planned / 1.4 < measured < planned * 1.4, (stage, planned, measured)
+
+
 def _check_result(home: Path, result: dict[str, Any]) -> None:
     folder = home / "out/models/topics" / result["run_id"]
     assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(result, default=float))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bizllm import api
 from bizllm.errors import UserError
 from bizllm.jobs.job import load_job
 from bizllm.jobs.prepare import Night, prepare
@@ -115,3 +116,16 @@ def test_what_is_no_registry_is_told_at_its_line(job: Path, registry: str, says:
     with pytest.raises(UserError, match=rf"j.yaml:11 registry: .*{says}") as caught:
         load_job(str(job))
     assert "secret" not in str(caught.value)
+
+
+def test_a_plan_for_a_cluster_warns_of_a_registry_on_this_disk(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    registered(default_uri(None, {}, str(tmp_path / "out")), tmp_path / "model", b"one")
+    assert not api.plan(str(job), date="2026-06-30").warnings
+    warned = api.plan(str(job), date="2026-06-30", address="ray://head:10001").warnings
+    assert sum(f"registry: {tmp_path}/out/registry.db is a local path" in line for line in warned) == 1
+    sets = ["models.encoder=builtin:minilm"]
+    other = api.plan(str(job), date="2026-06-30", address="ray://head:10001", sets=sets).warnings
+    assert other and not any("registry" in line for line in other)
