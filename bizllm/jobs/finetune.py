@@ -126,6 +126,9 @@ def _frozen(loaded: LoadedRecipe, run: Run, local: Path, address: str | None) ->
     registry = Registry(prepared.registry)
     registry.experiment(run.recipe.name)  # it answers, before hours of work
     remote = not storage.is_local(home)
+    if _elsewhere(address) and not remote:
+        everywhere = f"{run.recipe.output} is a local path: every machine of the cluster must mount it"
+        prepared = replace(prepared, warnings=(*prepared.warnings, everywhere))
     folder = local / "work" if remote else Path(local_path(home))
     rows = {name: len(part.rows) for name, part in prepared.parts.items()}
     _tell(run, prepared.base.uri, rows, prepared.warnings)

@@ -35,6 +35,8 @@ def check(recipe: Recipe, base_info: ModelInfo | None, place: Place) -> None:
     asked, faults = recipe.continual, []
     if (asked.replay or asked.ewc) and asked.path is None:
         faults.append(Fault(place("continual", "path"), None, "'path' is missing: rows of the earlier training"))
+    if asked.path is not None and not (asked.replay or asked.ewc):
+        faults.append(Fault(place("continual", "path"), asked.path, "is read for `replay` or `ewc`; neither is set"))
     if base_info is None or base_info.objective != recipe.objective:
         for key, value in (("distill", asked.distill), ("test", asked.test)):
             if value:

@@ -38,6 +38,7 @@ DRAWN: dict[str, tuple[str, ...]] = {
     "seq2seq": (*_WRITTEN, "loss"),
     "masked_lm": ("loss", "perplexity"),
 }
+_OF_TOKENS = ("causal_lm", "seq2seq", "masked_lm")
 _SLOW = ("roc_auc", "log_loss", "ece")  # of all classes: told without an interval
 
 
@@ -187,9 +188,9 @@ def incomparable(metric: str, ours: Answers, theirs: Answers) -> str:
         return f"it gives {other.horizon} numbers a row, the new one {one.horizon}"
     if metric == "pinball" and one.levels != other.levels:
         return "it answers with other quantile levels"
-    if metric in ("loss", "perplexity", "token_accuracy") and one.objective.endswith("_lm"):
-        if not np.array_equal(ours.outputs["units"], theirs.outputs["units"]):
-            return f"it reads the rows as other tokens, so that its {metric} means something else"
+    of_tokens = metric in ("loss", "perplexity", "token_accuracy") and one.objective in _OF_TOKENS
+    if of_tokens and not np.array_equal(ours.outputs["units"], theirs.outputs["units"]):
+        return f"it reads the rows as other tokens, so that its {metric} means something else"
     return ""
 
 

@@ -251,6 +251,7 @@ def test_base_models_that_cannot_be_trained(plan: Plan, bert: Path, tmp_path: Pa
         ({**NUMBERS, "propose": {"path": "x.parquet"}}, "is for classification, pair, multi_label"),
         ({"propose": {"path": "../data/eval.parquet"}}, "propose.path: "),
         ({"continual": {"replay": 0.2}}, "continual.path: 'path' is missing: rows of the earlier training"),
+        ({"continual": {"path": "../data/train.parquet"}}, "is read for `replay` or `ewc`; neither is set"),
         (
             {"continual": {"distill": 0.2}},
             "continual.distill: 0.2: needs a base that was fine-tuned for classification",
