@@ -36,9 +36,20 @@ _log = logs.get(__name__)
 def work_as_one(config: dict[str, Any]) -> Summary:
     """What every worker runs. config: run_url, launch, queue (to the driver), threads."""
     torch.set_num_threads(config["threads"])
-    plain.open_group()
-    with RayHost(config["run_url"], config["launch"], config["queue"]) as host:
-        return train(host.work(), host)
+    try:
+        plain.open_group()
+        with RayHost(config["run_url"], config["launch"], config["queue"]) as host:
+            return train(host.work(), host)
+    except Exception as fault:
+        rank = ray.train.get_context().get_world_rank()
+        _log.error("worker_failed", rank=rank, error=safe_text(fault))
+        _tell(config["queue"], "failed", rank, safe_text(fault))
+        raise
+
+
+def _tell(queue: Queue, *item: Any) -> None:
+    with suppress(RayError, Full):  # no curve is worth a training
+        queue.put_nowait(item)
 
 
 class RayHost:
@@ -65,10 +76,7 @@ class RayHost:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
-        if fault is not None:
-            self._tell("failed", self.rank, safe_text(fault))
-            _log.error("worker_failed", rank=self.rank, error=safe_text(fault))
-        else:
+        if fault is None:
             self._room.acquire()  # the last checkpoint
             if self._best is not None:
                 self._best.result()
@@ -95,7 +103,7 @@ class RayHost:
         if self.rank == 0:
             if found is not None:
                 kept.point_best(self.run_url, found.best_step)
-            self._tell("started", self.workers, found.step if found else 0)
+            _tell(self._queue, "started", self.workers, found.step if found else 0)
         if found is None:
             return None
         self._restored = self._fetched(found.url, f"from-{found.step}")
@@ -155,11 +163,7 @@ class RayHost:
 
     def log(self, step: int, values: Mapping[str, float], split: str) -> None:
         """To the driver, which has the trackers and the terminal."""
-        self._tell("figures", step, dict(values), split)
-
-    def _tell(self, *item: Any) -> None:
-        with suppress(RayError, Full):  # no curve is worth a training
-            self._queue.put_nowait(item)
+        _tell(self._queue, "figures", step, dict(values), split)
 
     # -- this machine's disk --------------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class RayHost:
         self._lock = (made / "lock").open("a")  # held until the process ends
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         own = made.rename(top / f"{_FOLDER}{made.name[1:]}")
-        node = ray.get_runtime_context().get_node_id()
+        node = ray.util.get_node_ip_address()  # by which Ray Train counts local ranks
         told: list[Any] = [None] * self.workers
         dist.all_gather_object(told, (node, self.local_rank, str(own)))
         return own, next(Path(folder) for at, rank, folder in told if at == node and rank == 0)

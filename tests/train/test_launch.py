@@ -57,26 +57,29 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Work:
 def uninterrupted(template: Work, tmp_path_factory: pytest.TempPathFactory) -> Losses:
     """Losses of two plain processes."""
     work = _copied(template, tmp_path_factory.mktemp("plain"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bizllm.train.plain"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "29583"}
-    subprocess.run([*command, str(work.folder)], check=True, capture_output=True, env=environment)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*command, "-m", "bizllm.train.plain", str(work.folder)], check=True, capture_output=True, env=environment
+    )
     lines = map(json.loads, (work.folder / "metrics.jsonl").read_text().splitlines())
     losses = {(line["split"], line["step"]): line["loss"] for line in lines}
     assert max(losses) == ("validation", STEPS)
     return losses
 
 
-def test_two_workers_give_the_losses_of_torchrun(
-    template: Work, uninterrupted: Losses, tmp_path: Path, local_ray: None
+def test_elastic_workers_take_what_there_is_and_give_the_losses_of_torchrun(
+    template: Work, uninterrupted: Losses, tmp_path: Path, local_ray: None, told: list[tuple[Any, ...]]
 ) -> None:
     from bizllm.train import kept
     from bizllm.train.launch import launch
 
-    work, heard, before = _copied(template, tmp_path), _Heard(), _left_on_disk()
+    work, heard, before = _copied(template, tmp_path, workers=(1, 8)), _Heard(), _left_on_disk()
     summary = launch(work, str(tmp_path), observer=heard, log=heard.log)
     assert heard.losses == pytest.approx(uninterrupted, rel=1e-6)
     assert summary.steps == STEPS
     assert heard.steps[-1] == (STEPS, STEPS)
+    assert [item[1:] for item in told if item[0] == "started"] == [(2, 0)]
     kept_checkpoints = kept.checkpoints(str(tmp_path))
     assert [(found.step, found.workers) for found in kept_checkpoints] == [(STEPS - 40, 2), (STEPS, 2)]
     best = kept.best(str(tmp_path))
@@ -169,14 +172,52 @@ def test_more_workers_than_there_is_room_for(template: Work, tmp_path: Path, loc
     assert time.monotonic() - began < 5
 
 
-def test_elastic_takes_what_there_is(
-    template: Work, tmp_path: Path, local_ray: None, told: list[tuple[Any, ...]]
-) -> None:
-    from bizllm.train.launch import launch
+# Two machines of which one is lost: Ray's nodes in processes of this machine.
+CLUSTER = """
+import logging, sys, threading
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from bizllm.train import launch
+from bizllm.train.work import Work
 
-    work = _copied(template, tmp_path, workers=(1, 8), optim=tiny.optim(epochs=1))
-    assert launch(work, str(tmp_path)).steps == 8
-    assert [item[1] for item in told if item[0] == "started"] == [2]
+size = {"num_cpus": 1, "object_store_memory": 100_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+node = cluster.add_node(**size)
+ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+half = threading.Event()
+take = launch._Relay._take
+
+def told(self, kind, *said):
+    if kind == "started":
+        print(kind, *said, flush=True)
+    take(self, kind, *said)
+
+def log(step, values, split):
+    print(split, step, repr(values["loss"]), flush=True)
+    if step == 160:
+        half.set()
+
+launch._Relay._take = told
+training = threading.Thread(target=launch.launch, args=(Work.load(Path(sys.argv[1])), sys.argv[2]), kwargs={"log": log})
+training.start()
+half.wait()
+cluster.remove_node(node)
+training.join()
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_machine_leaves_one_worker(template: Work, uninterrupted: Losses, tmp_path: Path) -> None:
+    work = _copied(template, tmp_path, workers=(1, 2))
+    command = [sys.executable, "-c", CLUSTER, str(work.folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    starts = [line[1:] for line in lines if line[0] == "started"]
+    assert starts[0] == ["2", "0"]
+    assert starts[1][0] == "1" and int(starts[1][1]) >= 120
+    losses = {(line[0], int(line[1])): float(line[2]) for line in lines if line[0] != "started"}
+    assert losses == pytest.approx(uninterrupted, rel=1e-3)
 
 
 # -- parts of the tests -------------------------------------------------------------------------------------------
