@@ -692,7 +692,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=[*PARTS, "all"])
     parser.add_argument("--cut", action="store_true", help="score banking77 parts on a cut of train; never opens test")
-    parser.add_argument("--set", nargs="*", default=[], dest="sets", metavar="KEY=VALUE", help="change the recipe")
+    parser.add_argument(
+        "--set", nargs="*", default=[], dest="sets", metavar="KEY=VALUE", help="change every recipe of the part"
+    )
     parser.add_argument("--variant", choices=list(SHOTS), help="one recipe of banking77-10shot; with --cut")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, help="so few rows")
