@@ -36,6 +36,7 @@ _AUTO = {
     "seq2seq": AutoModelForSeq2SeqLM,
     "masked_lm": AutoModelForMaskedLM,
 }
+_UNSEEN = torch.finfo(torch.float32).min
 # Nothing of a model's folder is run, and nothing is fetched.
 _SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
@@ -107,7 +108,11 @@ class Logits(nn.Module):
 
     def forward(self, **batch: torch.Tensor) -> torch.Tensor:
         """The model's logits: of a language model (rows, tokens, words)."""
-        logits = cast(torch.Tensor, self.model(**batch).logits)
+        mask, model = batch.get("attention_mask"), cast(Any, self.model)
+        if mask is not None and mask.dtype == torch.bool and model.config._attn_implementation == "eager":
+            # It adds the mask to the scores, and would add 1 for what is seen.
+            batch["attention_mask"] = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, _UNSEEN)
+        logits = cast(torch.Tensor, model(**batch).logits)
         if logits.ndim == 3 and "labels" not in batch:  # virtual tokens stand before the text
             logits = logits[:, -batch["input_ids"].shape[1] :]
         return logits

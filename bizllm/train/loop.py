@@ -239,7 +239,7 @@ class _Training:
         # Decided on rank 0 and told to all: no two workers may think differently of a rounding error.
         told: list[Any] = [None]
         if self.host.rank == 0:
-            better = self.watch.see(scores[self.metric], step, self.recipe.optim)
+            better = self.watch.see(scores.get(self.metric, math.nan), step, self.recipe.optim)
             told = [{"watch": asdict(self.watch), "better": better, "loss": scores["loss"]}]
         dist.broadcast_object_list(told, src=0)
         self.watch = optim.Watch(**told[0]["watch"])

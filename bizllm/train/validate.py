@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 
-from bizllm.train.objectives.base import Array, Forward, Objective
+from bizllm.train.objectives.base import Array, Forward, Objective, mean_loss
 from bizllm.train.work import Work, lengths, take
 
 TOKENS = 8_192  # of a batch, padding included
@@ -20,9 +21,13 @@ ROWS = 128
 def validate(
     work: Work, objective: Objective, engine: Any, part: str, device: torch.device, rank: int, workers: int
 ) -> dict[str, float]:
-    """The part's metrics on rank 0; empty elsewhere. All workers must call it."""
+    """The part's metrics on rank 0, of which there is only the loss where that is no number; empty elsewhere. All
+    workers must call it."""
     outputs = predict(objective, engine, work.examples(part), device, rank, workers)
-    return objective.scores(outputs, work.rows(part)) if outputs is not None else {}
+    if outputs is None:
+        return {}
+    loss = mean_loss(outputs)
+    return objective.scores(outputs, work.rows(part)) if math.isfinite(loss) else {"loss": loss}
 
 
 def predict(

@@ -7,6 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
+
 from bizllm.errors import RunError
 from bizllm.train import checkpoint, loop
 from bizllm.train.plain import PlainHost
@@ -32,23 +35,56 @@ class StoppingHost(PlainHost):
             raise Stopped
 
 
-def train(folder: str, stop_after: int | None = None) -> dict[str, Any]:
+def train(
+    folder: str, stop_after: int | None = None, logits_of: int = 0, poison_after: int | None = None
+) -> dict[str, Any]:
     """Train the work folder, every step's figures written; the summary, or the error that ended it.
 
-    The trained weights at the end, not the best ones, lie in `final/` then.
+    The trained weights at the end, not the best ones, lie in `final/` then; in `logits.safetensors` what the engine
+    says to the first `logits_of` rows of validation. After step `poison_after` the weights are no numbers.
     """
     loop.LOG_EVERY = 1
     host = StoppingHost(Path(folder), stop_after)
     said: dict[str, Any] = {}
     training = loop._Training(Work.load(Path(folder)), host)
+    if poison_after is not None:
+        _poison(training, poison_after)
     try:
         said["summary"] = asdict(training.run())
         stage = training.recipe.zero.stage
         weights = checkpoint.trainable(training.engine.module, stage, host.rank)
         if host.rank == 0:
             checkpoint.save_weights(weights, Path(folder) / "final", {})
+        if logits_of:
+            _save_logits(training, logits_of)
     except RunError as error:
         said["error"] = str(error)
     except Stopped:
         said["stopped"] = True
     return {**said, "saved": host.saved}
+
+
+def _save_logits(training: loop._Training, rows: int) -> None:
+    batch = training.objective.collate(training.work.examples("validation").slice(0, rows))
+    names = ("input_ids", "attention_mask", "labels")
+    training.engine.eval()
+    with torch.no_grad():
+        logits = training.engine(**{name: batch[name] for name in names if name in batch})
+    if training.host.rank == 0:
+        save_file({"logits": logits.float().contiguous()}, training.work.folder / "logits.safetensors")
+
+
+def _poison(training: loop._Training, after: int) -> None:
+    """As an update that overflowed would leave them."""
+    healthy = training._step
+
+    def step(number: int, rows: Any) -> None:
+        healthy(number, rows)
+        if number + 1 == after:
+            import deepspeed
+
+            head = training.engine.module.head.weight
+            with deepspeed.zero.GatheredParameters([head], modifier_rank=0, enabled=hasattr(head, "ds_id")):
+                head.data.fill_(float("nan"))
+
+    training._step = step  # type: ignore[method-assign]

@@ -47,16 +47,10 @@ class CausalLm(Objective):
         return True
 
     def encode(self, rows: pa.Table) -> pa.Table:
-        pieces = self._pieces(rows)
-        limit = self.info.max_tokens
-        cut = (
-            sum(len(ids) > limit for ids, _ in pieces)
-            if "label" in rows.column_names or is_chat(rows["text"].type)
-            else 0
-        )
+        pieces, cut = self._pieces(rows)
         # Virtual tokens stand before a sequence, not before each of its documents.
         apart = not self.recipe.packing or self.recipe.method.kind in ("prompt", "prefix")
-        packs = [[piece] for piece in pieces] if apart else self._packed(pieces)
+        packs = [[piece] for piece in pieces] if apart else self._packed(_counting(pieces))
         from bizllm.train.objectives.tensors import ids_of
 
         return pa.table(
@@ -68,26 +62,27 @@ class CausalLm(Objective):
             }
         )
 
-    def _pieces(self, rows: pa.Table) -> list[Piece]:
-        """Each row's tokens and targets, within the window: a plain text in windows, an answer cut at its end."""
+    def _pieces(self, rows: pa.Table) -> tuple[list[Piece], int]:
+        """Each row's tokens and targets, within the window: a plain text in windows, an answer cut at its end; and how
+        many were cut."""
         end, limit = [self.tokenizer.eos_token_id], self.info.max_tokens
         plain = rows["text"].to_pylist()
         if is_chat(rows["text"].type):
-            return [_shifted(*self._chat(chat), limit) for chat in plain]
+            return _cut([self._chat(chat) for chat in plain], limit)
         ids = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
         if "label" in rows.column_names:
             answers = self.tokenizer(rows["label"].to_pylist(), add_special_tokens=False, verbose=False)["input_ids"]
-            return [
-                _shifted([*prompt, *answer, *end], [False] * len(prompt) + [True] * (len(answer) + 1), limit)
+            told = [
+                ([*prompt, *answer, *end], [False] * len(prompt) + [True] * (len(answer) + 1))
                 for prompt, answer in zip(ids, answers, strict=True)
             ]
+            return _cut(told, limit)
         whole = [[*text, *end] for text in ids]
         # Windows overlap by one token, so that each token but the first is predicted once.
-        return [
-            _shifted(text[start : start + limit + 1], [True] * len(text[start : start + limit + 1]), limit + 1)
-            for text in whole
-            for start in range(0, max(1, len(text) - 1), limit)
+        windows = [
+            text[start : start + limit + 1] for text in whole for start in range(0, max(1, len(text) - 1), limit)
         ]
+        return [_shifted(window, [True] * len(window)) for window in windows], 0
 
     def _chat(self, chat: Sequence[dict[str, str]]) -> tuple[list[int], list[bool]]:
         """The template's tokens, and which of them the assistant says."""
@@ -179,10 +174,22 @@ def is_chat(kind: pa.DataType) -> bool:
     return {"role", "content"} <= {kind.value_type.field(i).name for i in range(kind.value_type.num_fields)}
 
 
-def _shifted(ids: list[int], counts: list[bool], limit: int) -> Piece:
-    """Inputs without the last token and, for each, the next token where that one counts; the window's end is cut."""
-    ids, counts = ids[:limit], counts[:limit]
+def _cut(said: list[tuple[list[int], list[bool]]], limit: int) -> tuple[list[Piece], int]:
+    """Tokens and which of them count → pieces of at most `limit` tokens, and how many lost their end."""
+    pieces = [_shifted(ids[: limit + 1], counts[: limit + 1]) for ids, counts in said]
+    return pieces, sum(len(ids) > limit + 1 for ids, _ in said)
+
+
+def _shifted(ids: list[int], counts: list[bool]) -> Piece:
+    """Inputs without the last token and, for each, the next token where that one counts."""
+    if len(ids) == 1:  # of an empty text its end: attention wants a token
+        return ids, [IGNORED]
     return ids[:-1], [token if count else IGNORED for token, count in zip(ids[1:], counts[1:], strict=True)]
+
+
+def _counting(pieces: list[Piece]) -> list[Piece]:
+    """Those with something to predict; one where none has."""
+    return [piece for piece in pieces if any(target != IGNORED for target in piece[1])] or pieces[:1]
 
 
 def _inputs(batch: dict[str, Any]) -> Batch:
