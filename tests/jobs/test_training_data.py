@@ -279,7 +279,6 @@ def test_settings_that_do_not_fit(plan: Plan, said: dict[str, Any], says: str) -
     [
         ({"zero__precision": "fp16"}, "zero.precision"),
         ({"zero__offload": "cpu"}, "zero.offload"),
-        ({"method": {"kind": "adalora"}}, "zero.stage"),
         ({"method": {"kind": "adalora"}, "zero__stage": 3}, "zero.stage"),
         ({"zero__stage": 3, "continual": {"l2_sp": 0.1}}, "zero.stage"),
         ({"augment": {"mixup": 0.2}, "optim__r_drop": 1.0}, "optim.r_drop"),
@@ -302,4 +301,4 @@ def test_every_other_method_and_stage_is_planned(plan: Plan) -> None:
         for stage in (0, 1, 2, 3):
             made = plan(method={"kind": kind}, zero__stage=stage)
             assert [row["stage"] for row in made["memory"] if row["chosen"]] == [stage]
-    assert plan(method={"kind": "adalora"}, zero__stage=1)["trainable"] > 0
+    assert plan(method={"kind": "adalora"}, zero__stage=2)["trainable"] > 0
