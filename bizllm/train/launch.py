@@ -21,7 +21,11 @@ from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import (
     InitializingState,
@@ -32,7 +36,7 @@ from ray.train.v2._internal.execution.controller.state import (
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -40,6 +44,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bizllm import logs
 from bizllm.errors import Fault, RunError, UserError, safe_text
 from bizllm.tables import storage
+from bizllm.tables.urls import local_path
 from bizllm.train import kept
 from bizllm.train.host import work_as_one
 from bizllm.train.loop import Summary
@@ -67,6 +72,7 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
     can't give the workers, RunError where the training fails; KeyboardInterrupt leaves the last checkpoint.
     """
     recipe = work.recipe
+    run_url = local_path(run_url) if storage.is_local(run_url) else run_url  # workers have other working folders
     each = _resources(recipe)
     kept.drop_old(run_url)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
@@ -93,18 +99,20 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
         ),
     )
     relay = _Relay(queue, recipe, observer, log)
-    fault: Exception | None = None
-    with relay.listening():
-        try:
+    try:
+        with relay.listening():
             result = trainer.fit()
-        except KeyboardInterrupt:
-            trainer.stop()
-            raise
-        except TrainingFailedError as failed:
-            fault = _explained(failed)
-    queue.shutdown(force=True)
-    if fault is not None:
-        raise RunError(relay.failure(fault)) if isinstance(fault, WorkerGroupError) else fault from None
+    except KeyboardInterrupt:
+        trainer.stop()
+        raise
+    except WorkerGroupError as failed:
+        raise RunError(relay.failure(failed)) from None
+    except ControllerError as failed:
+        raise _explained(failed.controller_failure) from None
+    except RayError as failed:
+        raise RunError(f"Ray lost the training's controller ({type(failed).__name__})") from failed
+    finally:
+        queue.shutdown(force=True)
     kept.drop_old(run_url)
     summary = cast(Any, result).return_value
     assert isinstance(summary, Summary), "a training that ends well returns its summary"
@@ -117,7 +125,7 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
 def _resources(recipe: Recipe) -> dict[str, float]:
     """What each worker takes: a GPU where the cluster has any, and its share of the CPUs.
 
-    Raises UserError where a cluster that doesn't grow has too little for the least number of workers.
+    Raises UserError where the cluster, with all that an autoscaler may add, has too little for the least of workers.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     limits = cluster_state.get_max_resources_from_cluster_config() or {}  # of an autoscaler
@@ -126,13 +134,14 @@ def _resources(recipe: Recipe) -> dict[str, float]:
     def room(cpus: int) -> int:
         return sum(int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) if on_gpu else math.inf)) for node in nodes)
 
-    if room(1) < recipe.least_workers and not limits:
-        has, kind = ray.cluster_resources(), "GPU" if on_gpu else "CPU"
+    has, kind = limits or ray.cluster_resources(), "GPU" if on_gpu else "CPU"
+    most_ever = int(limits.get(kind, 0)) if limits else room(1)
+    if most_ever < recipe.least_workers:
         expected = (
-            f"the cluster has {int(has.get('CPU', 0))} CPUs and {int(has.get('GPU', 0))} GPUs: "
-            f"room for {room(1)} workers with a {kind} each"
+            f"the cluster {'grows to' if limits else 'has'} {int(has.get('CPU', 0))} CPUs and "
+            f"{int(has.get('GPU', 0))} GPUs: room for {most_ever} workers with a {kind} each"
         )
-        raise UserError(Fault("workers", recipe.workers, expected, f"use at most {room(1)}" if room(1) else ""))
+        raise UserError(Fault("workers", recipe.workers, expected, f"use at most {most_ever}" if most_ever else ""))
     most = recipe.most_workers
     free = int(ray.available_resources().get("CPU", 0)) // most
     cpus = next((cpus for cpus in range(free, 1, -1) if room(cpus) >= most), 1)
@@ -212,13 +221,13 @@ def no_room(least: int, each: dict[str, float]) -> str:
     return f"no room for {least} workers with {wanted} each within {START_WAIT_S / 60:.0f} minutes: {counts}"
 
 
-def _explained(failed: TrainingFailedError) -> Exception:
-    if isinstance(failed, ControllerError):
-        cause = failed.controller_failure
-        if isinstance(cause, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
-            return RunError(f"the workers could not be started {_START_RETRIES + 1} times: {safe_text(cause)}")
-        return cause if isinstance(cause, RunError | UserError) else RunError(f"Ray Train failed: {safe_text(cause)}")
-    return failed
+def _explained(cause: Exception) -> Exception:
+    """What ended the controller, in our words."""
+    if isinstance(cause, RunError | UserError):
+        return cause
+    if isinstance(cause, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
+        return RunError(f"the workers could not be started {_START_RETRIES + 1} times ({type(cause).__name__})")
+    return RunError(f"Ray Train failed: {safe_text(cause)}")
 
 
 # -- what workers tell --------------------------------------------------------------------------------------------
@@ -247,14 +256,14 @@ class _Relay:
 
     def failure(self, failed: WorkerGroupError) -> str:
         """Why workers failed the last time; a worker that died outright explains the errors of the others."""
-        died = [rank for rank, error in failed.worker_failures.items() if "ActorDied" in repr(error)]
+        errors = failed.worker_failures.items()
+        died = [rank for rank, error in errors if isinstance(error, WorkerHealthCheckFailedError)]
         if died:
-            reason = f"worker {died[0]} died (killed, or out of memory)"
+            reason = f"worker {died[0]} died: killed, or out of memory"
         else:
-            reason = "; ".join(f"worker {rank}: {text}" for rank, text in sorted(self._failures.items())[:2])
-        return (
-            f"the training failed more than {LOST_WORKER_RETRIES} times; the last time: {reason or safe_text(failed)}"
-        )
+            texts = self._failures or {rank: safe_text(error) for rank, error in errors}
+            reason = "; ".join(f"worker {rank}: {text}" for rank, text in sorted(texts.items())[:2])
+        return f"the training failed {LOST_WORKER_RETRIES + 1} times; the last time: {reason}"
 
     def _listen(self, stop: threading.Event) -> None:
         while True:
