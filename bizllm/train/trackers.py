@@ -2,7 +2,7 @@
 
 Figures and settings only, never text of rows. A tracker is opened before any work, so that a missing package or a
 server that does not answer is the user's to mend; one that fails later is dropped with one warning, since no curve is
-worth a training. Rank 0 alone opens them.
+worth a training. The driver alone opens them.
 """
 
 from __future__ import annotations
