@@ -51,8 +51,8 @@ def answer(folder: Path, rows: pa.Table, max_new_tokens: int) -> list[str]:
     # A small window is shared by prompt and answer.
     room = max_new_tokens if max_new_tokens < generator.max_tokens else max(1, generator.max_tokens // 2)
     prompts = rows["text"].take(pa.array(asked(rows))).to_pylist()
-    fits = np.flatnonzero(generator.count(prompts, chat=False) <= generator.max_input_tokens(room))
-    written = generator.generate([prompts[i] for i in fits], room, chat=False).texts if len(fits) else []
+    fits = np.flatnonzero(generator.count(prompts) <= generator.max_input_tokens(room))
+    written = generator.generate([prompts[i] for i in fits], room).texts if len(fits) else []
     made = [""] * len(prompts)
     for place, text in zip(fits, written, strict=True):
         made[place] = text

@@ -34,20 +34,16 @@ def by_row(work: Work, examples: pa.Table) -> float:
 
 
 @pytest.mark.parametrize(
-    ("objective", "kind"),
+    ("objective", "kind", "pooling"),
     [
-        ("classification", "bert"),
-        ("classification", "gpt2"),
-        ("token_classification", "bert"),
-        ("causal_lm", "gpt2"),
-        ("causal_lm", "llama"),
-        ("seq2seq", "t5"),
+        *(("classification", kind, pooling) for kind in ("bert", "gpt2") for pooling in ("mean", "last", "native")),
+        ("token_classification", "bert", "native"),
+        ("causal_lm", "gpt2", "native"),
+        ("causal_lm", "llama", "native"),
+        ("seq2seq", "t5", "native"),
     ],
 )
-@pytest.mark.parametrize("pooling", ["mean", "last", "native"])
 def test_padding_changes_nothing(objective: str, kind: str, pooling: str, base: Any, tmp_path: Path) -> None:
-    if objective != "classification" and pooling != "native":
-        pytest.skip("has no pooling")
     rows = tiny.table(12, longest=14)
     if objective == "token_classification":
         words = [text.split() for text in rows["text"].to_pylist()]
@@ -66,7 +62,9 @@ def test_packing_changes_no_loss_and_no_gradient(
 ) -> None:
     rows = tiny.table(20) if labels else tiny.table(20).select(["text"])
     made = {
-        packing: tiny.work(tmp_path / str(packing), base(kind), rows, objective="causal_lm", packing=packing)
+        packing: tiny.work(
+            tmp_path / str(packing), base(kind), rows, objective="causal_lm", packing=packing, max_tokens=48
+        )
         for packing in (True, False)
     }
     packed, apart = (made[packing].examples("train") for packing in (True, False))
@@ -82,13 +80,25 @@ def test_packing_changes_no_loss_and_no_gradient(
 def test_only_the_answers_tokens_count(base: Any, tmp_path: Path) -> None:
     rows = tiny.table(6)
     work = tiny.work(tmp_path, base("gpt2"), rows, objective="causal_lm", packing=False)
-    for row, example in zip(rows.to_pylist(), work.examples("train").to_pylist(), strict=True):
+    work.tokenizer.chat_template = None
+    for row, example in zip(rows.to_pylist(), work.objective.encode(rows).to_pylist(), strict=True):
         counted = [token for token in example["target"] if token != IGNORED]
         answer = work.tokenizer(row["label"])["input_ids"]
         assert counted == [*answer, work.tokenizer.eos_token_id]
         prompt = work.tokenizer(row["text"])["input_ids"]
         assert example["input_ids"] == [*prompt, *answer]
         assert example["target"][: len(prompt) - 1] == [IGNORED] * (len(prompt) - 1)
+
+
+def test_a_prompt_is_asked_as_at_night(base: Any, tmp_path: Path) -> None:
+    rows = tiny.table(6)
+    work = tiny.work(tmp_path, base("gpt2"), rows, objective="causal_lm", packing=False, max_tokens=60)
+    for row, example in zip(rows.to_pylist(), work.examples("train").to_pylist(), strict=True):
+        user = [{"role": "user", "content": row["text"]}]
+        asked = work.tokenizer.apply_chat_template(user, add_generation_prompt=True, return_dict=False)
+        assert example["input_ids"][: len(asked)] == asked
+        counted = [token for token in example["target"] if token != IGNORED]
+        assert work.tokenizer.decode(counted).replace(" ", "") == f"{row['label'].replace(' ', '')}<end>"
 
 
 def test_only_the_assistants_turns_count(base: Any, tmp_path: Path) -> None:

@@ -69,20 +69,32 @@ class CausalLm(Objective):
         plain = rows["text"].to_pylist()
         if is_chat(rows["text"].type):
             return _cut([self._chat(chat) for chat in plain], limit)
-        ids = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
         if "label" in rows.column_names:
-            answers = self.tokenizer(rows["label"].to_pylist(), add_special_tokens=False, verbose=False)["input_ids"]
-            told = [
-                ([*prompt, *answer, *end], [False] * len(prompt) + [True] * (len(answer) + 1))
-                for prompt, answer in zip(ids, answers, strict=True)
-            ]
-            return _cut(told, limit)
+            return _cut(self._answered(plain, rows["label"].to_pylist()), limit)
+        ids = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
         whole = [[*text, *end] for text in ids]
         # Windows overlap by one token, so that each token but the first is predicted once.
         windows = [
             text[start : start + limit + 1] for text in whole for start in range(0, max(1, len(text) - 1), limit)
         ]
         return [_shifted(window, [True] * len(window)) for window in windows], 0
+
+    def _answered(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], list[bool]]]:
+        """Prompts as `models.generator` asks them at night: by the chat template where the tokenizer has one."""
+        if self.tokenizer.chat_template:
+            return [
+                self._chat([{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}])
+                for prompt, answer in zip(prompts, answers, strict=True)
+            ]
+        end = self.tokenizer.eos_token_id
+        asked = self.tokenizer(list(prompts), split_special_tokens=True, verbose=False)["input_ids"]
+        said = self.tokenizer(list(answers), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        told = []
+        for prompt, answer in zip(asked, said["input_ids"], strict=True):
+            while len(prompt) > 1 and prompt[-1] == end:  # some tokenizers close every text; the answer goes on
+                prompt.pop()
+            told.append(([*prompt, *answer, end], [False] * len(prompt) + [True] * (len(answer) + 1)))
+        return told
 
     def _chat(self, chat: Sequence[dict[str, str]]) -> tuple[list[int], list[bool]]:
         """The template's tokens, and which of them the assistant says."""
@@ -93,7 +105,11 @@ class CausalLm(Objective):
                 continue
             for upto, answer in ((turn, False), (turn + 1, True)):
                 ids = self.tokenizer.apply_chat_template(
-                    list(chat[:upto]), tokenize=True, add_generation_prompt=not answer, return_dict=False
+                    list(chat[:upto]),
+                    tokenize=True,
+                    add_generation_prompt=not answer,
+                    return_dict=False,
+                    sanitize_control_tokens=True,
                 )
                 said += [answer] * (len(ids) - len(made))
                 made = list(ids)
