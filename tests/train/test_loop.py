@@ -27,7 +27,16 @@ def by_hand(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize(("rows", "micro_batch"), [(ROWS, None), (ROWS, 2), (ROWS, 1), (9, None), (9, 2)])
+@pytest.mark.parametrize(
+    ("rows", "micro_batch"),
+    [
+        (ROWS, None),
+        (ROWS, 2),
+        (9, None),
+        pytest.param(ROWS, 1, marks=pytest.mark.slow),
+        pytest.param(9, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_every_stage_gives_the_losses_and_weights_of_a_plain_loop(
     stage: int, rows: int, micro_batch: int | None, workers: Any, base: Any, by_hand: dict[int, Any], tmp_path: Path
 ) -> None:
