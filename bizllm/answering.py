@@ -49,7 +49,9 @@ def answering(as_json: bool) -> Iterator[Out]:
         except UserError as error:
             raise fail(WRONG_INPUT, str(error), [vars(fault) for fault in error.faults]) from None
         except (KeyboardInterrupt, Cancelled) as error:
-            raise fail(INTERRUPTED, str(error) or "interrupted; what is published stays as it was") from None
+            said = str(error) or "interrupted"
+            stays = "; what is published stays as it was" if said == "interrupted" else ""  # else it says how to go on
+            raise fail(INTERRUPTED, said + stays) from None
         except LockHeld as error:
             raise fail(LOCKED, str(error)) from None
         except RunError as error:
