@@ -14,8 +14,7 @@ import torch.distributed as dist
 from bizllm.train.objectives.base import Array, Forward, Objective, mean_loss
 from bizllm.train.work import Work, lengths, take
 
-TOKENS = 8_192  # of a batch, padding included
-ROWS = 128
+ROWS = 128  # of a batch at most
 
 
 def validate(
@@ -37,7 +36,7 @@ def predict(
 
     Every worker makes the same number of passes, as stage 3 wants: one without rows repeats the last.
     """
-    batches = _batches(lengths(examples))
+    batches = _batches(lengths(examples), objective.tokens_at_once)
     forward: Forward = network
     network.eval()
     found: list[tuple[npt.NDArray[np.int64], dict[str, Array]]] = []
@@ -60,12 +59,12 @@ def predict(
     return {name: np.concatenate([made[name] for _, made in found])[order] for name in found[0][1]}
 
 
-def _batches(length: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def _batches(length: npt.NDArray[np.int64], tokens: int) -> list[npt.NDArray[np.int64]]:
     """Positions of examples in batches of about equal lengths, the longest first."""
     order = np.argsort(-length, kind="stable")
     batches, start = [], 0
     while start < len(order):
-        rows = min(ROWS, max(1, TOKENS // max(1, int(length[order[start]]))))
+        rows = min(ROWS, max(1, tokens // max(1, int(length[order[start]]))))
         batches.append(order[start : start + rows])
         start += rows
     return batches

@@ -64,3 +64,15 @@ def test_bf16_stays_near_fp32(
     losses = figures(tmp_path)
     assert losses == pytest.approx(by_hand[ROWS][0], abs=0.02)
     assert losses != pytest.approx(by_hand[ROWS][0], abs=1e-6), "it computed in fp32"
+
+
+@pytest.mark.parametrize(("kind", "method", "stage"), [("bert", "full", 1), ("gpt2", "lora", 2), ("gpt2", "lora", 3)])
+def test_activations_computed_again_change_nothing(
+    kind: str, method: str, stage: int, workers: Any, base: Any, tmp_path: Path
+) -> None:
+    for name, again in (("kept", False), ("again", True)):
+        optim = tiny.optim(dropout=0.1, gradient_checkpointing=again)
+        said = {"zero": {"stage": stage, "precision": "fp32"}, "method": {"kind": method}, "optim": optim}
+        tiny.work(tmp_path / name, base(kind), tiny.table(24), **said)
+        workers(2).call("train", folder=tmp_path / name)
+    assert figures(tmp_path / "again") == pytest.approx(figures(tmp_path / "kept"), abs=1e-5)

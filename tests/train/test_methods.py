@@ -52,7 +52,7 @@ def made(folder: Path, base: Any, kind: str, objective: str, **said: Any) -> Any
         base(said.pop("kind", language_model.get(objective, "bert"))),
         rows,
         objective=objective,
-        method={"kind": kind, "rank": 2, "tokens": 4},
+        method={"kind": kind, "rank": 2, "tokens": 4, "dropout": 0.0},
         optim=tiny.optim(**rate),
         **said,
     )
@@ -133,6 +133,16 @@ def test_adalora_goes_on_as_if_never_stopped(stage: int, stop: int, workers: Any
     workers(2).call("train", folder=tmp_path / "parts", stop_after=stop)
     workers(2).call("train", folder=tmp_path / "parts")
     assert figures(tmp_path / "parts") == pytest.approx(figures(tmp_path / "whole"), abs=1e-6)
+
+
+def test_adalora_goes_on_with_another_number_of_workers(workers: Any, base: Any, tmp_path: Path) -> None:
+    for name in ("whole", "parts"):
+        zero = {"stage": 2, "precision": "fp32"}
+        made(tmp_path / name, base, "adalora", "classification", zero=zero, stop={"every": 3})
+    workers(2).call("train", folder=tmp_path / "whole")
+    workers(2).call("train", folder=tmp_path / "parts", stop_after=15)
+    workers(1).call("train", folder=tmp_path / "parts")
+    assert figures(tmp_path / "parts") == pytest.approx(figures(tmp_path / "whole"), abs=1e-4)
 
 
 def _inputs(work: Any) -> dict[str, torch.Tensor]:

@@ -51,6 +51,7 @@ class Objective(ABC):
     metric: ClassVar[str]  # of validation and promotion, where the recipe names none
     needs: ClassVar[tuple[str, ...]] = ("text", "label")
     learns_labels: ClassVar[bool] = False  # whether train's labels decide the outputs
+    tokens_at_once: ClassVar[int] = 8_192  # of a batch that is scored, padding included
 
     recipe: Recipe
     tokenizer: Any

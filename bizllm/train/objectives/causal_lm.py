@@ -31,6 +31,7 @@ class CausalLm(Objective):
     summary = "A language model that goes on: chats, answers, plain text."
     metric = "loss"
     needs: ClassVar[tuple[str, ...]] = ("text",)
+    tokens_at_once: ClassVar[int] = 2_048  # each has a logit for every word
 
     @classmethod
     def check(cls, recipe: Recipe, schema: pa.Schema) -> Faults:

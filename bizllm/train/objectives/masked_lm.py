@@ -27,6 +27,7 @@ class MaskedLm(Objective):
     summary = "The hidden tokens of plain text: pre-training of a BERT."
     metric = "loss"
     needs: ClassVar[tuple[str, ...]] = ("text",)
+    tokens_at_once: ClassVar[int] = 2_048  # each has a logit for every word
 
     @classmethod
     def check(cls, recipe: Recipe, schema: pa.Schema) -> Faults:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ class Seq2Seq(Objective):
     name = "seq2seq"
     summary = "An answer for a text, by an encoder and a decoder."
     metric = "loss"
+    tokens_at_once: ClassVar[int] = 2_048  # each has a logit for every word
 
     @classmethod
     def check(cls, recipe: Recipe, schema: pa.Schema) -> Faults:
