@@ -83,7 +83,7 @@ def result_of(run: Run, work: Work, summary: Summary, verdict: Verdict, facts: M
         "path": storage.join(run.url, "model"),
         "report": storage.join(run.url, "report.html"),
         **{name: getattr(summary, name) for name in ("steps", "best_step", "stopped_early", "tokens")},
-        "tokens_per_s": round(summary.tokens / summary.seconds, 1) if summary.seconds else None,
+        "tokens_per_s": round(summary.tokens_per_s, 1),
         "memory_mb": round(summary.memory_mb),
         **{name: facts[name] for name in ("parameters", "trainable", "rows", "warnings")},
         **{name: facts[name] for name in EXTRAS if facts.get(name)},

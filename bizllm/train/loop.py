@@ -56,13 +56,15 @@ class Host(Protocol):
 
 @dataclass
 class Summary:
-    """How a training went. best: the watched metric's value at `best_step`."""
+    """How a training went. best: the watched metric's value at `best_step`. tokens: since the first step, also those
+    before a resume; seconds, tokens_per_s: since it began or went on, validation and checkpoints included."""
 
     steps: int
     best_step: int
     best: float
     tokens: int
     seconds: float
+    tokens_per_s: float
     stopped_early: bool
     memory_mb: float
 
@@ -99,6 +101,7 @@ class _Training:
     def run(self) -> Summary:
         began = time.perf_counter()
         start = self._open()
+        tokens_at_start = self.tokens
         done, patience = start, self.recipe.stop.patience
         window = time.perf_counter()
         tokens_before = self.tokens
@@ -120,7 +123,9 @@ class _Training:
                 window = time.perf_counter()
         best = self.watch.best if self.watch.best is not None else math.nan
         seconds = time.perf_counter() - began
-        return Summary(done, self.watch.best_step, best, self.tokens, seconds, done < self.steps, memory_mb())
+        rate = (self.tokens - tokens_at_start) / max(seconds, 1e-9)
+        early = done < self.steps
+        return Summary(done, self.watch.best_step, best, self.tokens, seconds, rate, early, memory_mb())
 
     def _open(self) -> int:
         """Build the engine, load the newest checkpoint if there is one; the step to go on with."""
@@ -132,7 +137,8 @@ class _Training:
             inner.gradient_checkpointing_enable()
         found = self.host.restore()
         numbers = zero.precision(self.recipe, self.device_name)
-        said = zero.configuration(self.recipe, self.host.workers, self.parts, numbers, self.device_name)
+        trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        said = zero.configuration(self.recipe, self.host.workers, self.parts, numbers, self.device_name, trained)
         universal = False
         if found is not None:
             stage = self.recipe.zero.stage

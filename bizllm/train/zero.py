@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 Faults = list[tuple[str, object, str, str]]  # setting, value, what was expected, suggestion
 
-BUCKET = 50_000_000  # numbers that are sent at once; DeepSpeed wants whole numbers
+BUCKET = 50_000_000  # most numbers that are sent at once; DeepSpeed keeps buffers of that size
 SMALL = 100_000  # parameters under this size are kept whole at stage 3: sending them costs more than keeping them
 
 
@@ -79,12 +79,15 @@ def faults(recipe: Recipe, device: str) -> Faults:
     return found
 
 
-def configuration(recipe: Recipe, workers: int, parts: int, numbers: Precision, device: str) -> dict[str, Any]:
-    """What `deepspeed.initialize` takes. parts: micro-batches of a worker and step.
+def configuration(
+    recipe: Recipe, workers: int, parts: int, numbers: Precision, device: str, trained: int
+) -> dict[str, Any]:
+    """What `deepspeed.initialize` takes. trained: parameters. parts: micro-batches of a worker and step.
 
     bf16 on a CPU is autocast over fp32 parameters; on a GPU parameters are bf16 beside an fp32 copy in the optimizer.
     """
     zero = recipe.zero
+    bucket = min(BUCKET, trained)
     micro = max(1, -(-recipe.optim.batch // (workers * parts)))
     said: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
@@ -93,8 +96,8 @@ def configuration(recipe: Recipe, workers: int, parts: int, numbers: Precision, 
         "gradient_clipping": recipe.optim.clip or 0.0,
         "zero_optimization": {
             "stage": zero.stage,
-            "reduce_bucket_size": BUCKET,
-            "allgather_bucket_size": BUCKET,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
             "overlap_comm": device != "cpu",
             "contiguous_gradients": True,
         },
@@ -106,7 +109,7 @@ def configuration(recipe: Recipe, workers: int, parts: int, numbers: Precision, 
         said["zero_optimization"] |= {
             "stage3_gather_16bit_weights_on_model_save": True,
             "stage3_param_persistence_threshold": SMALL,
-            "stage3_prefetch_bucket_size": BUCKET,
+            "stage3_prefetch_bucket_size": bucket,
             "stage3_max_live_parameters": 1_000_000_000,
         }
     if zero.offload != "none":
