@@ -137,8 +137,7 @@ class _Training:
             inner.gradient_checkpointing_enable()
         found = self.host.restore()
         numbers = zero.precision(self.recipe, self.device_name)
-        trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-        said = zero.configuration(self.recipe, self.host.workers, self.parts, numbers, self.device_name, trained)
+        said = zero.configuration(self.recipe, self.host.workers, self.parts, numbers, self.device_name)
         universal = False
         if found is not None:
             stage = self.recipe.zero.stage

@@ -79,15 +79,12 @@ def faults(recipe: Recipe, device: str) -> Faults:
     return found
 
 
-def configuration(
-    recipe: Recipe, workers: int, parts: int, numbers: Precision, device: str, trained: int
-) -> dict[str, Any]:
-    """What `deepspeed.initialize` takes. trained: parameters. parts: micro-batches of a worker and step.
+def configuration(recipe: Recipe, workers: int, parts: int, numbers: Precision, device: str) -> dict[str, Any]:
+    """What `deepspeed.initialize` takes. parts: micro-batches of a worker and step.
 
     bf16 on a CPU is autocast over fp32 parameters; on a GPU parameters are bf16 beside an fp32 copy in the optimizer.
     """
     zero = recipe.zero
-    bucket = min(BUCKET, trained)
     micro = max(1, -(-recipe.optim.batch // (workers * parts)))
     said: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
@@ -96,8 +93,8 @@ def configuration(
         "gradient_clipping": recipe.optim.clip or 0.0,
         "zero_optimization": {
             "stage": zero.stage,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
+            "reduce_bucket_size": BUCKET,
+            "allgather_bucket_size": BUCKET,
             "overlap_comm": device != "cpu",
             "contiguous_gradients": True,
         },
@@ -109,7 +106,7 @@ def configuration(
         said["zero_optimization"] |= {
             "stage3_gather_16bit_weights_on_model_save": True,
             "stage3_param_persistence_threshold": SMALL,
-            "stage3_prefetch_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": BUCKET,
             "stage3_max_live_parameters": 1_000_000_000,
         }
     if zero.offload != "none":
