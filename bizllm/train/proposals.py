@@ -53,6 +53,10 @@ class _Reader:
 
     objective: Objective
 
+    @property
+    def tokens_at_once(self) -> int:
+        return self.objective.tokens_at_once
+
     def collate(self, examples: pa.Table) -> Batch:
         return self.objective.collate(examples)
 
