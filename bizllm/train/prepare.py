@@ -76,6 +76,9 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
         base=base.uri,
         license=recipe.license or (base_info.license if base_info else ""),
     )
+    if recipe.augment is not None and recipe.augment.mixup and info.pooling == "native":
+        expected = "mixes pooled vectors; this base has transformers' own head, which doesn't let them through"
+        raise UserError(Fault(place("augment", "mixup"), recipe.augment.mixup, expected, "use `pooling: mean`"))
     _check_answers(recipe, info, parts, place)
     _check_augment(recipe, parts, registry, place)
     twins, parts, warnings = leaks.without_overlap(recipe, parts, place)

@@ -118,3 +118,11 @@ def test_offload_is_for_a_gpu(ready: Ready) -> None:
     assert ready(device="cuda", zero={"stage": 3, "offload": "cpu"}).recipe.zero.offload == "cpu"
     with pytest.raises(UserError, match="there is no GPU memory to spare"):
         ready(zero={"stage": 3, "offload": "cpu"})
+
+
+def test_mixup_needs_pooled_vectors_that_are_ours(ready: Ready) -> None:
+    """`pooling: auto` of a plain BERT is transformers' own head; said outright, `zero.faults` refuses it."""
+    assert ready().info.pooling == "native"
+    with pytest.raises(UserError, match=r"augment\.mixup: 0\.2: mixes pooled vectors.*use `pooling: mean`"):
+        ready(augment={"mixup": 0.2})
+    assert ready(augment={"mixup": 0.2}, pooling="mean").info.pooling == "mean"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bizllm.evaluate import calibration, classification
-from bizllm.train.objectives.base import STRING, Array, Faults, is_list_of, mean_loss
+from bizllm.train.objectives.base import STRING, Array, Batch, Faults, Forward, is_list_of, mean_loss
 from bizllm.train.objectives.classification import Classification, text_faults
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class MultiLabel(Classification):
         p, q = one.sigmoid(), other.sigmoid()
         return 0.5 * ((p - q) * (one - other)).mean(-1)
 
-    def predict(self, network, batch):  # type: ignore[no-untyped-def]
+    def predict(self, network: Forward, batch: Batch) -> dict[str, Array]:
         from bizllm.train.objectives.classification import model_inputs
 
         logits = network(**model_inputs(batch)).float()
