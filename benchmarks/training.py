@@ -1,7 +1,7 @@
 """A fine-tuning as `bizllm finetune` does it, without Ray and registry: what the training benchmarks share.
 
-The input is checked and frozen, plain processes train on it (torchrun; on CPUs gloo and a thread each), the best
-weights are exported, and the model's folder is loaded anew to answer validation and test. The control is fitted beside
+The input is checked and frozen, a plain process trains on it (torchrun; on CPUs a thread for each), the best weights
+are exported, and the model's folder is loaded anew to answer validation and test. The control is fitted beside
 it on the same rows. Seconds are of each stage; those of `train` include the start of the processes.
 """
 
@@ -76,9 +76,7 @@ def measured() -> dict[str, Any]:
     }
 
 
-def train_and_score(
-    said: Mapping[str, Any], folder: Path, workers: int = WORKERS, with_control: bool = True
-) -> Trained:
+def train_and_score(said: Mapping[str, Any], folder: Path, with_control: bool = True) -> Trained:
     """Run a recipe to its end in `folder`, which must be new; its checkpoints are deleted, the model stays.
 
     said: a training file's values with absolute paths. Raises UserError as `finetune` does, RuntimeError where a
@@ -94,7 +92,7 @@ def train_and_score(
         with _timed(seconds, "control"):
             beside = _control(prepared, work)
     with _timed(seconds, "train"):
-        torchrun(["-m", "bizllm.train.plain", str(work.folder)], workers, folder / "train.log")
+        torchrun(["-m", "bizllm.train.plain", str(work.folder)], 1, folder / "train.log", threads=os.cpu_count() or 1)
     summary = json.loads((work.folder / "summary.json").read_text())
     with _timed(seconds, "score"):
         model = folder / "model"

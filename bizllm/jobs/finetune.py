@@ -19,20 +19,18 @@ from typing import Any, cast
 import pyarrow as pa
 
 from bizllm.errors import Cancelled, Fault, RunError, UserError, safe_text
+from bizllm.jobs.training_answers import TrainedAnswers, retained, trained_answers
 from bizllm.jobs.training_facts import control_scores, of_data
 from bizllm.jobs.training_file import LoadedRecipe
 from bizllm.jobs.training_result import Run, register, result_of, write_failure, write_result, write_table
 from bizllm.jobs.verdict import judge_model
 from bizllm.models.registry import Registry
-from bizllm.models.saved import ModelInfo, write_info
 from bizllm.tables import storage
 from bizllm.tables.urls import local_path
-from bizllm.train import earlier, judge, kept, proposals, zero
+from bizllm.train import kept, proposals, zero
 from bizllm.train.export import export
-from bizllm.train.frozen import EARLIER_TEST, UNLABELLED, freeze
-from bizllm.train.judge import Answers
+from bizllm.train.frozen import UNLABELLED, freeze, without_continual
 from bizllm.train.loop import Summary
-from bizllm.train.methods import VIRTUAL
 from bizllm.train.prepare import prepare, registry_uri
 from bizllm.train.progress import TrainingObserver
 from bizllm.train.recipe import Recipe
@@ -40,6 +38,7 @@ from bizllm.train.trackers import METRICS_FILE, flat_params, open_trackers
 from bizllm.train.work import FILE, Work
 
 FACTS = "facts.json"
+NAIVE = "naive"  # the folder of a second training, without what `continual` asks for
 
 
 def finetune(
@@ -94,23 +93,28 @@ def _run(loaded: LoadedRecipe, run: Run, local: Path, address: str | None, resum
         summary = _trained(work, run, address, local, registry.uri)
     with run.stage("export"):
         folder = local / "model"
-        trained = export(work, _best(run, local), folder)
+        trained = export(work, _best(run.url, local), folder)
         facts |= {"parameters": trained.parameters, "trainable": trained.trainable}
     with run.stage("test"):
-        network, info, answers = _answers(work, trained.network, folder, parts)
-        verdict = judge_model(recipe, answers, parts, facts["control"], registry)
-        if recipe.continual.test is not None:
-            facts["continual"] = _retained(work, network, info, folder, verdict.metric, parts, answers)
+        made = trained_answers(work, trained.network, folder, parts)
+        verdict = judge_model(recipe, made.parts, parts, facts["control"], registry)
+    if recipe.continual.test is not None:
+        models = {"model": made}
+        if recipe.continual.naive:
+            with run.stage("train naively"):
+                models["naive"] = _naive(run, address, local, parts)
+        facts["continual"] = retained(work, verdict.metric, parts, models)
     if recipe.propose is not None:
         with run.stage("propose"):
             rows = work.examples(UNLABELLED)
-            found = proposals.propose(work, network, info, rows, recipe.propose.rows)
+            found = proposals.propose(work, made.network, made.info, rows, recipe.propose.rows)
             facts["propose"] = write_table(found, storage.join(run.url, "propose.parquet"))
     result = result_of(run, work, summary, verdict, facts)
     with run.stage("register"):
         result |= register(run, folder, verdict, facts, result, registry)
     write_result(run, verdict, facts, result, parts, local)
-    storage.delete_tree(storage.join(run.url, kept.CHECKPOINTS))  # several times the model, and of no use any more
+    for name in (kept.CHECKPOINTS, NAIVE):
+        storage.delete_tree(storage.join(run.url, name))  # several times the model, and of no use any more
     run.observer.finished(result)
     return result
 
@@ -135,16 +139,22 @@ def _frozen(loaded: LoadedRecipe, run: Run, local: Path, address: str | None) ->
     with run.stage("encode"):
         work, facts = freeze(prepared, folder, loaded.place)
         facts |= of_data(prepared)
+        frozen = {home: work}
+        if run.recipe.continual.naive:
+            beside = storage.join(run.url, NAIVE, kept.WORK)
+            naive = local / NAIVE if remote else Path(local_path(beside))
+            frozen[beside], _ = freeze(without_continual(prepared), naive, loaded.place)
     with run.stage("control"):
         facts["control"] = control_scores(prepared, work)
     if run.recipe.review:
         with run.stage("review"):
             found = proposals.suspicious(work, prepared.parts.train.rows)
             facts["review"] = write_table(found, storage.join(run.url, "review.parquet"))
-    if remote:
-        kept.upload(folder, home)
-    if prepared.base.kind != "builtin" and (remote or _elsewhere(address)):
-        kept.upload(prepared.base.folder, storage.join(home, "base"))  # other machines don't have it
+    for url, one in frozen.items():
+        if remote:
+            kept.upload(one.folder, url)
+        if prepared.base.kind != "builtin" and (remote or _elsewhere(address)):
+            kept.upload(one.base, storage.join(url, "base"))  # other machines don't have it
     storage.write_bytes(storage.join(home, FACTS), json.dumps(facts, default=float).encode())  # the work is whole
     return work, facts, registry
 
@@ -237,52 +247,23 @@ def _trained(work: Work, run: Run, address: str | None, local: Path, registry: s
     return summary
 
 
-def _best(run: Run, local: Path) -> Path:
-    """The best weights, on this machine. Raises RunError where no validation gave a number."""
-    best = kept.best(run.url)
+def _naive(run: Run, address: str | None, local: Path, parts: Mapping[str, pa.Table]) -> TrainedAnswers:
+    """Go on from the same base on the new rows alone, to see what remembering is worth; it is not kept."""
+    from bizllm.jobs.job import Runtime
+    from bizllm.jobs.run import cluster
+    from bizllm.train.launch import launch
+
+    url, here = storage.join(run.url, NAIVE), local / f"{NAIVE}-trained"
+    with cluster(Runtime(), address):
+        launch(Work.load(_at_hand(storage.join(url, kept.WORK), here / "work")), url)
+    work = Work.load(_at_hand(storage.join(url, kept.WORK), here / "work"))
+    trained = export(work, _best(url, here), here / "model")
+    return trained_answers(work, trained.network, here / "model", parts)
+
+
+def _best(url: str, local: Path) -> Path:
+    """A run's best weights, on this machine. Raises RunError where no validation gave a number."""
+    best = kept.best(url)
     if best is None:
         raise RunError("no validation gave a score that is a number: there are no best weights")
     return _at_hand(best, local / "best")
-
-
-# -- answers ----------------------------------------------------------------------------------------------------------
-
-
-def _answers(
-    work: Work, network: Any, folder: Path, parts: Mapping[str, pa.Table]
-) -> tuple[Any, ModelInfo, dict[str, Answers]]:
-    """(network, info, answers to the parts) of the model in the folder, which is loaded anew; calibrated on validation,
-    which the folder then says."""
-    from bizllm.models.network import load_network
-
-    if work.recipe.method.kind not in VIRTUAL:
-        network = load_network(folder, work.info)
-    raw = {name: judge.ask(work.objective, network, rows) for name, rows in parts.items()}
-    info = judge.calibrated(work.objective, raw["validation"].outputs, parts["validation"])
-    write_info(folder, info)
-    told = type(work.objective)(work.recipe, work.tokenizer, info)
-    found = {
-        name: replace(judge.judged(told, one.outputs, parts[name]), tokens=one.tokens) for name, one in raw.items()
-    }
-    if "test" in found and work.recipe.method.kind not in VIRTUAL:
-        found["test"] = judge.wrote(found["test"], folder, parts["test"], work.recipe.max_new_tokens)
-    return network, info, found
-
-
-def _retained(
-    work: Work,
-    network: Any,
-    info: ModelInfo,
-    folder: Path,
-    metric: str,
-    parts: Mapping[str, pa.Table],
-    answers: Mapping[str, Answers],
-) -> dict[str, Any]:
-    """The base and the new model on the earlier test, and on the new one where there is one."""
-    rows = work.examples(EARLIER_TEST)
-    objective = type(work.objective)(work.recipe, work.tokenizer, info)
-    ours = judge.ask(objective, network, rows)
-    if work.recipe.method.kind not in VIRTUAL:
-        ours = judge.wrote(ours, folder, rows, work.recipe.max_new_tokens)
-    tests = {"earlier": (rows, ours)} | ({"new": (parts["test"], answers["test"])} if "test" in parts else {})
-    return earlier.retained(metric, work.base, tests, work.recipe)

@@ -21,6 +21,7 @@ from bizllm.report.training_data import (
     Metric,
     Overlap,
     Reliability,
+    Retained,
     SliceScore,
     SplitFacts,
     TrainingReport,
@@ -89,6 +90,7 @@ def report_of(
         reliability=reliability,
         slices=[SliceScore(**row) for row in scored.slices],
         errors=_errors(verdict, rows),
+        retained=_retained(facts["continual"]) if facts.get("continual") else (),
         cost=Cost(
             recipe.most_workers,
             zero.device_name(),
@@ -137,21 +139,27 @@ def _overlaps(found: Sequence[Mapping[str, Any]], drop: str) -> list[Overlap]:
 
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
-    """What a reader should look at, and what became of earlier training."""
+    """What a reader should look at."""
     notes = []
     if facts.get("review"):
         notes.append(f"{facts['review']['rows']:,} rows of train are likely mislabelled: see review.parquet")
-    said = facts.get("continual")
-    if said:
-        metric = said["metric"]
-        for name in ("earlier", "new"):
-            base, model = (said.get(name, {}).get(of, {}).get(metric) for of in ("base", "model"))
-            if base is not None and model is not None:
-                notes.append(f"{metric} on the {name} test: {base:.4f} before this training, {model:.4f} after it")
-        if "backward_transfer" in said:
-            transfer, forgot = said["backward_transfer"], said["forgetting"]
-            notes.append(f"backward transfer {transfer:+.4f}, forgetting {forgot:.4f} ({metric}, earlier test)")
     return notes
+
+
+def _retained(said: Mapping[str, Any]) -> list[Retained]:
+    """The model before, this one, and the one that was trained on naively where there is one."""
+    metric, before = said["metric"], said["earlier"]["base"]
+    shown = {"base": "before this training", "naive": "trained on naively", "model": "this model"}
+    return [
+        Retained(
+            what,
+            said["earlier"][name].get(metric),
+            said.get("new", {}).get(name, {}).get(metric),
+            said["backward_transfer"].get(name),
+        )
+        for name, what in shown.items()
+        if name in said["earlier"] and metric in before
+    ]
 
 
 def _metrics(objective: str, verdict: Verdict, deciding: str) -> list[Metric]:

@@ -13,7 +13,7 @@ from markupsafe import escape
 
 from bizllm.report import training_views as views
 from bizllm.report.html import render_page
-from bizllm.report.training_data import Metric, TrainingReport
+from bizllm.report.training_data import Metric, Retained, TrainingReport
 from bizllm.report.words import Verdict, clip, score
 
 WARNINGS_MOST, SETTINGS_MOST, METRICS_MOST, STAGES_MOST, OVERLAPS_MOST = 20, 120, 40, 30, 10
@@ -38,6 +38,7 @@ def render_training(report: TrainingReport) -> str:
         slices=views.slices(report.slices),
         slices_left=max(0, len(report.slices) - views.SLICES_MOST),
         errors=views.errors(report.errors) if report.errors is not None else None,
+        retained=[_of_earlier(row) for row in report.retained],
         labels=views.labels(report.labels) if report.labels else None,
         overlaps=report.overlaps[:OVERLAPS_MOST],
         stages=_stages(report),
@@ -93,6 +94,17 @@ def _compared(metric: Metric) -> dict[str, Any]:
             name: ("" if value is None else score(value), value is not None and value == best)
             for name, value in rivals.items()
         },
+    }
+
+
+def _of_earlier(row: Retained) -> dict[str, Any]:
+    """A model's cells as text; forgot: whether it does worse on the earlier test."""
+    return {
+        "model": row.model,
+        "earlier": "" if row.earlier is None else score(row.earlier),
+        "new": "" if row.new is None else score(row.new),
+        "transfer": "" if row.transfer is None else f"{row.transfer:+.3f}",
+        "forgot": row.transfer is not None and row.transfer < 0,
     }
 
 

@@ -130,6 +130,17 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class Retained:
+    """A model's scores on the test of the earlier training and on the new one; transfer: its gain on the earlier test
+    over the model before, below 0 where it forgot."""
+
+    model: str
+    earlier: float | None
+    new: float | None
+    transfer: float | None = None
+
+
+@dataclass(frozen=True)
 class Cost:
     """memory_mb: the largest of a worker. stages: seconds of each part of the work, in its order."""
 
@@ -181,6 +192,7 @@ class TrainingReport:
     reliability: Reliability | None = None
     slices: Sequence[SliceScore] = ()
     errors: Errors | None = None
+    retained: Sequence[Retained] = ()
     cost: Cost = Cost()
     warnings: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError
 from bizllm.evaluate import calibration
+from bizllm.evaluate.objective_metrics import METRICS
 from bizllm.models.saved import ModelInfo, read_info
 from bizllm.train import data, judge, leaks, overlap, replay, resampled
 from bizllm.train.data import ROLES, ROW
@@ -42,6 +43,11 @@ def check(recipe: Recipe, base_info: ModelInfo | None, place: Place) -> None:
             if value:
                 expected = f"needs a base that was fine-tuned for {recipe.objective}, to be held against"
                 faults.append(Fault(place("continual", key), value, expected))
+    if asked.naive and not (asked.replay or asked.ewc or asked.l2_sp or asked.distill):
+        expected = "trains once more without `replay`, `ewc`, `l2_sp` and `distill`; none is set"
+        faults.append(Fault(place("continual", "naive"), True, expected))
+    elif asked.naive and asked.test is None:
+        faults.append(Fault(place("continual", "test"), None, "'test' is missing: what both trainings are scored on"))
     if faults:
         raise UserError(*faults)
 
@@ -99,25 +105,28 @@ def teacher(folder: Path, before: ModelInfo, info: ModelInfo, rows: pa.Table, re
     return pa.array(made.tolist(), pa.list_(pa.float32()))
 
 
-def retained(metric: str, base: Path, tests: Mapping[str, tuple[pa.Table, Answers]], recipe: Recipe) -> dict[str, Any]:
-    """What training changed on the earlier and the new test: metrics of the base and of the model.
+def retained(
+    metric: str, base: Path, tests: Mapping[str, tuple[pa.Table, Mapping[str, Answers]]], recipe: Recipe
+) -> dict[str, Any]:
+    """What training changed on the earlier and the new test: metrics of the base and of the models made from it.
 
-    base: the folder of the model before. tests: `earlier` and, where there is one, `new`: rows, and the new model's
-    answers to them. backward_transfer: what the model gained on the earlier test (Lopez-Paz & Ranzato 2017), below 0
+    base: the folder of the model before. tests: `earlier` and, where there is one, `new`: rows, and each model's
+    answers to them. backward_transfer: what a model gained on the earlier test (Lopez-Paz & Ranzato 2017), below 0
     where it forgot, which `forgetting` then tells as a positive number; better is more, for losses too.
     """
     before = read_info(base)
     assert before is not None, "`check` wants a base that was fine-tuned"
-    told: dict[str, Any] = {"metric": metric}
+    told: dict[str, Any] = {"metric": metric, "backward_transfer": {}, "forgetting": {}}
     for name, (rows, answers) in tests.items():
+        info = next(iter(answers.values())).info
         theirs = judge.answer(base, before, rows, recipe)
-        told[name] = {"base": _scores(theirs, rows, answers.info), "model": _scores(answers, rows, answers.info)}
-    one, other = told["earlier"]["model"].get(metric), told["earlier"]["base"].get(metric)
-    if one is not None and other is not None:
-        drawn = resampled.resampled(metric, tests["earlier"][1], tests["earlier"][0], tests["earlier"][1].info.labels)
-        assert drawn is not None, "it was scored"
-        gain = (one - other) * (1 if drawn.higher_is_better else -1)
-        told |= {"backward_transfer": gain, "forgetting": max(0.0, -gain)}
+        told[name] = {model: _scores(given, rows, info) for model, given in {"base": theirs, **answers}.items()}
+    was = told["earlier"]["base"].get(metric)
+    sign = 1 if METRICS[recipe.objective].get(metric, True) else -1
+    for model, scores in told["earlier"].items():
+        if model != "base" and was is not None and metric in scores:
+            gain = (scores[metric] - was) * sign
+            told["backward_transfer"][model], told["forgetting"][model] = gain, max(0.0, -gain)
     return told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bizllm.models.load import resolve
 from bizllm.train import earlier
 from bizllm.train.augment import Generate, TrainTexts, augment
 from bizllm.train.prepare import Prepared, changes_texts
+from bizllm.train.recipe import ContinualSettings
 from bizllm.train.synonyms import neighbours, read_synonyms
 from bizllm.train.work import Work, lengths, load_tokenizer
 
@@ -47,6 +49,12 @@ def freeze(prepared: Prepared, folder: Path, place: Callable[..., str]) -> tuple
         if some is not None:
             work.write(name, some)  # rows as they are, in the place of examples
     return work, facts
+
+
+def without_continual(prepared: Prepared) -> Prepared:
+    """The same training as if nothing were to be remembered."""
+    recipe = prepared.recipe.model_copy(update={"continual": ContinualSettings()})
+    return replace(prepared, recipe=recipe, earlier=earlier.Earlier(), unlabelled=None)
 
 
 def _train_rows(prepared: Prepared, rows: pa.Table, place: Callable[..., str], facts: Facts) -> pa.Table:

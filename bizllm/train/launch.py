@@ -45,7 +45,7 @@ from bizllm import logs
 from bizllm.errors import Fault, RunError, UserError, safe_text
 from bizllm.tables import storage
 from bizllm.tables.urls import local_path
-from bizllm.train import kept
+from bizllm.train import kept, plain
 from bizllm.train.host import work_as_one
 from bizllm.train.loop import Summary
 from bizllm.train.progress import TrainingObserver
@@ -154,6 +154,7 @@ def _environment(threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONDONTWRITEBYTECODE": "",  # else every worker compiles its imports again
+        **dict([plain.HUGE_PAGES]),
     }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PROCESS_MB = 900.0  # torch, transformers and DeepSpeed loaded, before any model; measured
 # Of a trained parameter, on a CPU: gradients and weights under way to other workers, and copies of which best weights
-# and checkpoints are written. What was freed stays with the process (`plain.open_group`). Measured at 22M parameters.
+# and checkpoints are written. Measured at 22M parameters.
 PASSING_BYTES = 20
 ACTIVATION_BYTES = 34  # a token, layer and hidden unit, in 16 bits; twice that in 32
 STEPS = 1_000_000  # that a method is set up for: no number depends on it

@@ -6,7 +6,6 @@ in the work folder; the same command goes on where it stopped.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
@@ -19,7 +18,10 @@ from typing import Any, cast
 from bizllm.train.loop import Summary, train
 from bizllm.train.work import Work
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+# torch's own setting, read at its first allocation: tensors of 2 MB and more lie in huge pages. DeepSpeed makes buffers
+# as large as the model anew in every step, and the kernel would hand them out in pages of 4 kB. Measured at 22M
+# parameters, two workers, short rows, a step's time: -13 % at stage 0, -31 % at stage 1, -35 % at stage 2.
+HUGE_PAGES = ("THP_MEM_ALLOC_ENABLE", "1")
 
 
 class PlainHost:
@@ -79,24 +81,12 @@ def open_group() -> None:
     if not torch.cuda.is_available():
         # Its shared-memory collectives are compiled for a minute at the first start, and gain nothing here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        _keep_pages()
+        os.environ.setdefault(*HUGE_PAGES)
     cast(Any, disable_progress_bar)()
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", "29571")
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-
-
-def _keep_pages() -> None:
-    """Let glibc keep the memory of freed tensors: DeepSpeed makes buffers as large as the model anew in every step.
-
-    Measured at 22M parameters, a step's processor time: -20 % at stage 0, -28 % at stage 1; peak memory +29 %
-    in short runs, and about twice as much in one of 1,360 steps of all lengths, where it levelled off.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(M_MMAP_MAX, 0)
-        set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 if __name__ == "__main__":

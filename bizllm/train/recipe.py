@@ -185,6 +185,9 @@ class ContinualSettings(Closed):
         default=None,
         description="Test rows of the earlier training, in train's columns: both models are scored on them too.",
     )
+    naive: bool = Field(
+        default=False, description="Train once more without all that, and show both: twice the time. Needs `test`."
+    )
 
 
 class ProposeSettings(Closed):

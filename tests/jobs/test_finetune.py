@@ -155,7 +155,7 @@ def test_from_the_file_to_the_night(home: Path) -> None:
         written(
             home,
             base="registry:topics@champion",
-            continual={"test": "../data/test.parquet"},
+            continual={"test": "../data/test.parquet", "l2_sp": 0.01, "naive": True},
             review=True,
             propose={"path": "../data/new.parquet", "rows": 10},
         )
@@ -165,13 +165,17 @@ def test_from_the_file_to_the_night(home: Path) -> None:
     assert third["champion"]["low"] > 0 and "more than +0 was asked for" in third["reason"]
     kept = third["continual"]
     assert kept["earlier"]["base"]["macro_f1"] == pytest.approx(first["metrics"]["test"]["macro_f1"])
-    assert kept["earlier"]["model"] == kept["new"]["model"], "here both tests are one"
-    assert kept["backward_transfer"] == pytest.approx(third["champion"]["gain"]) and kept["forgetting"] == 0.0
+    assert kept["earlier"] == kept["new"], "here both tests are one"
+    assert kept["earlier"].keys() == {"base", "model", "naive"} and kept["earlier"]["naive"] != kept["earlier"]["model"]
+    assert kept["backward_transfer"]["model"] == pytest.approx(third["champion"]["gain"])
+    assert kept["forgetting"] == {"model": 0.0, "naive": 0.0}
+    assert not (Path(third["path"]).parent / "naive").exists(), "it was trained to be scored"
     picked = pq.read_table(third["propose"]["path"])
     assert picked.column_names == ["row", "score"] and 0 < len(picked) <= 10
     assert pq.read_table(third["review"]["path"]).column_names == ["row", "given", "suggested", "quality"]
     page = Path(third["report"]).read_text()
-    assert "Promoted: version 3 is champion now in place of version 1" in page and "backward transfer" in page
+    assert "Promoted: version 3 is champion now in place of version 1" in page
+    assert "trained on naively" in page
 
     assert api.show_model("topics")["aliases"] == {"champion": "3"}
     _night_uses(home, "3")

@@ -257,6 +257,8 @@ def test_base_models_that_cannot_be_trained(plan: Plan, bert: Path, tmp_path: Pa
             "continual.distill: 0.2: needs a base that was fine-tuned for classification",
         ),
         ({"continual": {"test": "../data/test.parquet"}}, "needs a base that was fine-tuned for classification"),
+        ({"continual": {"naive": True, "l2_sp": 0.1}}, "continual.test: 'test' is missing: what both trainings"),
+        ({"continual": {"naive": True}}, "continual.naive: True: trains once more without"),
         (
             {
                 **NUMBERS,

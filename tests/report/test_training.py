@@ -31,6 +31,7 @@ from bizllm.report.training_data import (
     Metric,
     Overlap,
     Reliability,
+    Retained,
     SliceScore,
     SplitFacts,
     TrainingReport,
@@ -227,6 +228,20 @@ def test_a_control_that_is_no_worse_is_told_also_of_a_promoted_model(higher: boo
     metric = Metric("macro_f1", test=0.9123, control=control, higher_is_better=higher)
     page = Page(render_training(training(metrics=[metric], warnings=[])))
     assert page.text.count("The control is no worse: macro_f1") == warned
+
+
+def test_what_became_of_an_earlier_training() -> None:
+    told = [
+        Retained("before this training", 0.91, 0.42),
+        Retained("trained on naively", 0.7, 0.9, -0.21),
+        Retained("this model", 0.92, 0.89, 0.01),
+    ]
+    page = render_training(training(retained=told))
+    text = Page(page).words()
+    assert "Earlier training" in text and "trained on naively 0.7000 0.9000 -0.210" in text
+    assert "this model 0.9200 0.8900 +0.010" in text
+    assert '<td class="n some">-0.210</td>' in page and '<td class="n">&#43;0.010</td>' in page.replace("+0", "&#43;0")
+    assert "Earlier training" not in Page(render_training(training())).words()
 
 
 def test_a_training_that_failed_at_once_is_a_page_too() -> None:
