@@ -79,7 +79,9 @@ bench-summarize: setup ## ROUGE beside LEAD-3 and TextRank (BIZLLM_DATA)
 
 bench-finetune: setup ## fine-tuning: scores beside published ones and controls, speed, memory (BIZLLM_DATA; hours)
 	@$(BIN)/python benchmarks/finetune.py all
-	@$(BIN)/python benchmarks/train_speed.py
+	@$(BIN)/python benchmarks/train_speed.py --stage 0
+	@$(BIN)/python benchmarks/train_speed.py --stage 1
+	@$(BIN)/python benchmarks/train_stages.py
 	@$(BIN)/python benchmarks/train_memory.py
 
 clean: ## remove what the demo made

@@ -52,14 +52,17 @@ HORIZON = 12
 SALES_COLUMNS = ["what forecasts", "sMAPE", "MASE", "scaled pinball loss", "80 % band covers"]
 Settings = dict[str, Any]
 
-# Six epochs, rates and smoothing are those of the first quick look at full fine-tuning, before any tuning: 93.96 on
-# test. No row is spent on validation: epochs are fixed, and the last weights are taken (`whole`).
+# Six epochs, rates and smoothing are those of the first quick look at full fine-tuning, before any tuning. No row is
+# spent on validation: epochs are fixed, and the last weights are taken (`whole`).
 OURS: Settings = {
     "base": "builtin:minilm",
     "objective": "classification",
     "pooling": "mean",
     "optim": {"lr": 1e-4, "head_lr": 2e-3, "epochs": 6, "batch": 32, "warmup": 0.1, "label_smoothing": 0.1},
 }
+# The best of the few that were tried on a cut (seed 1): 93.75; without R-Drop 93.50; after one epoch of contrastive
+# learning on pairs of a class 93.15.
+ALL_ROWS = {"optim": {"r_drop": 1.0}}
 # Recipes of ten rows a class: `--cut` runs all of them, on rows of train alone, and test the one that is CHOSEN.
 SHOTS: dict[str, Settings] = {
     "fine-tuning": {"optim": {"epochs": 30}},
@@ -253,7 +256,7 @@ def banking77(bench: Bench) -> Part:
     )
     right = []
     for seed in range(1, bench.seeds + 1):
-        made = bench.run(f"seed {seed}", merged(OURS, whole(bench, train, test), {"seed": seed}), seed == 1)
+        made = bench.run(f"seed {seed}", merged(OURS, ALL_ROWS, whole(bench, train, test), {"seed": seed}), seed == 1)
         found = made.figures["metrics"]["test"]
         part.runs[f"seed {seed}"] = made.figures
         row = [accuracy(made.figures), percent(found["macro_f1"]), f"{found['ece']:.3f}"]

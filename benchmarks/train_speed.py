@@ -10,7 +10,7 @@ turns, each round begins with another one, and ratios are taken within a round.
 
 Mixed lengths: customers' questions, review sentences, reviews, dialogues and passages in equal parts, cut at 256
 tokens. Equal lengths: the same texts joined and cut into rows of 64 tokens.
-Writes benchmarks/results/train_speed.json and .md.
+Writes benchmarks/results/train_speed-zeroSTAGE.json and .md. The DDP peers shard nothing: stage 0 is their equal.
 """
 
 from __future__ import annotations
@@ -358,8 +358,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     "ratio": [float(x) for x in np.quantile(ratios, [0, 0.5, 1])],
                 }
             report["shapes"][shape] = {"rows": given.rows, "systems": systems}
-            (given.out / "train_speed.json").write_text(json.dumps(report, indent=1) + "\n")
-            (given.out / "train_speed.md").write_text(markdown(report))
+            file = given.out / f"train_speed-zero{given.stage}.json"
+            file.write_text(json.dumps(report, indent=1) + "\n")
+            file.with_suffix(".md").write_text(markdown(report))
     print(markdown(report))
 
 

@@ -103,7 +103,7 @@ def _of_earlier(row: Retained) -> dict[str, Any]:
         "model": row.model,
         "earlier": "" if row.earlier is None else score(row.earlier),
         "new": "" if row.new is None else score(row.new),
-        "transfer": "" if row.transfer is None else f"{row.transfer:+.3f}",
+        "transfer": "" if row.transfer is None else f"{row.transfer:+.4f}",
         "forgot": row.transfer is not None and row.transfer < 0,
     }
 

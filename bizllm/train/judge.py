@@ -16,6 +16,7 @@ from bizllm.evaluate import calibration
 from bizllm.models.saved import ModelInfo
 from bizllm.train import written
 from bizllm.train.objectives.base import Array, Objective, objective_class
+from bizllm.train.objectives.classification import Classification
 from bizllm.train.objectives.regression import values
 from bizllm.train.work import lengths, load_tokenizer
 
@@ -91,21 +92,17 @@ def judged(objective: Objective, outputs: Mapping[str, Array], rows: pa.Table) -
 def calibrated(objective: Objective, outputs: Mapping[str, Array], rows: pa.Table) -> ModelInfo:
     """The model's info with temperature and threshold fitted on validation."""
     info = objective.info
-    if info.objective in CLASSES:
-        truth = objective.truth(rows)  # type: ignore[attr-defined]  # of objectives with classes
-        temperature = calibration.fit_temperature(outputs["logits"], truth)
-        probabilities = calibration.softmax(outputs["logits"], temperature)
-        return replace(
-            info, temperature=temperature, threshold=calibration.out_of_scope_threshold(probabilities, truth)
-        )
+    if not isinstance(objective, Classification):
+        return info
+    truth = objective.truth(rows)
+    temperature = calibration.fit_temperature(outputs["logits"], truth)
     if info.objective == "multi_label":
-        truth = objective.truth(rows)  # type: ignore[attr-defined]
-        temperature = calibration.fit_temperature(outputs["logits"], truth)
         probabilities = calibration.sigmoid(outputs["logits"], temperature)
-        return replace(
-            info, temperature=temperature, threshold=calibration.best_threshold_multi_label(probabilities, truth)
-        )
-    return info
+        threshold = calibration.best_threshold_multi_label(probabilities, truth)
+    else:
+        probabilities = calibration.softmax(outputs["logits"], temperature)
+        threshold = calibration.out_of_scope_threshold(probabilities, truth)
+    return replace(info, temperature=temperature, threshold=threshold)
 
 
 # -- what outputs say -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from bizllm.evaluate import calibration
 from bizllm.models.saved import ModelInfo
 from bizllm.train import data, judge, leaks, review, select
 from bizllm.train.objectives.base import Array, Batch, Objective
-from bizllm.train.objectives.classification import model_inputs
+from bizllm.train.objectives.classification import Classification, model_inputs
 from bizllm.train.work import Work
 
 
@@ -22,7 +22,8 @@ def suspicious(work: Work, rows: pa.Table) -> pa.Table:
     """
     texts = leaks.texts_of(rows)
     assert texts is not None, "texts have classes"
-    truth = work.objective.truth(rows)  # type: ignore[attr-defined]  # of objectives with classes
+    assert isinstance(work.objective, Classification), "`review` is for classes"
+    truth = work.objective.truth(rows)
     found = review.out_of_fold(texts, truth, len(work.info.labels), work.recipe.seed)
     return review.suspicious(rows[data.ROW].to_numpy(), truth, found, work.info.labels)
 

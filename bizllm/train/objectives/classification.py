@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -149,8 +149,8 @@ class Classification(Objective):
         probabilities = calibration.softmax(outputs["logits"], self.info.temperature)
         return {**classification.scores(probabilities, self.truth(rows)), "loss": mean_loss(outputs)}
 
-    def truth(self, rows: pa.Table) -> npt.NDArray[np.int64]:
-        """(rows,) the class of each row."""
+    def truth(self, rows: pa.Table) -> npt.NDArray[Any]:
+        """(rows,) the class of each row, as a whole number."""
         place = {label: i for i, label in enumerate(self.info.labels)}
         return np.array([place[label] for label in names(rows["label"])], np.int64)
 

@@ -97,7 +97,7 @@ class MultiLabel(Classification):
         found = classification.multi_label_scores(probabilities, self.truth(rows), threshold)
         return {**found, "loss": mean_loss(outputs)}
 
-    def truth(self, rows: pa.Table) -> npt.NDArray[np.bool_]:  # type: ignore[override]
+    def truth(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """(rows, labels) whether the row has the label."""
         place = {label: i for i, label in enumerate(self.info.labels)}
         truth = np.zeros((len(rows), len(place)), bool)
