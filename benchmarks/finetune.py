@@ -70,7 +70,7 @@ SHOTS: dict[str, Settings] = {
     "contrastive first": {"optim": {"epochs": 20}},
     "probe first": {"optim": {"epochs": 20, "probe": True}},
 }
-CHOSEN = "fine-tuning"
+CHOSEN = "R-Drop"
 # Of pairs of rows of one class; the negatives are the other classes' rows of a batch.
 CONTRASTIVE: Settings = {"objective": "embedding", "optim": {"lr": 5e-5, "epochs": 1, "batch": 64}}
 PUBLISHED = (
