@@ -68,7 +68,6 @@ SHOTS: dict[str, Settings] = {
     "fine-tuning": {"optim": {"epochs": 30}},
     "R-Drop": {"optim": {"epochs": 30, "r_drop": 1.0}},
     "contrastive first": {"optim": {"epochs": 20}},
-    "probe first": {"optim": {"epochs": 20, "probe": True}},
 }
 CHOSEN = "R-Drop"
 # Of pairs of rows of one class; the negatives are the other classes' rows of a batch.

@@ -76,26 +76,15 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
         base=base.uri,
         license=recipe.license or (base_info.license if base_info else ""),
     )
-    if info.pooling == "native":
-        _check_native(recipe, place)
+    if recipe.augment is not None and recipe.augment.mixup and info.pooling == "native":
+        expected = "mixes pooled vectors; this base has transformers' own head, which doesn't let them through"
+        raise UserError(Fault(place("augment", "mixup"), recipe.augment.mixup, expected, "use `pooling: mean`"))
     _check_answers(recipe, info, parts, place)
     _check_augment(recipe, parts, registry, place)
     twins, parts, warnings = leaks.without_overlap(recipe, parts, place)
     warnings += leaks.contradictions(recipe, parts)
     before = earlier.read(recipe, info, parts, place)
     return Prepared(recipe, base, base_info, info, parts, twins, before, _unlabelled(recipe, place), registry, warnings)
-
-
-def _check_native(recipe: Recipe, place: Callable[..., str]) -> None:
-    """What transformers' own heads don't let through: the pooled vectors."""
-    mixup = recipe.augment.mixup if recipe.augment is not None else 0.0
-    asked = ((("augment", "mixup"), mixup, "mixes"), (("optim", "probe"), recipe.optim.probe, "fits a head to"))
-    expected = "pooled vectors; this base has transformers' own head, which doesn't let them through"
-    faults = [
-        Fault(place(*at), value, f"{does} {expected}", "use `pooling: mean`") for at, value, does in asked if value
-    ]
-    if faults:
-        raise UserError(*faults)
 
 
 def _metric_faults(recipe: Recipe, place: Callable[..., str]) -> list[Fault]:

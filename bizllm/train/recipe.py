@@ -130,10 +130,6 @@ class OptimSettings(Closed):
         default=1, description="reduce_on_plateau: validations without a gain before lr falls."
     )
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(default=0.5, description="reduce_on_plateau: how far.")
-    probe: bool = Field(
-        default=False,
-        description="First fit a fresh head to the base's own vectors (objectives with classes).",
-    )
     gradient_checkpointing: bool = Field(default=False, description="Compute activations again to save memory.")
 
 

@@ -66,8 +66,6 @@ def faults(recipe: Recipe, device: str) -> Faults:
     classes = recipe.objective in ("classification", "pair", "multi_label")
     if optim.r_drop and not classes:
         found.append(("optim.r_drop", optim.r_drop, f"compares classes; {recipe.objective} has none", "use 0"))
-    if optim.probe and not classes:
-        found.append(("optim.probe", True, f"fits a head of classes; {recipe.objective} has none", "use false"))
     if optim.class_weights != "none" and recipe.objective not in ("classification", "pair"):
         found.append(("optim.class_weights", optim.class_weights, "is for classification and pair", "use none"))
     if continual.distill and not classes:

@@ -28,7 +28,6 @@ from bizllm.train.objectives.base import (
 if TYPE_CHECKING:
     import torch
 
-    from bizllm.models.network import Network
     from bizllm.train.recipe import Recipe
 
 
@@ -77,14 +76,6 @@ class Classification(Objective):
             self._weights = count.sum() / (len(count) * np.maximum(count, 1))
         else:
             self._weights = np.array([asked.get(label, 1.0) for label in self.info.labels])
-
-    def start(self, network: Network, examples: pa.Table, carried: bool) -> None:
-        if self.recipe.optim.probe and not carried:
-            from bizllm.models.network import PooledModel
-            from bizllm.train import probe
-
-            assert isinstance(network, PooledModel), "`prepare` wants a head of ours"
-            probe.fit(network, self, examples)
 
     def units(self, examples: pa.Table) -> npt.NDArray[np.float64]:
         if self._weights is None:
