@@ -684,8 +684,11 @@ def markdown(report: Mapping[str, Any]) -> str:
         if part["set"]:
             lines += [f"Settings changed: {', '.join(part['set'])}.", ""]
         if part["earlier"]:
-            days = ", ".join(one["measured"] for one in part["earlier"])
-            lines += [f"Earlier runs of this part are in the JSON file: {days}.", ""]
+            lines += ["Earlier runs of this part:", ""]
+            for one in part["earlier"]:
+                scores = "; ".join(f"{row[0]} {row[1]}" for row in one["table"])
+                lines += [f"* {one['measured']}, {', '.join(one['set']) or 'nothing changed'}: {scores}"]
+            lines += [""]
         lines += [f"| {' | '.join(part['columns'])} |", "|" + "---|" * len(part["columns"])]
         lines += [f"| {' | '.join(row)} |" for row in part["table"]] + [""]
     return "\n".join(lines)
