@@ -103,7 +103,8 @@ def _run(loaded: LoadedRecipe, run: Run, local: Path, address: str | None, resum
         if recipe.continual.naive:
             with run.stage("train naively"):
                 models["naive"] = _naive(run, address, local, parts)
-        facts["continual"] = retained(work, verdict.metric, parts, models)
+        with run.stage("earlier test"):
+            facts["continual"] = retained(work, verdict.metric, parts, models)
     if recipe.propose is not None:
         with run.stage("propose"):
             rows = work.examples(UNLABELLED)
@@ -142,7 +143,7 @@ def _frozen(loaded: LoadedRecipe, run: Run, local: Path, address: str | None) ->
         frozen = {home: work}
         if run.recipe.continual.naive:
             beside = storage.join(run.url, NAIVE, kept.WORK)
-            naive = local / NAIVE if remote else Path(local_path(beside))
+            naive = local / f"{kept.WORK}-{NAIVE}" if remote else Path(local_path(beside))
             frozen[beside], _ = freeze(without_continual(prepared), naive, loaded.place)
     with run.stage("control"):
         facts["control"] = control_scores(prepared, work)
@@ -171,14 +172,21 @@ def _found(loaded: LoadedRecipe, run: Run, local: Path) -> tuple[Work, dict[str,
     work = Work.load(_at_hand(home, local / "work"))
     facts = json.loads(storage.read_bytes(storage.join(home, FACTS)))
     _same(work.recipe, run.recipe)
-    if work.recipe.workers != run.recipe.workers:
-        work = replace(work, recipe=work.recipe.model_copy(update={"workers": run.recipe.workers}))
-        work.save()
-        storage.write_bytes(storage.join(home, FILE), (work.folder / FILE).read_bytes())  # workers read it there
+    work = _resized(work, home, run.recipe)
     registry = Registry(registry_uri(run.recipe, loaded.place))
     registry.experiment(run.recipe.name)
     _tell(run, facts["base"], facts["rows"], facts["warnings"])
     return work, facts, registry
+
+
+def _resized(work: Work, url: str, now: Recipe) -> Work:
+    """With the number of workers that a resumed run asks for."""
+    if work.recipe.workers == now.workers:
+        return work
+    work = replace(work, recipe=work.recipe.model_copy(update={"workers": now.workers}))
+    work.save()
+    storage.write_bytes(storage.join(url, FILE), (work.folder / FILE).read_bytes())  # workers read it there
+    return work
 
 
 def _tell(run: Run, base: str, rows: Mapping[str, int], warnings: Any) -> None:
@@ -253,10 +261,11 @@ def _naive(run: Run, address: str | None, local: Path, parts: Mapping[str, pa.Ta
     from bizllm.jobs.run import cluster
     from bizllm.train.launch import launch
 
-    url, here = storage.join(run.url, NAIVE), local / f"{NAIVE}-trained"
+    url, here = storage.join(run.url, NAIVE), local / NAIVE
+    home = storage.join(url, kept.WORK)
+    work = _resized(Work.load(_at_hand(home, here / kept.WORK)), home, run.recipe)
     with cluster(Runtime(), address):
-        launch(Work.load(_at_hand(storage.join(url, kept.WORK), here / "work")), url)
-    work = Work.load(_at_hand(storage.join(url, kept.WORK), here / "work"))
+        launch(work, url)
     trained = export(work, _best(url, here), here / "model")
     return trained_answers(work, trained.network, here / "model", parts)
 

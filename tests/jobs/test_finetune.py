@@ -214,6 +214,22 @@ def test_a_run_in_object_storage(home: Path, s3_endpoint: str, tmp_path: Path) -
     lines = s3.get_object(Bucket="runs", Key=f"{top}metrics.jsonl")["Body"].read().splitlines()
     assert [json.loads(line)["split"] for line in lines] == ["train", "validation"]
 
+    written(
+        home,
+        output="s3://runs/models",
+        registry=f"sqlite:///{tmp_path}/registry.db",
+        base="registry:topics@champion",
+        continual={"test": "../data/test.parquet", "l2_sp": 0.01, "naive": True},
+        **WEAK,
+    )
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["continual"]["earlier"].keys() == {"base", "model", "naive"}
+    top = f"models/topics/{result['run_id']}/"
+    names = {item["Key"].removeprefix(top) for item in s3.list_objects_v2(Bucket="runs", Prefix=top)["Contents"]}
+    assert "result.json" in names and not [name for name in names if name.startswith("naive")]
+
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
