@@ -7,7 +7,7 @@ transformers' own head) on the same rows, 32 of them a step on two gloo workers 
 clipped, in the same precision. Each run is a process group of its own; an epoch warms up and the next one is measured,
 so that every system is timed on the same rows. Tokens are those of the texts: padding does not count. Systems take
 turns, each round begins with another one, and ratios are taken within a round. Each runs as its documentation has it;
-ours sets torch's huge pages, as `bizllm finetune` does.
+ours sets torch's huge pages, as `bizllm finetune` does, and two of the others are tried with them too.
 
 Mixed lengths: customers' questions, review sentences, reviews, dialogues and passages in equal parts, cut at 256
 tokens. Equal lengths: the same texts joined and cut into rows of 64 tokens.
@@ -45,6 +45,7 @@ SOURCES = (
     ("mts_dialog", "train", "dialogue"),
     ("policyqa", "dev_passages", "passage"),
 )
+HUGE = "huge pages"  # of the systems that are told to take them, as ours does by itself
 Ticks = list[tuple[float, int]]  # after each step: when, and tokens of all steps so far (of this process, or of all)
 
 
@@ -161,6 +162,8 @@ SYSTEMS: dict[str, Callable[[Path, str, int], Ticks]] = {
     "Trainer + DeepSpeed, autocast": lambda *a: trainer(*a, autocast=True),
     "Trainer (DDP)": lambda *a: trainer(*a, deepspeed=False),
     "plain DDP": ddp,
+    f"Trainer + DeepSpeed, {HUGE}": trainer,
+    f"plain DDP, {HUGE}": ddp,
 }
 
 
@@ -281,7 +284,9 @@ def rate(system: str, folder: Path, precision: str, stage: int) -> float:
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     log = folder / "run.log"
-    torchrun([__file__, "--worker", system, str(folder), "--precision", precision, "--stage", str(stage)], WORKERS, log)
+    said = ["--worker", system, str(folder), "--precision", precision, "--stage", str(stage)]
+    setting = {"THP_MEM_ALLOC_ENABLE": "1"} if system.endswith(HUGE) else {}
+    torchrun([__file__, *said], WORKERS, log, **setting)
     found = [json.loads((folder / f"ticks.{rank}.json").read_text()) for rank in range(WORKERS)]
     steps = len(found[0])
     begin, end = steps // 2 - 1, steps - 1
