@@ -15,10 +15,12 @@ from bizllm.train import methods, zero
 if TYPE_CHECKING:
     from bizllm.train.work import Work
 
-PROCESS_MB = 900.0  # torch, transformers and DeepSpeed loaded, before any model; measured
+# torch, transformers and DeepSpeed loaded, 660 MB, and what a few hundred steps of all lengths leave behind: kernels
+# for each shape, and a heap with gaps. Measured on CPUs.
+PROCESS_MB = 1_150.0
 # Of a trained parameter, on a CPU: gradients and weights under way to other workers, and copies of which best weights
-# and checkpoints are written. Measured at 22M parameters.
-PASSING_BYTES = 20
+# and checkpoints are written. Measured at 22M and 110M parameters.
+PASSING_BYTES = 8
 ACTIVATION_BYTES = 34  # a token, layer and hidden unit, in 16 bits; twice that in 32
 STEPS = 1_000_000  # that a method is set up for: no number depends on it
 
@@ -76,15 +78,19 @@ def estimates(
             mb += activations_mb(work, shape, tokens, numbers)
             if device == "cpu":
                 mb += PASSING_BYTES * shape.trainable / 1e6
+            if stage == 3:  # the other workers' parts of the weights that are in use
+                gathered = min(shape.parameters, zero.LIVE) * (1 - 1 / workers)
+                mb += _weight_bytes(numbers, device) * gathered / 1e6
             made.append(Estimate(stage, offload, mb, chosen))
     return made
 
 
 def state_mb(shape: Shape, workers: int, stage: int, offload: str, numbers: zero.Precision, device: str) -> float:
     """Weights, gradients and optimizer state of a worker; what is offloaded to the CPU doesn't count."""
-    small = numbers != "fp32" and device != "cpu"  # 16-bit weights; on a CPU they stay fp32 and autocast does the rest
-    weights: float = (2 if small else 4) * shape.parameters
-    gradients: float = (2 if small else 4) * shape.trainable
+    size = _weight_bytes(numbers, device)
+    small = size == 2
+    weights: float = size * shape.parameters
+    gradients: float = size * shape.trainable
     optimizer: float = (12 if small else 8) * shape.trainable
     if stage >= 1:
         # On the CPU a flat copy of the trained weights, this worker's part of it, stands beside the weights.
@@ -96,6 +102,11 @@ def state_mb(shape: Shape, workers: int, stage: int, offload: str, numbers: zero
     if offload != "none":
         optimizer = 0
     return (weights + gradients + optimizer) / 1e6
+
+
+def _weight_bytes(numbers: zero.Precision, device: str) -> int:
+    """On a CPU weights stay fp32, and autocast does the rest."""
+    return 2 if numbers != "fp32" and device != "cpu" else 4
 
 
 def activations_mb(work: Work, shape: Shape, tokens: int, numbers: zero.Precision) -> float:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 Faults = list[tuple[str, object, str, str]]  # setting, value, what was expected, suggestion
 
+LIVE = 1_000_000_000  # stage 3: parameters that stay whole between their uses; DeepSpeed's default
 BUCKET = 50_000_000  # most numbers that are sent at once; DeepSpeed keeps buffers of that size
 SMALL = 100_000  # parameters under this size are kept whole at stage 3: sending them costs more than keeping them
 
@@ -107,7 +108,7 @@ def configuration(recipe: Recipe, workers: int, parts: int, numbers: Precision, 
             "stage3_gather_16bit_weights_on_model_save": True,
             "stage3_param_persistence_threshold": SMALL,
             "stage3_prefetch_bucket_size": BUCKET,
-            "stage3_max_live_parameters": 1_000_000_000,
+            "stage3_max_live_parameters": LIVE,
         }
     if zero.offload != "none":
         place: dict[str, Any] = {"device": zero.offload, "pin_memory": True}
