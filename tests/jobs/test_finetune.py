@@ -228,7 +228,8 @@ def test_a_run_in_object_storage(home: Path, s3_endpoint: str, tmp_path: Path) -
     assert result["continual"]["earlier"].keys() == {"base", "model", "naive"}
     top = f"models/topics/{result['run_id']}/"
     names = {item["Key"].removeprefix(top) for item in s3.list_objects_v2(Bucket="runs", Prefix=top)["Contents"]}
-    assert "result.json" in names and not [name for name in names if name.startswith("naive")]
+    left = [name for name in names if name.startswith("naive") and not name.endswith("/")]
+    assert "result.json" in names and not left, "what a folder leaves in a bucket is its name"
 
 
 @pytest.mark.slow
@@ -266,13 +267,13 @@ def test_a_model_that_writes_is_promoted_by_what_it_writes(tmp_path: Path, kind:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_memory_is_about_what_was_planned(tmp_path: Path) -> None:
-    """The embedded encoder, 22.7 million parameters, at stages 0 and 3."""
-    folder = tmp_path / "project"
+    """The embedded encoder, 22.7 million parameters, on the sample tickets at stages 0 and 3."""
+    file = str(Path(__file__).parents[2] / "jobs/finetune_intent.yaml")
     for stage in (0, 3):
-        path = trainings.training_file(folder, "builtin:minilm", zero__stage=stage, optim__epochs=1, promote=None)
-        planned = next(row["mb"] for row in api.plan(path)["memory"] if row["chosen"])
-        measured = api.finetune(path)["memory_mb"]
-        assert planned / 1.4 < measured < planned * 1.4, (stage, planned, measured)
+        sets = [f"zero.stage={stage}", "optim.epochs=2", "track=[]", f"output={tmp_path}/models", "promote=null"]
+        planned = next(row["mb"] for row in api.plan(file, sets=sets)["memory"] if row["chosen"])
+        measured = api.finetune(file, sets=sets)["memory_mb"]
+        assert planned / 1.3 < measured < planned * 1.3, (stage, planned, measured)
 
 
 def _check_result(home: Path, result: dict[str, Any]) -> None:
@@ -286,9 +287,6 @@ def _check_result(home: Path, result: dict[str, Any]) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names >= {"work", "best", "model", "metrics.jsonl", "report.html"} and "ray" not in names
     _check_model(folder / "model", home, result)
-    # What was planned against what was measured: almost all of it is the process itself.
-    planned = next(row["mb"] for row in api.plan(str(home / "jobs/topics.yaml"))["memory"] if row["chosen"])
-    assert planned / 1.6 < result["memory_mb"] < planned * 1.6
     version = Registry(f"sqlite:///{home}/out/registry.db").get("topics", result["version"])
     assert version.metrics["test.macro_f1"] == pytest.approx(result["metrics"]["test"]["macro_f1"])
     assert version.tags["run_id"] == result["run_id"] and version.tags["base"] == result["base"]
