@@ -15,12 +15,13 @@ from bizllm.train import methods, zero
 if TYPE_CHECKING:
     from bizllm.train.work import Work
 
-# torch, transformers and DeepSpeed loaded, 660 MB, and what a few hundred steps of all lengths leave behind: kernels
-# for each shape, and a heap with gaps. Measured on CPUs.
-PROCESS_MB = 1_150.0
+PROCESS_MB = 900.0  # torch, transformers and DeepSpeed loaded, before any model, with room; measured: 610 to 680
 # Of a trained parameter, on a CPU: gradients and weights under way to other workers, and copies of which best weights
 # and checkpoints are written. Measured at 22M and 110M parameters.
 PASSING_BYTES = 8
+# What some hundred steps of all lengths leave behind on a CPU, kernels for each shape and gaps in the heap: of a
+# trained parameter, and at most. Measured at 22M parameters.
+LEFT_BYTES, LEFT_MB = 12, 250.0
 ACTIVATION_BYTES = 34  # a token, layer and hidden unit, in 16 bits; twice that in 32
 STEPS = 1_000_000  # that a method is set up for: no number depends on it
 
@@ -77,7 +78,7 @@ def estimates(
             mb = PROCESS_MB + state_mb(shape, workers, stage, offload, numbers, device)
             mb += activations_mb(work, shape, tokens, numbers)
             if device == "cpu":
-                mb += PASSING_BYTES * shape.trainable / 1e6
+                mb += PASSING_BYTES * shape.trainable / 1e6 + min(LEFT_BYTES * shape.trainable / 1e6, LEFT_MB)
             if stage == 3:  # the other workers' parts of the weights that are in use
                 gathered = min(shape.parameters, zero.LIVE) * (1 - 1 / workers)
                 mb += _weight_bytes(numbers, device) * gathered / 1e6

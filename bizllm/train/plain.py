@@ -19,8 +19,8 @@ from bizllm.train.loop import Summary, train
 from bizllm.train.work import Work
 
 # torch's own setting, read at its first allocation: tensors of 2 MB and more lie in huge pages. DeepSpeed makes buffers
-# as large as the model anew in every step, and the kernel would hand them out in pages of 4 kB. Measured at 22M
-# parameters, two workers, short rows, a step's time: -13 % at stage 0, -31 % at stage 1, -35 % at stage 2.
+# as large as the model anew in every step, and the kernel would hand them out in pages of 4 kB: what that costs is
+# measured in benchmarks/train_stages.py.
 HUGE_PAGES = ("THP_MEM_ALLOC_ENABLE", "1")
 
 

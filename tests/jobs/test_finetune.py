@@ -287,6 +287,9 @@ def _check_result(home: Path, result: dict[str, Any]) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names >= {"work", "best", "model", "metrics.jsonl", "report.html"} and "ray" not in names
     _check_model(folder / "model", home, result)
+    # What was planned against what was measured: almost all of it is the process itself.
+    planned = next(row["mb"] for row in api.plan(str(home / "jobs/topics.yaml"))["memory"] if row["chosen"])
+    assert planned / 1.6 < result["memory_mb"] < planned * 1.6
     version = Registry(f"sqlite:///{home}/out/registry.db").get("topics", result["version"])
     assert version.metrics["test.macro_f1"] == pytest.approx(result["metrics"]["test"]["macro_f1"])
     assert version.tags["run_id"] == result["run_id"] and version.tags["base"] == result["base"]
