@@ -31,6 +31,7 @@ _PATHS: tuple[Keys, ...] = (
     ("continual", "path"),
     ("continual", "test"),
     ("propose", "path"),
+    ("pseudo_labels", "path"),
 )
 _MODELS: tuple[Keys, ...] = (
     ("base",),

@@ -77,11 +77,12 @@ def plan_training(loaded: LoadedRecipe) -> dict[str, Any]:
 def _lengths(work: Work, prepared: Prepared) -> Any:
     """(rows,) tokens of train's rows: counted on a sample, and drawn from it for the others."""
     rows = prepared.parts.train.rows
+    count = len(rows) + (0 if prepared.near is None else len(prepared.near))
     rng = np.random.default_rng(prepared.recipe.seed)
     picked = rng.permutation(len(rows))[:SAMPLE]
     sample = rows.take(pa.array(np.sort(picked)))
     counted = lengths(work.objective.encode(sample))
     if work.objective.packs:
         # Packed sequences stand for several rows: as many sequences as the sample made of its own.
-        return np.resize(counted, max(1, round(len(counted) * len(rows) / len(sample))))
-    return np.resize(counted, len(rows))
+        return np.resize(counted, max(1, round(len(counted) * count / len(sample))))
+    return np.resize(counted, count)

@@ -31,7 +31,8 @@ from bizllm.train.recipe import Recipe
 from bizllm.train.trackers import METRICS_FILE, flat_params
 from bizllm.train.work import Work
 
-EXTRAS = ("augmented", "replayed", "continual", "review", "propose")  # facts that a result tells where they are there
+# Facts that a result tells where they are there.
+EXTRAS = ("augmented", "replayed", "pseudo_labelled", "continual", "review", "propose")
 
 
 @dataclass

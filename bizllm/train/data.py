@@ -53,6 +53,10 @@ class Parts:
         named = [("train", self.train), ("validation", self.validation), ("test", self.test)]
         return [(name, part) for name, part in named if part is not None]
 
+    def held_out(self) -> list[pa.Table]:
+        """The rows that nothing may be learned from."""
+        return [part.rows for name, part in self.items() if name != "train"]
+
 
 def read(recipe: Recipe, place: Place, known: tuple[str, ...] = ()) -> Parts:
     """Read and check every table, and split validation off where it has none of its own. Raises UserError.

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from bizllm.errors import Fault, UserError
 from bizllm.evaluate import calibration
 from bizllm.evaluate.objective_metrics import METRICS
 from bizllm.models.saved import ModelInfo, read_info
-from bizllm.train import data, judge, leaks, overlap, replay, resampled
+from bizllm.train import data, judge, leaks, replay, resampled
 from bizllm.train.data import ROLES, ROW
 from bizllm.train.judge import Answers
 from bizllm.train.objectives.base import objective_class
 from bizllm.train.recipe import Recipe, TableSettings
 
 Place = Callable[..., str]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,9 @@ def read(recipe: Recipe, info: ModelInfo, parts: data.Parts, place: Place) -> Ea
         return Earlier(test=test)
     assert asked.path is not None, "`check` came first"
     rows = _table(asked.path, "path", recipe, info, place)
-    held_out = {name: part.rows for name, part in parts.items() if name != "train"}
-    if test is not None:
-        held_out["earlier test"] = test
-    texts = {name: leaks.texts_of(some) for name, some in (("train", rows), *held_out.items())}
-    if not any(some is None for some in texts.values()):
-        found = overlap.find({name: some for name, some in texts.items() if some is not None})
-        gone = leaks.shared_rows(found, recipe.data.drop_overlap)
-        rows = rows.take(pa.array(np.setdiff1d(np.arange(len(rows)), gone)))
-        if not len(rows):
-            raise UserError(Fault(place("continual", "path"), asked.path, "validation and test hold all its texts"))
+    rows = leaks.apart(rows, [*parts.held_out(), *([] if test is None else [test])], recipe.data.drop_overlap)
+    if not len(rows):
+        raise UserError(Fault(place("continual", "path"), asked.path, "validation and test hold all its texts"))
     return Earlier(rows, test)
 
 
@@ -96,13 +91,13 @@ def replayed(before: pa.Table, new: pa.Table, recipe: Recipe) -> pa.Table:
     return replay.mix(before.take(pa.array(kept)), new.select(columns), share, recipe.seed)
 
 
-def teacher(folder: Path, before: ModelInfo, info: ModelInfo, rows: pa.Table, recipe: Recipe) -> pa.Array:
-    """(rows,) lists: the earlier model's probabilities over the new model's classes."""
+def teacher(folder: Path, before: ModelInfo, info: ModelInfo, rows: pa.Table, recipe: Recipe) -> Floats:
+    """(rows, classes) the earlier model's probabilities over the new model's classes."""
     logits = judge.answer(folder, before, rows, recipe).outputs["logits"]
     told = calibration.sigmoid(logits) if info.objective == "multi_label" else calibration.softmax(logits)
     made = np.zeros((len(told), len(info.labels)), np.float32)
     made[:, [info.labels.index(label) for label in before.labels]] = told
-    return pa.array(made.tolist(), pa.list_(pa.float32()))
+    return made
 
 
 def retained(

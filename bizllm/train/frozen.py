@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from bizllm.models.load import resolve
-from bizllm.train import earlier
+from bizllm.train import earlier, pseudo_labels
 from bizllm.train.augment import Generate, TrainTexts, augment
 from bizllm.train.prepare import Prepared, changes_texts
 from bizllm.train.recipe import ContinualSettings
@@ -32,16 +32,14 @@ def freeze(prepared: Prepared, folder: Path, place: Callable[..., str]) -> tuple
     work.save()
     facts: Facts = {"rows": {}, "tokens": {}, "cut": {}, "augmented": 0, "replayed": 0}
     for name, part in prepared.parts.items():
-        rows = _train_rows(prepared, part.rows, place, facts) if name == "train" else part.rows
-        examples = work.objective.encode(rows)
-        if name == "train" and recipe.continual.distill:
-            assert prepared.base_info is not None, "`prepare` wants a teacher"
-            told = earlier.teacher(prepared.base.folder, prepared.base_info, prepared.info, rows, recipe)
-            examples = examples.append_column("teacher", told)
+        if name == "train":
+            examples = _train_examples(prepared, work, _train_rows(prepared, part.rows, place, facts), facts)
+        else:
+            examples = work.objective.encode(part.rows)
         facts["rows"][name] = len(part.rows)
         facts["tokens"][name] = int(lengths(examples).sum())
         facts["cut"][name] = int(np.sum(examples["cut"].to_numpy()))
-        work.write(name, examples, None if name == "train" else rows)
+        work.write(name, examples, None if name == "train" else part.rows)
     if recipe.continual.ewc:
         assert prepared.earlier.rows is not None, "`prepare` wants rows of the earlier training"
         work.write("replay", work.objective.encode(prepared.earlier.rows))
@@ -69,6 +67,34 @@ def _train_rows(prepared: Prepared, rows: pa.Table, place: Callable[..., str], f
     more = _augmented(prepared, rows, place)
     facts["augmented"] = len(more)
     return pa.concat_tables([rows, more])
+
+
+def _train_examples(prepared: Prepared, work: Work, rows: pa.Table, facts: Facts) -> pa.Table:
+    """Train's rows encoded, unlabelled ones behind them; with what an earlier model or labelled rows nearby say."""
+    recipe, teacher = prepared.recipe, None
+    if recipe.continual.distill:
+        assert prepared.base_info is not None, "`prepare` wants a teacher"
+        teacher = earlier.teacher(prepared.base.folder, prepared.base_info, prepared.info, rows, recipe)
+        trust = np.full(len(rows), recipe.continual.distill)
+    elif recipe.pseudo_labels is not None:
+        assert prepared.near is not None, "`prepare` read them"
+        told = pseudo_labels.of_rows(
+            prepared.base.folder,
+            prepared.parts.train.rows,
+            prepared.near,
+            prepared.info.labels,
+            recipe.pseudo_labels.label_names,
+        )
+        rows = pseudo_labels.behind(rows, prepared.near, told, prepared.info.labels)
+        facts["pseudo_labelled"] = len(told)
+        teacher = np.zeros((len(rows), told.shape[1]), np.float32)
+        trust = np.zeros(len(rows))
+        teacher[-len(told) :], trust[-len(told) :] = told, 1.0
+    examples = work.objective.encode(rows)
+    if teacher is None:
+        return examples
+    examples = examples.append_column("teacher", pa.array(teacher.tolist(), pa.list_(pa.float32())))
+    return examples.append_column("trust", pa.array(trust, pa.float32()))
 
 
 def _augmented(prepared: Prepared, rows: pa.Table, place: Callable[..., str]) -> pa.Table:

@@ -53,6 +53,15 @@ def without_overlap(
     return found, replace(parts, train=parts.train.take(kept)), tuple(warnings)
 
 
+def apart(rows: pa.Table, others: list[pa.Table], drop: str) -> pa.Table:
+    """The rows whose text is in none of the other tables, equal or nearly, as `drop_overlap` says."""
+    texts = {"train": texts_of(rows), **{str(i): texts_of(other) for i, other in enumerate(others)}}
+    if any(some is None for some in texts.values()):
+        return rows
+    found = overlap.find({name: some for name, some in texts.items() if some is not None})
+    return rows.take(pa.array(np.setdiff1d(np.arange(len(rows)), shared_rows(found, drop))))
+
+
 def shared_rows(found: overlap.Overlap, drop: str) -> data.Ints:
     """Positions in train of the rows that `drop_overlap` leaves out."""
     if drop == "none":

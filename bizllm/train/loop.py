@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from bizllm.errors import RunError
 from bizllm.evaluate.objective_metrics import METRICS
-from bizllm.train import checkpoint, methods, optim, zero
+from bizllm.train import checkpoint, methods, optim, words, zero
 from bizllm.train.batches import BatchPlan, accumulation, share
 from bizllm.train.continual import Penalty
 from bizllm.train.objectives.base import Batch
@@ -154,6 +154,7 @@ class _Training:
         self.rates = [(group["lr"], group["weight_decay"]) for group in groups]
         self.optimizer = self._optimizer(groups)
         self.engine, *_ = deepspeed.initialize(model=network, optimizer=self.optimizer, config=said)
+        words.WordRows.of(self.engine, penalties=bool(self.penalties))
         self.engine.train()  # pretrained models come in eval mode, without dropout
         if found is None:
             return 0

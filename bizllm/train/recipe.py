@@ -190,13 +190,25 @@ class ContinualSettings(Closed):
     )
 
 
-class ProposeSettings(Closed):
-    """Unlabelled rows, of which those most worth labelling next are told."""
+class UnlabelledSettings(Closed):
+    """Rows without a label."""
 
     path: str = Field(description="A Parquet file or folder with train's text columns.")
-    rows: PositiveInt = Field(default=100, description="How many to propose.")
-    filter: str | None = Field(default=None, description="Propose only among the rows for which this condition holds.")
+    filter: str | None = Field(default=None, description="Keep the rows for which this SQL condition holds.")
     select: str | None = Field(default=None, description="A row-wise SQL select list, as of a job's source.")
+
+
+class PseudoLabelSettings(UnlabelledSettings):
+    """Unlabelled rows that are learned too, with the labels of labelled ones that are near them."""
+
+    rows: PositiveInt = Field(default=20_000, description="At most so many of them, drawn by chance.")
+    label_names: bool = Field(default=False, description="Labels are words: each is an example of its class.")
+
+
+class ProposeSettings(UnlabelledSettings):
+    """Unlabelled rows, of which those most worth labelling next are told."""
+
+    rows: PositiveInt = Field(default=100, description="How many to propose.")
 
 
 Objectives = Literal[
@@ -251,6 +263,9 @@ class Recipe(Closed):
     stop: StopSettings = Field(default=StopSettings(), description="When to stop, and which weights are the best.")
     zero: ZeroSettings = Field(default=ZeroSettings(), description="How state is spread over workers.")
     augment: AugmentSettings | None = Field(default=None, description="Changed copies of train's rows.")
+    pseudo_labels: PseudoLabelSettings | None = Field(
+        default=None, description="Learn unlabelled rows too, with labels that near ones have."
+    )
     continual: ContinualSettings = Field(default=ContinualSettings(), description="Against forgetting.")
     review: bool = Field(
         default=False, description="Write the rows of train whose label is likely wrong to `review.parquet`."

@@ -250,6 +250,10 @@ def test_base_models_that_cannot_be_trained(plan: Plan, bert: Path, tmp_path: Pa
         ({**NUMBERS, "review": True}, "review: True: is for classification, pair, multi_label"),
         ({**NUMBERS, "propose": {"path": "x.parquet"}}, "is for classification, pair, multi_label"),
         ({"propose": {"path": "../data/eval.parquet"}}, "propose.path: "),
+        ({**NUMBERS, "pseudo_labels": {"path": "x.parquet"}}, "pseudo_labels: 'regression': is for classification"),
+        ({"pseudo_labels": {"path": "../data/train.parquet"}}, "validation and test hold all its texts"),
+        ({"pseudo_labels": {"path": "../data/eval.parquet"}}, "pseudo_labels.path: "),
+        ({"pseudo_labels": {"path": "x"}, "continual": {"distill": 0.2}}, "can't be used together: each says what"),
         ({"continual": {"replay": 0.2}}, "continual.path: 'path' is missing: rows of the earlier training"),
         ({"continual": {"path": "../data/train.parquet"}}, "is read for `replay` or `ewc`; neither is set"),
         (

@@ -114,7 +114,28 @@ def test_the_teacher_s_answers_are_over_the_new_classes(frozen: Freeze, fine_tun
     assert prepared.info.labels == ("zoo", "money", "home", "travel"), "those of the base keep their places"
     teacher = np.array(work.examples("train")["teacher"].to_pylist())
     assert teacher.shape == (128, 4) and np.allclose(teacher[:, 2:], 0) and np.allclose(teacher.sum(1), 1)
-    assert np.ptp(teacher[:, 0]) > 0.01
+    assert np.ptp(teacher[:, 0]) > 0.01 and set(work.examples("train")["trust"].to_pylist()) == {0.5}
+
+
+@pytest.mark.parametrize("most", [1_000, 15])
+def test_unlabelled_rows_are_learned_and_none_that_is_held_out(frozen: Freeze, tmp_path: Path, most: int) -> None:
+    (tmp_path / "data").mkdir()
+    new, known = trainings.table(40, 11), trainings.table(120, 2, unseen=True)
+    more = pa.concat_tables([known, new, trainings.table(160, 1)]).drop_columns(["topic"])
+    pq.write_table(more, tmp_path / "data/more.parquet")
+    prepared, work, facts = frozen(pseudo_labels={"path": "../data/more.parquet", "rows": most, "label_names": True})
+    texts, examples = texts_of(work), work.examples("train")
+    trust, teacher = examples["trust"].to_numpy(), np.array(examples["teacher"].to_pylist())
+    held_out = {text for part in ("validation", "test") for text in work.rows(part)["text"].to_pylist()}
+    fresh = [
+        t for t in new["body"].to_pylist() if t not in held_out | set(prepared.parts.train.rows["text"].to_pylist())
+    ]
+    assert facts["pseudo_labelled"] == min(most, len(fresh)) == int(trust.sum())
+    assert facts["rows"]["train"] == 128 and texts[:128] == prepared.parts.train.rows["text"].to_pylist()
+    assert set(texts[128:]) <= set(fresh) and not trust[:128].any() and trust[128:].all()
+    assert np.allclose(teacher[128:].sum(1), 1, atol=1e-4)
+    assert examples["target"].to_pylist()[128:] == teacher[128:].argmax(1).tolist()
+    assert bool(prepared.warnings and "drawn by chance" in prepared.warnings[-1]) == (most < len(fresh))
 
 
 def test_rows_that_are_only_asked_lie_beside(frozen: Freeze, fine_tuned: Any, tmp_path: Path) -> None:

@@ -91,10 +91,15 @@ def test_mixup_mixes_vectors_and_labels_alike(logits: torch.Tensor, base: Any, t
 def test_distillation_asks_for_the_earlier_models_answers(logits: torch.Tensor, base: Any, tmp_path: Path) -> None:
     work, _ = made(tmp_path, base, continual={"distill": 0.3})
     teacher = torch.randn(6, 3).softmax(-1)
-    batch = work.objective.collate(work.examples("train").append_column("teacher", pa.array(teacher.tolist())))
-    labels = functional.cross_entropy(logits, batch["target"], reduction="sum")
-    answers = functional.cross_entropy(logits, teacher, reduction="sum")
-    torch.testing.assert_close(work.objective.loss(logits_as(logits), batch), 0.7 * labels + 0.3 * answers)
+    examples = work.examples("train").append_column("teacher", pa.array(teacher.tolist()))
+    batch = work.objective.collate(examples.append_column("trust", pa.array([0.3] * 6)))
+    labels = functional.cross_entropy(logits, batch["target"], reduction="none")
+    answers = functional.cross_entropy(logits, teacher, reduction="none")
+    loss = work.objective.loss(logits_as(logits), batch)
+    torch.testing.assert_close(loss, 0.7 * labels.sum() + 0.3 * answers.sum())
+    batch = work.objective.collate(examples.append_column("trust", pa.array([0.0] * 4 + [1.0] * 2)))
+    loss = work.objective.loss(logits_as(logits), batch)
+    torch.testing.assert_close(loss, labels[:4].sum() + answers[4:].sum())
 
 
 def test_l2_sp_prices_the_distance_of_all_but_the_head(base: Any, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 
 from bizllm.errors import RunError
 from bizllm.train import checkpoint, loop
 from bizllm.train.plain import PlainHost
+from bizllm.train.words import WordRows
 from bizllm.train.work import Work
 
 
@@ -88,3 +90,56 @@ def _poison(training: loop._Training, after: int) -> None:
                 head.data.fill_(float("nan"))
 
     training._step = step  # type: ignore[method-assign]
+
+
+def exchange_words(words: int, length: int, tied: bool, penalties: bool) -> dict[str, Any]:
+    """Two steps of a toy encoder, its word vectors' gradients exchanged by row and whole: whether the weights agree
+    after, how many numbers were sent each way, and whether rows were to be."""
+    import deepspeed
+
+    made, sent, rows = {}, {False: 0, True: 0}, None
+    for by_row in (False, True):
+        torch.manual_seed(1)
+        network = Toy(tied)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        config = {"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 2}
+        engine, *_ = deepspeed.initialize(
+            model=network, optimizer=optimizer, config={**config, "zero_optimization": {"stage": 0}}
+        )
+        rows = WordRows.of(engine, penalties) if by_row else None
+        _counted(engine, sent, by_row)
+        engine.train()
+        for part in range(4):
+            torch.manual_seed(3 * part + dist.get_rank())
+            engine.backward(engine(torch.randint(0, words, (2, length))).square().sum())
+            engine.step()
+        made[by_row] = {name: p.detach().clone() for name, p in network.named_parameters()}
+    same = all(torch.allclose(made[True][name], value, atol=1e-6) for name, value in made[False].items())
+    return {"same": same, "sent": [sent[False], sent[True]], "by_row": rows is not None}
+
+
+class Toy(torch.nn.Module):
+    """Word vectors and a layer, which reads them or shares them."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.model = torch.nn.Module()
+        self.table = torch.nn.Embedding(500, 8)
+        self.layer = torch.nn.Linear(8, 500 if tied else 3, bias=False)
+        if tied:
+            self.layer.weight = self.table.weight
+        self.model.get_input_embeddings = lambda: self.table
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.table(ids).mean(1))
+
+
+def _counted(engine: Any, sent: dict[bool, int], key: bool) -> None:
+    """Count the numbers of the gradients that the engine reduces."""
+    reduce = engine.allreduce_bucket
+
+    def counting(bucket: list[torch.Tensor], *more: Any, **others: Any) -> Any:
+        sent[key] += sum(grad.numel() for grad in bucket)
+        return reduce(bucket, *more, **others)
+
+    engine.allreduce_bucket = counting

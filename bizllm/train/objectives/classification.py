@@ -91,8 +91,8 @@ class Classification(Objective):
         batch = text_inputs(examples, self.tokenizer.pad_token_id or 0)
         batch["target"] = torch.from_numpy(examples["target"].to_numpy().astype(np.int64))
         batch["units"] = torch.from_numpy(self.units(examples)).float()
-        if "teacher" in examples.column_names:  # (rows, classes) probabilities of the model that goes before
-            batch["teacher"] = torch.tensor(examples["teacher"].to_pylist(), dtype=torch.float32)
+        if "teacher" in examples.column_names:
+            batch |= teaching(examples)
         return batch
 
     def loss(self, network: Forward, batch: Batch) -> torch.Tensor:
@@ -126,8 +126,7 @@ class Classification(Objective):
         classes = len(self.info.labels)
         smooth = self.recipe.optim.label_smoothing
         target = functional.one_hot(batch["target"], classes).float() * (1 - smooth) + smooth / classes
-        share = self.recipe.continual.distill
-        return (1 - share) * target + share * batch["teacher"] if "teacher" in batch else target
+        return (1 - batch["trust"]) * target + batch["trust"] * batch["teacher"] if "teacher" in batch else target
 
     def per_row(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(rows,) cross-entropy against soft targets (rows, classes)."""
@@ -158,6 +157,14 @@ class Classification(Objective):
 def names(column: pa.ChunkedArray) -> list[str]:
     """A label column as text."""
     return list(pc.cast(column, pa.string()).to_pylist())
+
+
+def teaching(examples: pa.Table) -> Batch:
+    """teacher (rows, classes): probabilities that somebody else gave; trust (rows, 1): their share of the answer."""
+    import torch
+
+    teacher = torch.tensor(examples["teacher"].to_pylist(), dtype=torch.float32)
+    return {"teacher": teacher, "trust": torch.from_numpy(examples["trust"].to_numpy().astype(np.float32))[:, None]}
 
 
 def model_inputs(batch: Batch) -> Batch:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from bizllm.evaluate import calibration, classification
 from bizllm.train.objectives.base import STRING, Array, Batch, Faults, Forward, is_list_of, mean_loss
-from bizllm.train.objectives.classification import Classification, text_faults
+from bizllm.train.objectives.classification import Classification, teaching, text_faults
 
 if TYPE_CHECKING:
     import torch
@@ -67,13 +67,13 @@ class MultiLabel(Classification):
         batch["target"] = padded(examples["target"], 0, torch.float32)
         batch["units"] = torch.ones(len(examples))
         if "teacher" in examples.column_names:
-            batch["teacher"] = padded(examples["teacher"], 0, torch.float32)
+            batch |= teaching(examples)
         return batch
 
     def soft_targets(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        smooth, share = self.recipe.optim.label_smoothing, self.recipe.continual.distill
+        smooth = self.recipe.optim.label_smoothing
         target = batch["target"] * (1 - smooth) + smooth / 2
-        return (1 - share) * target + share * batch["teacher"] if "teacher" in batch else target
+        return (1 - batch["trust"]) * target + batch["trust"] * batch["teacher"] if "teacher" in batch else target
 
     def per_row(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         from torch.nn import functional
