@@ -57,7 +57,7 @@ def plan_training(loaded: LoadedRecipe) -> dict[str, Any]:
         "device": device,
         "parameters": shape.parameters,
         "trainable": shape.trainable,
-        "rows": {name: len(part.rows) for name, part in prepared.parts.items()},
+        "rows": {name: len(part.rows) for name, part in prepared.parts.items()} | _unlabelled(prepared),
         "labels": len(prepared.info.labels),
         "tokens": tokens,
         "steps": steps,
@@ -74,10 +74,14 @@ def plan_training(loaded: LoadedRecipe) -> dict[str, Any]:
     }
 
 
+def _unlabelled(prepared: Prepared) -> dict[str, int]:
+    return {} if prepared.near is None else {"unlabelled": len(prepared.near)}
+
+
 def _lengths(work: Work, prepared: Prepared) -> Any:
     """(rows,) tokens of train's rows: counted on a sample, and drawn from it for the others."""
     rows = prepared.parts.train.rows
-    count = len(rows) + (0 if prepared.near is None else len(prepared.near))
+    count = len(rows) + _unlabelled(prepared).get("unlabelled", 0)
     rng = np.random.default_rng(prepared.recipe.seed)
     picked = rng.permutation(len(rows))[:SAMPLE]
     sample = rows.take(pa.array(np.sort(picked)))

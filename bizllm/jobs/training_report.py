@@ -143,6 +143,8 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
     notes = []
     if facts.get("review"):
         notes.append(f"{facts['review']['rows']:,} rows of train are likely mislabelled: see review.parquet")
+    if facts.get("pseudo_labelled"):
+        notes.append(f"{facts['pseudo_labelled']:,} rows without a label were learned with labels of rows near them")
     return notes
 
 

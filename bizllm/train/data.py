@@ -16,7 +16,7 @@ from bizllm.tables.manifest import freeze
 from bizllm.tables.source import Source
 from bizllm.train.objectives.base import NUMBER, STRING, Objective, is_list_of, objective_class
 from bizllm.train.objectives.classification import text_faults
-from bizllm.train.recipe import Recipe, TableSettings
+from bizllm.train.recipe import Recipe, TableSettings, UnlabelledSettings
 
 Place = Callable[..., str]
 Ints = npt.NDArray[np.int64]
@@ -133,6 +133,16 @@ def read_table(name: str, table: TableSettings, recipe: Recipe, at: Place, roles
     made = made.append_column(ROW, pa.array(np.arange(len(made))))
     _check_rows(made, at, columns)
     return Part(made.combine_chunks(), manifest.hash, slices)
+
+
+def read_unlabelled(asked: UnlabelledSettings, key: str, recipe: Recipe, place: Place) -> pa.Table:
+    """Rows in canonical columns without a label. key: where the recipe asks for them. Raises UserError."""
+    table = TableSettings(path=asked.path, filter=asked.filter, select=asked.select)
+
+    def at(*keys: str) -> str:
+        return place("data", "train", *keys) if keys[0] in ROLES else place(key, *keys)
+
+    return read_table("unlabelled", table, recipe, at, ("text", "pair")).rows
 
 
 def _check_rows(rows: pa.Table, at: Place, columns: Mapping[str, str]) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from bizllm.errors import Fault, UserError, nearest
@@ -18,9 +17,9 @@ from bizllm.evaluate.objective_metrics import METRICS
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import ModelInfo, Pooling, read_info
-from bizllm.train import data, earlier, leaks, overlap, resampled, written, zero
-from bizllm.train.objectives.base import STRING, is_kind, objective_class
-from bizllm.train.recipe import Recipe, TableSettings, UnlabelledSettings
+from bizllm.train import data, earlier, leaks, overlap, pseudo_labels, resampled, written, zero
+from bizllm.train.objectives.base import STRING, is_kind
+from bizllm.train.recipe import Recipe
 from bizllm.train.work import load_tokenizer
 
 POOLED = ("classification", "pair", "multi_label", "regression", "quantile", "embedding")
@@ -55,7 +54,7 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
     faults = [
         Fault(place(*s.split(".")), value, expected, hint) for s, value, expected, hint in zero.faults(recipe, device)
     ]
-    faults += _metric_faults(recipe, place) + _class_faults(recipe, place)
+    faults += _metric_faults(recipe, place) + _class_faults(recipe, place) + pseudo_labels.faults(recipe, place)
     if faults:
         raise UserError(*faults)
     registry = registry_uri(recipe, place)
@@ -87,8 +86,8 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
     twins, parts, warnings = leaks.without_overlap(recipe, parts, place)
     warnings += leaks.contradictions(recipe, parts)
     before = earlier.read(recipe, info, parts, place)
-    near, said = _near(recipe, parts, place)
-    proposed = _unlabelled(recipe.propose, "propose", recipe, place)
+    near, said = pseudo_labels.read(recipe, parts, place)
+    proposed = data.read_unlabelled(recipe.propose, "propose", recipe, place) if recipe.propose else None
     return Prepared(recipe, base, base_info, info, parts, twins, before, near, proposed, registry, (*warnings, *said))
 
 
@@ -110,12 +109,6 @@ def _metric_faults(recipe: Recipe, place: Callable[..., str]) -> list[Fault]:
 
 def _class_faults(recipe: Recipe, place: Callable[..., str]) -> list[Fault]:
     """Settings for classes, where there are none."""
-    if recipe.pseudo_labels is not None:
-        if recipe.objective != "classification" or recipe.inputs == "numbers":
-            return [Fault(place("pseudo_labels"), recipe.objective, "is for classification of texts")]
-        if recipe.continual.distill:
-            what = "pseudo_labels and distill can't be used together: each says what rows should answer"
-            return [Fault(place("pseudo_labels"), recipe.pseudo_labels.path, what, "use one of them")]
     if recipe.objective in leaks.WITH_CLASSES:
         return []
     asked = {"review": recipe.review or None, "propose": recipe.propose and recipe.propose.path}
@@ -235,40 +228,3 @@ def _check_augment(recipe: Recipe, parts: data.Parts, registry: str, place: Call
     ):
         for uri in uris:
             resolve(uri, ".", place(*key), registry)
-
-
-def _near(recipe: Recipe, parts: data.Parts, place: Callable[..., str]) -> tuple[pa.Table | None, tuple[str, ...]]:
-    """The rows to learn with pseudo-labels: none that is labelled or held out; and what to warn of."""
-    asked = recipe.pseudo_labels
-    rows = _unlabelled(asked, "pseudo_labels", recipe, place)
-    if asked is None or rows is None:
-        return None, ()
-    if len(objective_class(recipe.objective).labels(parts.train.rows)) < 2:
-        what = "needs labelled rows of two classes in train to tell which ones others are near to"
-        raise UserError(Fault(place("pseudo_labels", "path"), asked.path, what))
-    rows = leaks.apart(rows, parts.held_out(), recipe.data.drop_overlap)
-    rows = leaks.apart(rows, [parts.train.rows], "exact")
-    if not len(rows):
-        raise UserError(
-            Fault(place("pseudo_labels", "path"), asked.path, "train, validation and test hold all its texts")
-        )
-    if len(rows) <= asked.rows:
-        return rows, ()
-    drawn = np.sort(np.random.default_rng(recipe.seed).permutation(len(rows))[: asked.rows])
-    return rows.take(pa.array(drawn)), (
-        f"{asked.rows:,} of {len(rows):,} unlabelled rows are learned, drawn by chance",
-    )
-
-
-def _unlabelled(
-    asked: UnlabelledSettings | None, key: str, recipe: Recipe, place: Callable[..., str]
-) -> pa.Table | None:
-    """Rows in canonical columns without a label."""
-    if asked is None:
-        return None
-    table = TableSettings(path=asked.path, filter=asked.filter, select=asked.select)
-
-    def at(*keys: str) -> str:
-        return place("data", "train", *keys) if keys[0] in data.ROLES else place(key, *keys)
-
-    return data.read_table("unlabelled", table, recipe, at, ("text", "pair")).rows

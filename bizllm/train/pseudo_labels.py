@@ -14,11 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bizllm.errors import Fault, UserError
 from bizllm.models.encoder import Encoder
+from bizllm.train import data, leaks
 from bizllm.train.objectives.classification import names
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bizllm.train.recipe import Recipe
 
 Vectors = npt.NDArray[np.float32]  # (rows, dim), of length 1
 Ints = npt.NDArray[np.int64]
@@ -30,6 +34,39 @@ STEPS = 15  # what a further one would change is DRAWN ** STEPS, 4 %
 STRENGTH = 30.0  # of the linear model's fit beside its regularization (C)
 WIDTH = 0.1  # cosine by which a neighbour's weight falls to 1/e
 _CHUNK = 2_048  # rows whose neighbours are sought at once
+
+
+def faults(recipe: Recipe, place: data.Place) -> list[Fault]:
+    """Why these rows can't be learned; nothing is read."""
+    asked = recipe.pseudo_labels
+    if asked is None:
+        return []
+    if recipe.objective != "classification" or recipe.inputs == "numbers":
+        return [Fault(place("pseudo_labels"), recipe.objective, "is for classification of texts")]
+    if recipe.continual.distill:
+        what = "pseudo_labels and distill can't be used together: each says what rows should answer"
+        return [Fault(place("pseudo_labels"), asked.path, what, "use one of them")]
+    return []
+
+
+def read(recipe: Recipe, parts: data.Parts, place: data.Place) -> tuple[pa.Table | None, tuple[str, ...]]:
+    """The unlabelled rows to learn, none that is labelled or held out too; and what to warn of. Raises UserError."""
+    asked = recipe.pseudo_labels
+    if asked is None:
+        return None, ()
+    at = place("pseudo_labels", "path")
+    if len(set(names(parts.train.rows["label"]))) < 2:
+        raise UserError(Fault(at, asked.path, "needs labelled rows of two classes in train, to be held against"))
+    rows = data.read_unlabelled(asked, "pseudo_labels", recipe, place)
+    rows = leaks.apart(rows, parts.held_out(), recipe.data.drop_overlap)
+    rows = leaks.apart(rows, [parts.train.rows], "exact")
+    if not len(rows):
+        raise UserError(Fault(at, asked.path, "train, validation and test hold all its texts"))
+    if len(rows) <= asked.rows:
+        return rows, ()
+    drawn = np.sort(np.random.default_rng(recipe.seed).permutation(len(rows))[: asked.rows])
+    warning = f"{asked.rows:,} of {len(rows):,} unlabelled rows are learned, drawn by chance"
+    return rows.take(pa.array(drawn)), (warning,)
 
 
 def of_rows(

@@ -302,6 +302,14 @@ def test_combinations_that_cannot_work_say_why_and_what_does(plan: Plan, said: d
     assert f" {setting}: " in text and ";" in text.split(f"{setting}: ")[1], "the reason, and a way out"
 
 
+def test_rows_without_a_label_are_counted_and_cost_steps(plan: Plan, tmp_path: Path) -> None:
+    without = plan()
+    pq.write_table(trainings.table(128, 11).select(["body"]), tmp_path / "data/more.parquet")
+    made = plan(pseudo_labels={"path": "../data/more.parquet"})
+    assert made["rows"] == {**without["rows"], "unlabelled": 128}
+    assert made["steps"] == 2 * without["steps"] and 1.5 < made["tokens"] / without["tokens"] < 2.5
+
+
 def test_every_other_method_and_stage_is_planned(plan: Plan) -> None:
     for kind in ("full", "lora", "adapter", "head"):
         for stage in (0, 1, 2, 3):
