@@ -154,7 +154,7 @@ class _Training:
         self.rates = [(group["lr"], group["weight_decay"]) for group in groups]
         self.optimizer = self._optimizer(groups)
         self.engine, *_ = deepspeed.initialize(model=network, optimizer=self.optimizer, config=said)
-        words.WordRows.of(self.engine, penalties=bool(self.penalties))
+        words.exchange_by_row(self.engine, penalties=bool(self.penalties))
         self.engine.train()  # pretrained models come in eval mode, without dropout
         if found is None:
             return 0

@@ -15,12 +15,31 @@ import torch.distributed as dist
 from torch import nn
 
 
-class WordRows:
-    """Takes the input embedding's gradient out of the engine's all-reduce and sums its rows that were read.
+def exchange_by_row(engine: Any, penalties: bool) -> bool:
+    """Let the engine's workers exchange rows of word vectors' gradients where the sums are the same; whether they do.
 
-    For an engine that shards nothing (stage 0) and whose loss reaches the word vectors through the words of its batches
-    alone: no penalty on parameters, no output layer that shares them.
+    Not where state is sharded, where the output layer shares the word vectors, or where `penalties` on parameters reach
+    them all.
     """
+    network = engine.module
+    table = cast(Any, getattr(network, "model", None) or network.backbone).get_input_embeddings()
+    weight = getattr(table, "weight", None)
+    fits = (
+        isinstance(table, nn.Embedding)
+        and table.weight.requires_grad
+        and sum(p is weight for _, p in network.named_parameters(remove_duplicate=False)) == 1
+        and not penalties
+        and engine.zero_optimization_stage() == 0
+        and not hasattr(engine.optimizer, "get_grads_for_reduction")  # of bf16 parameters: gradients lie elsewhere
+        and dist.get_world_size() > 1
+    )
+    if fits:
+        _WordRows(engine, table)
+    return fits
+
+
+class _WordRows:
+    """Takes the table's gradient out of the engine's all-reduce, and sums the rows that any worker read."""
 
     def __init__(self, engine: Any, table: nn.Embedding) -> None:
         self.engine, self.weight, self.rest = engine, table.weight, engine.buffered_allreduce_fallback
@@ -28,38 +47,23 @@ class WordRows:
         table.register_forward_hook(self._seen)
         engine.buffered_allreduce_fallback = self._reduce
 
-    @classmethod
-    def of(cls, engine: Any, penalties: bool) -> WordRows | None:
-        """Where it holds and more than one worker is there; None elsewhere."""
-        network = engine.module
-        table = cast(Any, getattr(network, "model", None) or network.backbone).get_input_embeddings()
-        weight = getattr(table, "weight", None)
-        fits = (
-            isinstance(table, nn.Embedding)
-            and table.weight.requires_grad
-            and sum(p is weight for _, p in network.named_parameters(remove_duplicate=False)) == 1
-            and not penalties
-            and engine.zero_optimization_stage() == 0
-            and not hasattr(engine.optimizer, "get_grads_for_reduction")  # of bf16 parameters: gradients lie elsewhere
-            and dist.get_world_size() > 1
-        )
-        return cls(engine, table) if fits else None
-
     def _seen(self, table: nn.Module, inputs: tuple[torch.Tensor, ...], _vectors: torch.Tensor) -> None:
         if table.training:
             self.read.index_fill_(0, inputs[0].flatten(), 1)
 
     def _reduce(self, grads: object = None, elements_per_buffer: int = 500_000_000) -> None:
+        trainable = [p for p in self.engine.module.parameters() if p.requires_grad]
+        for parameter in trainable:
+            if parameter.grad is None:  # as the engine does: another worker may have one
+                parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(self.read, op=dist.ReduceOp.MAX)
         rows = self.read.nonzero().flatten()
         self.read.zero_()
-        if 2 * len(rows) > len(self.read) or self.weight.grad is None:
-            self.rest(grads=None, elements_per_buffer=elements_per_buffer)
+        if 2 * len(rows) > len(self.read):
+            self.rest(grads=[p.grad for p in trainable], elements_per_buffer=elements_per_buffer)
             return
-        values = self.weight.grad.index_select(0, rows)
-        others = [p for p in self.engine.module.parameters() if p.requires_grad and p is not self.weight]
-        for parameter in others:
-            if parameter.grad is None:  # as the engine does: another worker may have one
-                parameter.grad = torch.zeros_like(parameter)
-        self.rest(grads=[values, *(p.grad for p in others)], elements_per_buffer=elements_per_buffer)
-        self.weight.grad.index_copy_(0, rows, values)
+        whole = cast(torch.Tensor, self.weight.grad)
+        values = whole.index_select(0, rows)
+        others = [p.grad for p in trainable if p is not self.weight]
+        self.rest(grads=[values, *others], elements_per_buffer=elements_per_buffer)
+        whole.index_copy_(0, rows, values)

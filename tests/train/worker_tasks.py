@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from bizllm.errors import RunError
 from bizllm.train import checkpoint, loop
 from bizllm.train.plain import PlainHost
-from bizllm.train.words import WordRows
+from bizllm.train.words import exchange_by_row
 from bizllm.train.work import Work
 
 
@@ -97,7 +97,7 @@ def exchange_words(words: int, length: int, tied: bool, penalties: bool) -> dict
     after, how many numbers were sent each way, and whether rows were to be."""
     import deepspeed
 
-    made, sent, rows = {}, {False: 0, True: 0}, None
+    made, sent, rows = {}, {False: 0, True: 0}, False
     for by_row in (False, True):
         torch.manual_seed(1)
         network = Toy(tied)
@@ -106,7 +106,7 @@ def exchange_words(words: int, length: int, tied: bool, penalties: bool) -> dict
         engine, *_ = deepspeed.initialize(
             model=network, optimizer=optimizer, config={**config, "zero_optimization": {"stage": 0}}
         )
-        rows = WordRows.of(engine, penalties) if by_row else None
+        rows = by_row and exchange_by_row(engine, penalties)
         _counted(engine, sent, by_row)
         engine.train()
         for part in range(4):
@@ -115,7 +115,7 @@ def exchange_words(words: int, length: int, tied: bool, penalties: bool) -> dict
             engine.step()
         made[by_row] = {name: p.detach().clone() for name, p in network.named_parameters()}
     same = all(torch.allclose(made[True][name], value, atol=1e-6) for name, value in made[False].items())
-    return {"same": same, "sent": [sent[False], sent[True]], "by_row": rows is not None}
+    return {"same": same, "sent": [sent[False], sent[True]], "by_row": rows}
 
 
 class Toy(torch.nn.Module):
