@@ -27,7 +27,6 @@ from bizllm.tasks.base import TaskSettings, task_class
 
 NAME = r"[a-z][a-z0-9_]{0,62}"
 MODEL_SETTINGS = ("model", "generator")  # settings of a step that name a model, whatever its task
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRET = re.compile(r"password|passwd|secret|token$|credential|api[-_.]?key|private[-_.]?key|account[-_.]?key", re.I)
 
 
@@ -301,31 +300,15 @@ def _make_paths_absolute(document: Document) -> None:
     """Local paths become absolute: see `Document.folder_of` for what they are relative to."""
     values = document.values
     for name in _mapping(values.get("sources")):
-        _absolute(document, ("sources", name, "path"))
+        document.make_absolute(("sources", name, "path"))
     for keys in (("warehouse", "path"), ("registry",)):
-        _absolute(document, keys)
-    _absolute(document, ("warehouse", "uri"), only="sqlite:///")
+        document.make_absolute(keys)
+    document.make_absolute(("warehouse", "uri"), "sqlite:///")
     for name in _mapping(values.get("models")):
-        _absolute(document, ("models", name), only="path:")
+        document.make_absolute(("models", name), "path:")
     for name in _mapping(values.get("steps")):
         for key in MODEL_SETTINGS:
-            _absolute(document, ("steps", name, key), only="path:")
-
-
-def _absolute(document: Document, keys: Keys, only: str = "") -> None:
-    """Make the path there absolute, if it is a local one; `only` where it follows that prefix."""
-    parent: Any = document.values
-    for key in keys[:-1]:
-        parent = _mapping(parent.get(key))
-    text = parent.get(keys[-1])
-    if not isinstance(text, str) or not text.startswith(only):
-        return
-    prefix = only or ("sqlite:///" if text.startswith("sqlite:///") else "")
-    local = text.removeprefix(prefix)
-    if local and not _URL.match(local):
-        folder = document.folder_of(*keys, offset=len(prefix))
-        document.written.setdefault(keys, text)
-        parent[keys[-1]] = prefix + os.path.normpath(folder / os.path.expanduser(local))
+            document.make_absolute(("steps", name, key), "path:")
 
 
 def _mapping(value: Any) -> dict[str, Any]:

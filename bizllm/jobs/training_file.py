@@ -18,7 +18,6 @@ from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, read_document
 from bizllm.models.load import check as check_model
 from bizllm.train.recipe import Recipe, TableSettings
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PATHS: tuple[Keys, ...] = (
     ("data", "train", "path"),
     ("data", "validation", "path"),
@@ -99,9 +98,9 @@ def _settle(document: Document) -> None:
     """Put variables in, and make paths absolute."""
     document.expand_environment(os.environ)
     for keys in _PATHS:
-        _absolute(document, keys)
+        document.make_absolute(keys)
     for keys in _MODELS:
-        _absolute(document, keys, "path:")
+        document.make_absolute(keys, "path:")
 
 
 def _valid(model: type[Any], document: Document) -> Any:
@@ -121,34 +120,9 @@ def _check_place(keys: Keys) -> None:
 
 
 def _check_model(document: Document, keys: Keys) -> None:
-    uri = _at(document.values, keys)
+    uri = document.at(*keys)
     if isinstance(uri, str):
         try:
             check_model(uri)
         except UserError as error:
             document.fault(keys, document.shown(keys), error.faults[0].expected, error.faults[0].suggestion)
-
-
-def _absolute(document: Document, keys: Keys, prefix: str = "") -> None:
-    """Make a local path absolute: relative to the file's folder, or where it came from a flag to the working one."""
-    parent = _at(document.values, keys[:-1])
-    text = _at(document.values, keys)
-    if not isinstance(text, str) or not text.startswith(prefix):
-        return
-    kept = prefix or ("sqlite:///" if text.startswith("sqlite:///") else "")
-    local = text.removeprefix(kept)
-    if local and not _URL.match(local):
-        folder = document.folder_of(*keys, offset=len(kept))
-        document.written.setdefault(keys, text)
-        parent[keys[-1]] = kept + os.path.normpath(folder / os.path.expanduser(local))
-
-
-def _at(value: Any, keys: Keys) -> Any:
-    for key in keys:
-        if isinstance(value, dict):
-            value = value.get(key)
-        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
-            value = value[key]
-        else:
-            return None
-    return value

@@ -23,6 +23,7 @@ Keys = tuple[Key, ...]
 _MAX_BYTES = 1 << 20
 _MAX_VALUES = 50_000  # after aliases are expanded: nine lines of aliases of aliases can stand for 10^9 values
 _MAX_DEPTH = 50
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_]\w*)(?P<default>:-[^{}]*)?\}|\$\{", re.ASCII)
 
@@ -157,6 +158,25 @@ class Document:
                     keys, written, f"the environment variable {name} {said}", f"set it, or write ${{{name}:-default}}"
                 )
         return text + written[end:]
+
+    # -- paths ----------------------------------------------------------------------------------------------------
+
+    def at(self, *keys: Key) -> Any:
+        """The value there; None where there is none."""
+        return _at(self.values, keys)
+
+    def make_absolute(self, keys: Keys, prefix: str = "") -> None:
+        """Make the path there absolute, if it is a local one: see `folder_of`. prefix: what stands before it; a text
+        that doesn't begin with it is left alone."""
+        text = self.at(*keys)
+        if not isinstance(text, str) or not text.startswith(prefix):
+            return
+        kept = prefix or ("sqlite:///" if text.startswith("sqlite:///") else "")
+        local = text.removeprefix(kept)
+        if local and not _URL.match(local):
+            folder = self.folder_of(*keys, offset=len(kept))
+            self.written.setdefault(keys, text)
+            self.at(*keys[:-1])[keys[-1]] = kept + os.path.normpath(folder / os.path.expanduser(local))
 
     def folder_of(self, *keys: Key, offset: int = 0) -> Path:
         """What a relative path at `keys` is relative to: the file's folder where it was written there, the working

@@ -4,48 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from bizllm.errors import Fault, UserError
 from bizllm.models import batches
 from bizllm.models.batches import Floats, Whole
-from bizllm.models.saved import ModelInfo, read_info
+from bizllm.models.fine_tuned import FineTuned
 
 CLASSES = ("classification", "multi_label", "pair")
 NUMBERS = ("regression", "quantile")
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A network with a head, its tokenizer, and what its outputs mean. Never truncates.
+class Classifier(FineTuned):
+    """Logits (rows, outputs): of classes, or numbers."""
 
-    network: gives logits (rows, outputs) for input_ids and attention_mask. tokenizer: a fast one of transformers.
-    """
-
-    network: Any
-    tokenizer: Any
-    info: ModelInfo
-    device: str
-    dtype: str
-
-    @classmethod
-    def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Classifier:
-        """Load from a fine-tuned model's folder. Raises UserError where it is of another kind.
-
-        device: default cuda where there is one, else cpu. dtype: default the fastest that the device computes natively.
-        """
-        from bizllm.models.network import load_network
-
-        info = read_info(folder)
-        if info is None or info.objective not in (*CLASSES, *NUMBERS):
-            expected = f"expected a model that was fine-tuned for one of {', '.join((*CLASSES, *NUMBERS))}"
-            raise UserError(Fault(str(folder), info and info.objective, expected))
-        tokenizer = batches.load_tokenizer(folder)
-        device, dtype = batches.placement(device, dtype)
-        return cls(load_network(folder, info).to(device), tokenizer, info, device, dtype)
+    objectives: ClassVar[tuple[str, ...]] = (*CLASSES, *NUMBERS)
 
     @property
     def threshold(self) -> float | None:

@@ -7,16 +7,14 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from bizllm.errors import Fault, UserError
 from bizllm.models import batches
 from bizllm.models.batches import Floats, Whole, Windows
 from bizllm.models.classifier import softmax
-from bizllm.models.saved import ModelInfo, read_info
+from bizllm.models.fine_tuned import FineTuned
 
 # Han, kana: written without spaces between words, so each character is one.
 _CJK = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
@@ -35,33 +33,10 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Tagger:
-    """A token classifier with its tokenizer. Never truncates.
+class Tagger(FineTuned):
+    """A token classifier: logits (rows, tokens, tags)."""
 
-    network: gives logits (rows, tokens, tags) for input_ids and attention_mask. tokenizer: a fast one of transformers.
-    """
-
-    network: Any
-    tokenizer: Any
-    info: ModelInfo
-    device: str
-    dtype: str
-
-    @classmethod
-    def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Tagger:
-        """Load from a fine-tuned model's folder. Raises UserError where it is of another kind.
-
-        device: default cuda where there is one, else cpu. dtype: default the fastest that the device computes natively.
-        """
-        from bizllm.models.network import load_network
-
-        info = read_info(folder)
-        if info is None or info.objective != "token_classification":
-            expected = "expected a model that was fine-tuned for token_classification"
-            raise UserError(Fault(str(folder), info and info.objective, expected))
-        tokenizer = batches.load_tokenizer(folder)
-        device, dtype = batches.placement(device, dtype)
-        return cls(load_network(folder, info).to(device), tokenizer, info, device, dtype)
+    objectives: ClassVar[tuple[str, ...]] = ("token_classification",)
 
     def tags(self, texts: Sequence[str]) -> tuple[list[list[Word]], Whole]:
         """(the words of each text in order, tokens that the model read of each text (texts,)).

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field, PositiveInt
 
 from bizllm.errors import nearest
 from bizllm.methods import documents
 from bizllm.models.saved import ModelInfo
-from bizllm.tasks.base import Reject
+from bizllm.tasks.base import Reject, Shape, Task, TaskSettings
 
 Faults = list[tuple[str, object, str, str]]
 
@@ -34,6 +35,36 @@ _TASKS = {
     "regression": "forecast",
     "quantile": "forecast",
 }
+
+
+class TextSettings(TaskSettings):
+    """What every task takes that reads a text column with one model."""
+
+    text: str = Field(description="The text column.")
+    max_input_chars: PositiveInt = Field(default=200_000, description="Longer texts are rejected as too_long.")
+
+
+class TextTask(Task):
+    """One answer a row, by one small model that reads a text column; nothing depends on the date."""
+
+    shapes = ("row",)
+    settings: TextSettings
+
+    @property
+    def shape(self) -> Shape:
+        return "row"
+
+    def reads(self) -> list[str]:
+        return [self.settings.text]
+
+    def check(self) -> Faults:
+        return column_faults(self.source.schema, {"text": self.settings.text})
+
+    def depends_on_date(self) -> bool:
+        return False
+
+    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
+        return model_cost(rows, text_bytes)
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,20 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from bizllm.models.classifier import CLASSES, Classifier
 from bizllm.models.saved import ModelInfo
 from bizllm.tasks import _texts
-from bizllm.tasks.base import Models, Outcome, Reject, Shape, Task, TaskSettings
+from bizllm.tasks._texts import TextSettings, TextTask
+from bizllm.tasks.base import Models, Outcome, Reject
 
 _LIKELY = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 
 
-class ClassifySettings(TaskSettings):
+class ClassifySettings(TextSettings):
     """What `task: classify` takes."""
 
-    text: str = Field(description="The text column.")
     pair: str | None = Field(default=None, description="The second text's column, for a model of pairs.")
     model: str = Field(description="A model that was fine-tuned for classification, multi_label or pair.")
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
@@ -29,17 +29,15 @@ class ClassifySettings(TaskSettings):
         "which a label is given. By default the model's own, fitted on its validation rows.",
     )
     alternatives: NonNegativeInt = Field(default=3, description="The most other labels that are told, likeliest first.")
-    max_input_chars: PositiveInt = Field(default=200_000, description="Longer texts are rejected as too_long.")
 
 
-class Classify(Task):
+class Classify(TextTask):
     """Calibrated probabilities of a model's labels; see `bizllm.models.classifier`."""
 
     name = "classify"
     version = 1
     Settings = ClassifySettings
     summary = "The label of each text or pair of texts, by a model that was fine-tuned for it."
-    shapes = ("row",)
     writes: ClassVar[dict[str, str]] = {
         "label": "string: the most probable label, out of scope or not",
         "probability": "float in [0, 1]: how probable it is",
@@ -53,10 +51,6 @@ class Classify(Task):
     settings: ClassifySettings
 
     _classifier: Classifier | None = None
-
-    @property
-    def shape(self) -> Shape:
-        return "row"
 
     def reads(self) -> list[str]:
         return [self.settings.text, *([self.settings.pair] if self.settings.pair else [])]
@@ -103,12 +97,6 @@ class Classify(Task):
         if info.inputs != "pair" and self.settings.pair:
             return [("pair", self.settings.pair, "the model reads single texts", "leave `pair` out")]
         return []
-
-    def depends_on_date(self) -> bool:
-        return False
-
-    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
-        return _texts.model_cost(rows, text_bytes)
 
     def open(self, models: Models) -> None:
         self._classifier = models.classifier(self.settings.model)

@@ -7,29 +7,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from bizllm.models.saved import ModelInfo
 from bizllm.tasks import _texts
-from bizllm.tasks.base import Models, Outcome, Reject, Shape, Task, TaskSettings
+from bizllm.tasks._texts import TextSettings, TextTask
+from bizllm.tasks.base import Models, Outcome, Reject
 
 
-class EmbedSettings(TaskSettings):
+class EmbedSettings(TextSettings):
     """What `task: embed` takes."""
 
-    text: str = Field(description="The text column.")
     model: str = Field(description="Any text encoder, or a model that was fine-tuned for embedding.")
-    max_input_chars: PositiveInt = Field(default=200_000, description="Longer texts are rejected as too_long.")
 
 
-class Embed(Task):
+class Embed(TextTask):
     """Pooled token vectors of length 1; see `bizllm.models.encoder`."""
 
     name = "embed"
     version = 1
     Settings = EmbedSettings
     summary = "A vector for each text: texts of like meaning lie near each other."
-    shapes = ("row",)
     writes: ClassVar[dict[str, str]] = {
         "vector": "list of float: of length 1, so that the inner product of two is their cosine",
         "input_tokens": "int: length of the text, as the model counts",
@@ -37,16 +35,6 @@ class Embed(Task):
     settings: EmbedSettings
 
     _encoder: Any = None
-
-    @property
-    def shape(self) -> Shape:
-        return "row"
-
-    def reads(self) -> list[str]:
-        return [self.settings.text]
-
-    def check(self) -> list[tuple[str, object, str, str]]:
-        return _texts.column_faults(self.source.schema, {"text": self.settings.text})
 
     def columns(self) -> pa.Schema:
         return pa.schema([("vector", pa.list_(pa.float32())), ("input_tokens", pa.int32())])
@@ -63,12 +51,6 @@ class Embed(Task):
         if info is None:  # an encoder as it is published
             return []
         return _texts.objective_faults(self.name, self.settings.model, info, ("embedding", "masked_lm"))
-
-    def depends_on_date(self) -> bool:
-        return False
-
-    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
-        return _texts.model_cost(rows, text_bytes)
 
     def open(self, models: Models) -> None:
         self._encoder = models.encoder(self.settings.model)

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from bizllm.evaluate import tags
 from bizllm.models.saved import ModelInfo
 from bizllm.models.tagger import Tagger, Word
 from bizllm.tasks import _texts
-from bizllm.tasks.base import Models, Outcome, Reject, Shape, Task, TaskSettings
+from bizllm.tasks._texts import TextSettings, TextTask
+from bizllm.tasks.base import Models, Outcome, Reject
 
 _SPAN = pa.struct(
     [
@@ -26,22 +27,19 @@ _SPAN = pa.struct(
 )
 
 
-class TagSettings(TaskSettings):
+class TagSettings(TextSettings):
     """What `task: tag` takes."""
 
-    text: str = Field(description="The text column.")
     model: str = Field(description="A model that was fine-tuned for token_classification.")
-    max_input_chars: PositiveInt = Field(default=200_000, description="Longer texts are rejected as too_long.")
 
 
-class Tag(Task):
+class Tag(TextTask):
     """Words with tags (`bizllm.models.tagger`), joined to spans (`bizllm.evaluate.tags`)."""
 
     name = "tag"
     version = 1
     Settings = TagSettings
     summary = "The spans of each text that a model was taught to mark: names, products, dates."
-    shapes = ("row",)
     writes: ClassVar[dict[str, str]] = {
         "spans": "list of {start, end, type, text, probability}: in order; characters [start, end) of the text; "
         "the mean probability of its words' tags",
@@ -50,16 +48,6 @@ class Tag(Task):
     settings: TagSettings
 
     _tagger: Tagger | None = None
-
-    @property
-    def shape(self) -> Shape:
-        return "row"
-
-    def reads(self) -> list[str]:
-        return [self.settings.text]
-
-    def check(self) -> list[tuple[str, object, str, str]]:
-        return _texts.column_faults(self.source.schema, {"text": self.settings.text})
 
     def columns(self) -> pa.Schema:
         return pa.schema([("spans", pa.list_(_SPAN)), ("input_tokens", pa.int32())])
@@ -77,12 +65,6 @@ class Tag(Task):
 
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
         return _texts.objective_faults(self.name, self.settings.model, infos["tagger"], ("token_classification",))
-
-    def depends_on_date(self) -> bool:
-        return False
-
-    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
-        return _texts.model_cost(rows, text_bytes)
 
     def open(self, models: Models) -> None:
         self._tagger = models.tagger(self.settings.model)
