@@ -68,7 +68,7 @@ SHOTS: dict[str, Settings] = {
     "R-Drop": {"optim": {"epochs": 30, "r_drop": 1.0}},
     "contrastive first": {"optim": {"epochs": 20}},
     "pseudo-labels": {"optim": {"epochs": 6}, "pseudo_labels": {"label_names": True}},
-    "pseudo-labels twice": {"optim": {"epochs": 6}, "pseudo_labels": {"label_names": True}},
+    "pseudo-labels of two": {"optim": {"epochs": 6}, "pseudo_labels": {"label_names": True}},
 }
 CHOSEN = "R-Drop"
 # Of pairs of rows of one class; the negatives are the other classes' rows of a batch.
@@ -276,16 +276,15 @@ def banking77(bench: Bench) -> Part:
     return part
 
 
-def few_rows(bench: Bench, name: str, said: Settings, whole_train: pa.Table, test: pa.Table, seed: int) -> Trained:
-    """A recipe of ten rows a class. `contrastive first` pulls the rows of a class together before; `pseudo-labels`
-    reads the others without their labels, and `twice` goes on from the model of the first time."""
+def few_rows(bench: Bench, name: str, whole_train: pa.Table, test: pa.Table, seed: int) -> Trained:
+    """A recipe of ten rows a class. `contrastive first` pulls the rows of a class together before. `pseudo-labels`
+    reads the others too, without their labels: MiniLM tells which are near; `of two`: so does a model of ten rows."""
     train = shots(whole_train, 10, seed)
-    base: Settings = {}
-    said = merged(OURS, said, whole(bench, train, test), {"seed": seed})
-    if "pseudo_labels" in said:
-        said["pseudo_labels"]["path"] = bench.table(whole_train.select(["text"]))
-    if name == "pseudo-labels twice":
-        base = {"base": f"path:{bench.run(f'{name}: first', said, False).folder}"}
+
+    def run(what: str, recipe: str, more: Settings | None = None) -> Trained:
+        said = merged(OURS, SHOTS[recipe], whole(bench, train, test), {"seed": seed}, more or {})
+        return bench.run(what, said, what == name)
+
     if name == "contrastive first":
         classes = [train.filter(pc.equal(train["label"], label)) for label in sorted(set(train["label"].to_pylist()))]
         by_class = [rows["text"].to_pylist() for rows in classes]
@@ -296,8 +295,13 @@ def few_rows(bench: Bench, name: str, said: Settings, whole_train: pa.Table, tes
         first = bench.run(
             f"{name}: pairs", merged(OURS, CONTRASTIVE, {"data": data, "stop": {"every": 10**9}, "seed": seed}), False
         )
-        base = {"base": f"path:{first.folder}"}
-    return bench.run(name, merged(said, base))
+        return run(name, name, {"base": f"path:{first.folder}"})
+    if "pseudo_labels" in SHOTS[name]:
+        more: Settings = {"path": bench.table(whole_train.select(["text"]))}
+        if name == "pseudo-labels of two":
+            more["teachers"] = ["builtin:minilm", f"path:{run(f'{name}: R-Drop', 'R-Drop').folder}"]
+        return run(name, name, {"pseudo_labels": more})
+    return run(name, name)
 
 
 def banking77_10shot(bench: Bench) -> Part:
@@ -312,7 +316,7 @@ def banking77_10shot(bench: Bench) -> Part:
     for name in names:
         found = []
         for seed in range(1, bench.seeds + 1):
-            made = few_rows(bench, name, SHOTS[name], train, test, seed)
+            made = few_rows(bench, name, train, test, seed)
             figures = made.figures
             part.runs[f"{name}, draw {seed}"] = figures
             found.append(figures["metrics"]["test"]["accuracy"])

@@ -16,7 +16,7 @@ from bizllm.jobs.job import NAME, check_registry, check_secrets
 from bizllm.jobs.overrides import override
 from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, read_document
 from bizllm.models.load import check as check_model
-from bizllm.train.recipe import Recipe, TableSettings
+from bizllm.train.recipe import MOST_TEACHERS, Recipe, TableSettings
 
 _PATHS: tuple[Keys, ...] = (
     ("data", "train", "path"),
@@ -37,6 +37,7 @@ _MODELS: tuple[Keys, ...] = (
     ("augment", "paraphrase"),
     ("augment", "back_translate", 0),
     ("augment", "back_translate", 1),
+    *(("pseudo_labels", "teachers", i) for i in range(MOST_TEACHERS)),
 )
 
 

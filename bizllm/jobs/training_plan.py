@@ -75,7 +75,7 @@ def plan_training(loaded: LoadedRecipe) -> dict[str, Any]:
 
 
 def _unlabelled(prepared: Prepared) -> dict[str, int]:
-    return {} if prepared.near is None else {"unlabelled": len(prepared.near)}
+    return {} if prepared.near is None else {"unlabelled": len(prepared.near.rows)}
 
 
 def _lengths(work: Work, prepared: Prepared) -> Any:

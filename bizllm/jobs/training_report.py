@@ -144,7 +144,9 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
     if facts.get("review"):
         notes.append(f"{facts['review']['rows']:,} rows of train are likely mislabelled: see review.parquet")
     if facts.get("pseudo_labelled"):
-        notes.append(f"{facts['pseudo_labelled']:,} rows without a label were learned with labels of rows near them")
+        made = facts["pseudo_labelled"]
+        near = f"labels of rows near them, as {', '.join(made['teachers'])} sees it"
+        notes.append(f"{made['rows']:,} rows without a label were learned with {near}")
     return notes
 
 

@@ -79,14 +79,10 @@ def _train_examples(prepared: Prepared, work: Work, rows: pa.Table, facts: Facts
     elif recipe.pseudo_labels is not None:
         assert prepared.near is not None, "`prepare` read them"
         told = pseudo_labels.of_rows(
-            prepared.base.folder,
-            prepared.parts.train.rows,
-            prepared.near,
-            prepared.info.labels,
-            recipe.pseudo_labels.label_names,
+            prepared.near, prepared.parts.train.rows, prepared.info.labels, recipe.pseudo_labels.label_names
         )
         rows = pseudo_labels.behind(rows, prepared.near, told, prepared.info.labels)
-        facts["pseudo_labelled"] = len(told)
+        facts["pseudo_labelled"] = {"rows": len(told), "teachers": [model.uri for model in prepared.near.teachers]}
         teacher = np.zeros((len(rows), told.shape[1]), np.float32)
         trust = np.zeros(len(rows))
         teacher[-len(told) :], trust[-len(told) :] = told, 1.0

@@ -43,7 +43,7 @@ class Prepared:
     parts: data.Parts
     overlap: overlap.Overlap | None
     earlier: earlier.Earlier
-    near: pa.Table | None
+    near: pseudo_labels.Near | None
     unlabelled: pa.Table | None
     registry: str
     warnings: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
     twins, parts, warnings = leaks.without_overlap(recipe, parts, place)
     warnings += leaks.contradictions(recipe, parts)
     before = earlier.read(recipe, info, parts, place)
-    near, said = pseudo_labels.read(recipe, parts, place)
+    near, said = pseudo_labels.read(recipe, base, parts, registry, place)
     proposed = data.read_unlabelled(recipe.propose, "propose", recipe, place) if recipe.propose else None
     return Prepared(recipe, base, base_info, info, parts, twins, before, near, proposed, registry, (*warnings, *said))
 

@@ -1,12 +1,15 @@
 """Labels for rows that nobody labelled, from those that somebody did: label propagation over nearest neighbours.
 
-A linear model on the base's frozen vectors guesses. Each guess is then drawn, step by step, towards those of the row's
-nearest neighbours, while labelled rows keep their labels (Zhou et al. 2003; for training a network on what comes out:
-Iscen et al. 2019). It costs one reading of the rows, no training.
+A linear model on the frozen vectors of the base, or of other teachers, guesses. Each guess is then drawn, step by step,
+towards those of the row's nearest neighbours, while labelled rows keep their labels (Zhou et al. 2003; for training a
+network on what comes out: Iscen et al. 2019). It costs one reading of the rows by each teacher, no training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bizllm.errors import Fault, UserError
+from bizllm.models.classifier import Classifier
 from bizllm.models.encoder import Encoder
+from bizllm.models.load import ResolvedModel, resolve
+from bizllm.models.saved import read_info
 from bizllm.train import data, leaks
 from bizllm.train.objectives.classification import names
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bizllm.train.recipe import Recipe
 
-Vectors = npt.NDArray[np.float32]  # (rows, dim), of length 1
+Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 # Chosen on cuts of Banking77's train, ten labelled rows a class; others near them do as well.
@@ -49,69 +53,95 @@ def faults(recipe: Recipe, place: data.Place) -> list[Fault]:
     return []
 
 
-def read(recipe: Recipe, parts: data.Parts, place: data.Place) -> tuple[pa.Table | None, tuple[str, ...]]:
-    """The unlabelled rows to learn, none that is labelled or held out too; and what to warn of. Raises UserError."""
+@dataclass(frozen=True)
+class Near:
+    """Unlabelled rows to learn (column text), and the models that tell what is near to what."""
+
+    rows: pa.Table
+    teachers: tuple[ResolvedModel, ...]
+
+
+def read(
+    recipe: Recipe, base: ResolvedModel, parts: data.Parts, registry: str, place: data.Place
+) -> tuple[Near | None, tuple[str, ...]]:
+    """The rows, none that is labelled or held out too; and what to warn of. Raises UserError."""
     asked = recipe.pseudo_labels
     if asked is None:
         return None, ()
     at = place("pseudo_labels", "path")
     if len(set(names(parts.train.rows["label"]))) < 2:
         raise UserError(Fault(at, asked.path, "needs labelled rows of two classes in train, to be held against"))
+    told = [resolve(uri, ".", place("pseudo_labels", "teachers", i), registry) for i, uri in enumerate(asked.teachers)]
     rows = data.read_unlabelled(asked, "pseudo_labels", recipe, place)
     rows = leaks.apart(rows, parts.held_out(), recipe.data.drop_overlap)
     rows = leaks.apart(rows, [parts.train.rows], "exact")
     if not len(rows):
         raise UserError(Fault(at, asked.path, "train, validation and test hold all its texts"))
     if len(rows) <= asked.rows:
-        return rows, ()
+        return Near(rows, tuple(told) or (base,)), ()
     drawn = np.sort(np.random.default_rng(recipe.seed).permutation(len(rows))[: asked.rows])
     warning = f"{asked.rows:,} of {len(rows):,} unlabelled rows are learned, drawn by chance"
-    return rows.take(pa.array(drawn)), (warning,)
+    return Near(rows.take(pa.array(drawn)), tuple(told) or (base,)), (warning,)
 
 
-def of_rows(
-    base: Path, labelled: pa.Table, unlabelled: pa.Table, labels: tuple[str, ...], label_names: bool
-) -> npt.NDArray[np.float32]:
-    """(unlabelled, labels) probabilities. base: the folder of an encoder. label_names: the labels' own words are an
-    example of each. Rows: column text, and label of the labelled ones."""
-    texts = [*labelled["text"].to_pylist(), *unlabelled["text"].to_pylist()]
-    words = [label.replace("_", " ") for label in labels] if label_names else []
-    vectors, _ = Encoder.load(base).encode([*texts, *words])
+def of_rows(near: Near, labelled: pa.Table, labels: tuple[str, ...], label_names: bool) -> Floats:
+    """(unlabelled, labels) probabilities: graphs and guesses of all teachers, averaged.
+
+    labelled: columns text and label. label_names: the labels' own words are an example of each.
+    """
     place = {label: i for i, label in enumerate(labels)}
     given = np.array([place[label] for label in names(labelled["label"])], np.int64)
-    return propagated(vectors[: len(texts)], given, len(labels), vectors[len(texts) :])
+    asked = near.rows["text"].to_pylist()
+    texts = [*labelled["text"].to_pylist(), *asked]
+    words = [label.replace("_", " ") for label in labels] if label_names else []
+    answers = np.concatenate([given, np.arange(len(words))])
+    graphs, guesses = [], []
+    for teacher in near.teachers:
+        vectors, _ = Encoder.load(teacher.folder).encode([*texts, *words])
+        graphs.append(_graph(vectors[: len(texts)]))
+        own = _own(teacher.folder, asked, place)
+        if own is None:
+            seen = np.concatenate([vectors[: len(given)], vectors[len(texts) :]])
+            own = _linear(seen, answers, len(labels), vectors[len(given) : len(texts)])
+        guesses.append(own)
+    return propagated(sum(graphs[1:], graphs[0]) / len(graphs), np.mean(guesses, axis=0), given)
 
 
-def behind(rows: pa.Table, near: pa.Table, told: npt.NDArray[np.float32], labels: tuple[str, ...]) -> pa.Table:
+def behind(rows: pa.Table, near: Near, told: Floats, labels: tuple[str, ...]) -> pa.Table:
     """text and label of the labelled rows, and behind them of the others, each with its likeliest label."""
     likeliest = pa.array([labels[i] for i in told.argmax(1)], pa.string())
     labelled = pa.table({"text": rows["text"], "label": pc.cast(rows["label"], pa.string())})
-    return pa.concat_tables([labelled, pa.table({"text": near["text"], "label": likeliest})])
+    return pa.concat_tables([labelled, pa.table({"text": near.rows["text"], "label": likeliest})])
 
 
-def propagated(
-    vectors: Vectors, given: Ints, classes: int, prototypes: Vectors | None = None
-) -> npt.NDArray[np.float32]:
+def propagated(graph: Any, guess: Floats, given: Ints) -> Floats:
     """(rows - labelled, classes) probabilities of the rows that are not labelled.
 
-    vectors: of the labelled rows, then of the others. given: (labelled,) classes, two of them at least. prototypes:
-    (classes, dim) vectors that are an example of each class for the linear model; none where empty.
+    graph: (rows, rows) sparse, of the labelled rows and then the others: weights that add up to 1 in each row.
+    guess: (rows - labelled, classes). given: (labelled,) classes.
     """
-    count = len(given)
-    known = np.eye(classes, dtype=np.float32)[given]
-    seen, answers = vectors[:count], given
-    if prototypes is not None and len(prototypes):
-        seen, answers = np.concatenate([seen, prototypes]), np.concatenate([given, np.arange(classes)])
-    guess = np.concatenate([known, _guess(seen, answers, classes, vectors[count:])])
-    graph = _graph(vectors)
-    found = guess
+    known = np.eye(guess.shape[1], dtype=np.float32)[given]
+    start = np.concatenate([known, guess])
+    found = start
     for _ in range(STEPS):
-        found = DRAWN * (graph @ found) + (1 - DRAWN) * guess
-        found[:count] = known
-    return np.asarray(found[count:], np.float32)
+        found = DRAWN * (graph @ found) + (1 - DRAWN) * start
+        found[: len(given)] = known
+    return np.asarray(found[len(given) :], np.float32)
 
 
-def _guess(seen: Vectors, answers: Ints, classes: int, rows: Vectors) -> npt.NDArray[np.float32]:
+def _own(folder: Path, texts: list[str], place: Mapping[str, int]) -> Floats | None:
+    """(texts, classes) what a classifier takes them for; None of a model that is none of these labels."""
+    info = read_info(folder)
+    if info is None or info.objective != "classification" or not set(info.labels) <= place.keys():
+        return None
+    told, _ = Classifier.load(folder).probabilities(texts)
+    made = np.zeros((len(texts), len(place)), np.float32)
+    made[:, [place[label] for label in info.labels]] = told
+    return made
+
+
+def _linear(seen: Floats, answers: Ints, classes: int, rows: Floats) -> Floats:
+    """(rows, classes) probabilities by a linear model of the vectors seen."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=STRENGTH, max_iter=300).fit(seen, answers)
@@ -120,9 +150,9 @@ def _guess(seen: Vectors, answers: Ints, classes: int, rows: Vectors) -> npt.NDA
     return made
 
 
-def _graph(vectors: Vectors) -> Any:
-    """(rows, rows) sparse: weights of each row's nearest neighbours, and of the rows whose neighbour it is; they add up
-    to 1. O(rows²)."""
+def _graph(vectors: Floats) -> Any:
+    """(rows, rows) sparse, of vectors (rows, dim) of length 1: weights of each row's nearest neighbours, and of the
+    rows whose neighbour it is; they add up to 1. O(rows²)."""
     from scipy import sparse
 
     count = min(NEIGHBOURS, len(vectors) - 1)

@@ -12,6 +12,7 @@ from bizllm.train.augment import AugmentSettings
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Columns = tuple[str, ...]
+MOST_TEACHERS = 4
 
 
 class TableSettings(Closed):
@@ -201,6 +202,12 @@ class UnlabelledSettings(Closed):
 class PseudoLabelSettings(UnlabelledSettings):
     """Unlabelled rows that are learned too, with the labels of labelled ones that are near them."""
 
+    teachers: list[str] = Field(
+        default=[],
+        max_length=MOST_TEACHERS,
+        description="Models that tell which texts are near; by default the base. A classifier of these labels also "
+        "says what it takes them for.",
+    )
     rows: PositiveInt = Field(default=20_000, description="At most so many of them, drawn by chance.")
     label_names: bool = Field(default=False, description="Labels are words: each is an example of its class.")
 

@@ -253,6 +253,10 @@ def test_base_models_that_cannot_be_trained(plan: Plan, bert: Path, tmp_path: Pa
         ({**NUMBERS, "pseudo_labels": {"path": "x.parquet"}}, "pseudo_labels: 'regression': is for classification"),
         ({"pseudo_labels": {"path": "../data/train.parquet"}}, "validation and test hold all its texts"),
         ({"pseudo_labels": {"path": "../data/eval.parquet"}}, "pseudo_labels.path: "),
+        (
+            {"pseudo_labels": {"path": "../data/train.parquet", "teachers": ["registry:topics@champion"]}},
+            "there is no registry yet",
+        ),
         ({"pseudo_labels": {"path": "x"}, "continual": {"distill": 0.2}}, "can't be used together: each says what"),
         ({"continual": {"replay": 0.2}}, "continual.path: 'path' is missing: rows of the earlier training"),
         ({"continual": {"path": "../data/train.parquet"}}, "is read for `replay` or `ewc`; neither is set"),

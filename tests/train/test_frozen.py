@@ -130,7 +130,8 @@ def test_unlabelled_rows_are_learned_and_none_that_is_held_out(frozen: Freeze, t
     fresh = [
         t for t in new["body"].to_pylist() if t not in held_out | set(prepared.parts.train.rows["text"].to_pylist())
     ]
-    assert facts["pseudo_labelled"] == min(most, len(fresh)) == int(trust.sum())
+    assert facts["pseudo_labelled"]["rows"] == min(most, len(fresh)) == int(trust.sum())
+    assert facts["pseudo_labelled"]["teachers"] == [prepared.base.uri]
     assert facts["rows"]["train"] == 128 and texts[:128] == prepared.parts.train.rows["text"].to_pylist()
     assert set(texts[128:]) <= set(fresh) and not trust[:128].any() and trust[128:].all()
     assert np.allclose(teacher[128:].sum(1), 1, atol=1e-4)

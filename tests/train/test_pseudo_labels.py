@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import tiny
 
+from bizllm.models.classifier import Classifier
+from bizllm.models.load import ResolvedModel
 from bizllm.train import pseudo_labels
-from bizllm.train.pseudo_labels import _graph, _guess, propagated
+from bizllm.train.pseudo_labels import Near, _graph, _linear, propagated
 
 CLASSES = 12
 
@@ -24,29 +27,30 @@ def clouds(rows: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), truth
 
 
+def spread(vectors: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(what is propagated, what the linear model says) of the rows behind the labelled ones."""
+    guess = _linear(vectors[: len(given)], given, CLASSES, vectors[len(given) :])
+    return propagated(_graph(vectors), guess, given), guess
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_neighbours_put_right_what_few_labels_leave_unsure(seed: int) -> None:
     vectors, truth = clouds(1_500, 1.3, seed)
     few = np.concatenate([np.flatnonzero(truth == label)[:2] for label in range(CLASSES)])
     order = np.concatenate([few, np.setdiff1d(np.arange(len(truth)), few)])
     vectors, truth = vectors[order], truth[order]
-    found = propagated(vectors, truth[: len(few)], CLASSES)
+    found, alone = spread(vectors, truth[: len(few)])
     assert found.shape == (1_500 - len(few), CLASSES) and np.allclose(found.sum(1), 1, atol=1e-4)
-    alone = _guess(vectors[: len(few)], truth[: len(few)], CLASSES, vectors[len(few) :])
     right, without = ((guess.argmax(1) == truth[len(few) :]).mean() for guess in (found, alone))
     assert right > without + 0.03, f"{right:.3f}, the linear model alone {without:.3f}"
 
 
-def test_a_prototype_stands_for_a_class_that_has_no_row() -> None:
+def test_a_class_without_a_row_is_guessed_nowhere() -> None:
     vectors, truth = clouds(600, 0.5, 4)
     known = np.flatnonzero(truth != 7)[:60]
     order = np.concatenate([known, np.setdiff1d(np.arange(600), known)])
-    centres, classes = clouds(4_000, 0.0, 5)
-    prototypes = np.stack([centres[classes == label][0] for label in range(CLASSES)])
-    found = propagated(vectors[order], truth[known], CLASSES, prototypes)
-    seventh = truth[order][60:] == 7
-    assert (found[seventh].argmax(1) == 7).mean() > 0.9
-    assert not propagated(vectors[order], truth[known], CLASSES)[:, 7].any()
+    found, _ = spread(vectors[order], truth[known])
+    assert not found[:, 7].any() and np.allclose(found.sum(1), 1, atol=1e-4)
 
 
 def test_the_graph_joins_neighbours_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,13 +65,38 @@ def test_the_graph_joins_neighbours_of_either_side(monkeypatch: pytest.MonkeyPat
     assert len(_graph(vectors[:3]).toarray()) == 3, "fewer rows than neighbours"
 
 
-def test_rows_are_read_by_the_base_and_get_its_labels(tmp_path: Path) -> None:
-    base = tiny.bert(tmp_path)
+def model(folder: Path) -> ResolvedModel:
+    return ResolvedModel("path:" + str(folder), folder, "", "path")
+
+
+def test_rows_are_read_by_a_teacher_and_get_its_labels(tmp_path: Path) -> None:
     rows, more = tiny.table(40, 1), tiny.table(25, 2)
     labels = tuple(sorted(tiny.TOPICS))
-    told = pseudo_labels.of_rows(base, rows, more, labels, label_names=True)
+    near = Near(more, (model(tiny.bert(tmp_path)),))
+    told = pseudo_labels.of_rows(near, rows, labels, label_names=True)
     assert told.shape == (25, 3) and told.dtype == np.float32 and np.allclose(told.sum(1), 1, atol=1e-4)
-    both = pseudo_labels.behind(rows, more, told, labels)
+    assert not np.allclose(told, pseudo_labels.of_rows(near, rows, labels, label_names=False)), "names are examples"
+    both = pseudo_labels.behind(rows, near, told, labels)
     assert both.slice(0, 40).equals(pa.table({"text": rows["text"], "label": rows["label"]}))
     assert both["text"].to_pylist()[40:] == more["text"].to_pylist()
     assert both["label"].to_pylist()[40:] == [labels[i] for i in told.argmax(1)]
+
+
+def test_a_classifier_among_the_teachers_says_what_it_takes_rows_for(
+    fine_tuned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without steps of propagation what is left is the mean of the guesses."""
+    rows, more = tiny.table(40, 1), tiny.table(25, 2)
+    vocabulary = " ".join(tiny.WORDS[:-10])
+    teachers = [
+        fine_tuned(objective="classification", labels=labels, words=vocabulary)
+        for labels in (("home", "money"), ("home", "zoo"))
+    ]
+    monkeypatch.setattr(pseudo_labels, "STEPS", 0)
+    labels = ("home", "money", "travel")
+    each = [pseudo_labels.of_rows(Near(more, (model(one),)), rows, labels, False) for one in teachers]
+    own, _ = Classifier.load(teachers[0]).probabilities(more["text"].to_pylist())
+    assert np.allclose(each[0][:, :2], own, atol=1e-6) and not each[0][:, 2].any(), "its own, in our order"
+    assert each[1][:, 2].all(), "of other labels: its vectors are asked alone"
+    both = pseudo_labels.of_rows(Near(more, tuple(map(model, teachers))), rows, labels, False)
+    assert np.allclose(both, (each[0] + each[1]) / 2, atol=1e-6)
