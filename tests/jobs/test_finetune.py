@@ -158,6 +158,7 @@ def test_from_the_file_to_the_night(home: Path) -> None:
             continual={"test": "../data/test.parquet", "l2_sp": 0.01, "naive": True},
             review=True,
             propose={"path": "../data/new.parquet", "rows": 10},
+            pseudo_labels={"path": "../data/new.parquet", "teachers": ["registry:topics@champion"]},
         )
     )
     _check_result(home, third)
@@ -170,12 +171,15 @@ def test_from_the_file_to_the_night(home: Path) -> None:
     assert kept["backward_transfer"]["model"] == pytest.approx(third["champion"]["gain"])
     assert kept["forgetting"] == {"model": 0.0, "naive": 0.0}
     assert not (Path(third["path"]).parent / "naive").exists(), "it was trained to be scored"
+    learned = third["pseudo_labelled"]
+    assert 70 < learned["rows"] <= 80 and learned["teachers"] == ["registry:topics@1"]
     picked = pq.read_table(third["propose"]["path"])
     assert picked.column_names == ["row", "score"] and 0 < len(picked) <= 10
     assert pq.read_table(third["review"]["path"]).column_names == ["row", "given", "suggested", "quality"]
     page = Path(third["report"]).read_text()
     assert "Promoted: version 3 is champion now in place of version 1" in page
     assert "trained on naively" in page
+    assert f"{learned['rows']} rows without a label were learned with labels of rows near them" in page
 
     assert api.show_model("topics")["aliases"] == {"champion": "3"}
     _night_uses(home, "3")
