@@ -49,8 +49,9 @@ test: setup lint check-lock ## lint, types, layers, lock and all tests but the s
 	@$(BIN)/coverage erase
 	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 
-test-slow: setup ## the tests that take minutes
-	@$(BIN)/python -m pytest -m slow
+test-slow: setup ## the tests that take minutes; writes benchmarks/results/test-slow.md
+	@$(BIN)/python -m pytest -m slow --junitxml=build/test-slow.xml; status=$$?; \
+	$(BIN)/python .ci/slow_results.py build/test-slow.xml benchmarks/results/test-slow.md; exit $$status
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
