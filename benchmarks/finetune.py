@@ -698,7 +698,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         if part["earlier"]:
             lines += ["Earlier runs of this part:", ""]
             for one in part["earlier"]:
-                scores = "; ".join(f"{row[0]} {row[1]}" for row in one["table"])
+                score = [next((cell for cell in row[1:] if "." in cell), "") for row in one["table"]]
+                scores = "; ".join(f"{row[0]} {found}" for row, found in zip(one["table"], score, strict=True))
                 lines += [f"* {one['measured']}, {', '.join(one['set']) or 'nothing changed'}: {scores}"]
             lines += [""]
         lines += [f"| {' | '.join(part['columns'])} |", "|" + "---|" * len(part["columns"])]
