@@ -50,6 +50,7 @@ test: setup lint check-lock ## lint, types, layers, lock and all tests but the s
 	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 
 test-slow: setup ## the tests that take minutes; writes benchmarks/results/test-slow.md
+	@rm -f build/test-slow.xml
 	@$(BIN)/python -m pytest -m slow --junitxml=build/test-slow.xml; status=$$?; \
 	$(BIN)/python .ci/slow_results.py build/test-slow.xml benchmarks/results/test-slow.md; exit $$status
 

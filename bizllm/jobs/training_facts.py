@@ -23,10 +23,13 @@ def of_data(prepared: Prepared) -> dict[str, Any]:
                 counts.setdefault(label, {}).setdefault(part_name, 0)
                 counts[label][part_name] += 1
     overlap = [dict(twins) for twins in prepared.overlap.counts()] if prepared.overlap else []
+    fingerprints = {name: part.fingerprint for name, part in prepared.parts.items()}
+    if prepared.near is not None:
+        fingerprints["unlabelled"] = prepared.near.fingerprint
     return {
         "base": prepared.base.uri,
         "base_hash": prepared.base.content_hash,
-        "fingerprints": {name: part.fingerprint for name, part in prepared.parts.items()},
+        "fingerprints": fingerprints,
         "labels": counts,
         "overlap": overlap,
         "warnings": list(prepared.warnings),

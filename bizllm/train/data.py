@@ -135,14 +135,14 @@ def read_table(name: str, table: TableSettings, recipe: Recipe, at: Place, roles
     return Part(made.combine_chunks(), manifest.hash, slices)
 
 
-def read_unlabelled(asked: UnlabelledSettings, key: str, recipe: Recipe, place: Place) -> pa.Table:
+def read_unlabelled(asked: UnlabelledSettings, key: str, recipe: Recipe, place: Place) -> Part:
     """Rows in canonical columns without a label. key: where the recipe asks for them. Raises UserError."""
     table = TableSettings(path=asked.path, filter=asked.filter, select=asked.select)
 
     def at(*keys: str) -> str:
         return place("data", "train", *keys) if keys[0] in ROLES else place(key, *keys)
 
-    return read_table("unlabelled", table, recipe, at, ("text", "pair")).rows
+    return read_table("unlabelled", table, recipe, at, ("text", "pair"))
 
 
 def _check_rows(rows: pa.Table, at: Place, columns: Mapping[str, str]) -> None:

@@ -87,7 +87,7 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
     warnings += leaks.contradictions(recipe, parts)
     before = earlier.read(recipe, info, parts, place)
     near, said = pseudo_labels.read(recipe, base, parts, registry, place)
-    proposed = data.read_unlabelled(recipe.propose, "propose", recipe, place) if recipe.propose else None
+    proposed = data.read_unlabelled(recipe.propose, "propose", recipe, place).rows if recipe.propose else None
     return Prepared(recipe, base, base_info, info, parts, twins, before, near, proposed, registry, (*warnings, *said))
 
 

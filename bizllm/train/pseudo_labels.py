@@ -55,10 +55,12 @@ def faults(recipe: Recipe, place: data.Place) -> list[Fault]:
 
 @dataclass(frozen=True)
 class Near:
-    """Unlabelled rows to learn (column text), and the models that tell what is near to what."""
+    """Unlabelled rows to learn (column text), and the models that tell what is near to what. fingerprint: of the files
+    that the rows are from."""
 
     rows: pa.Table
     teachers: tuple[ResolvedModel, ...]
+    fingerprint: str
 
 
 def read(
@@ -72,16 +74,16 @@ def read(
     if len(set(names(parts.train.rows["label"]))) < 2:
         raise UserError(Fault(at, asked.path, "needs labelled rows of two classes in train, to be held against"))
     told = [resolve(uri, ".", place("pseudo_labels", "teachers", i), registry) for i, uri in enumerate(asked.teachers)]
-    rows = data.read_unlabelled(asked, "pseudo_labels", recipe, place)
-    rows = leaks.apart(rows, parts.held_out(), recipe.data.drop_overlap)
+    part = data.read_unlabelled(asked, "pseudo_labels", recipe, place)
+    rows = leaks.apart(part.rows, parts.held_out(), recipe.data.drop_overlap)
     rows = leaks.apart(rows, [parts.train.rows], "exact")
     if not len(rows):
         raise UserError(Fault(at, asked.path, "train, validation and test hold all its texts"))
     if len(rows) <= asked.rows:
-        return Near(rows, tuple(told) or (base,)), ()
+        return Near(rows, tuple(told) or (base,), part.fingerprint), ()
     drawn = np.sort(np.random.default_rng(recipe.seed).permutation(len(rows))[: asked.rows])
     warning = f"{asked.rows:,} of {len(rows):,} unlabelled rows are learned, drawn by chance"
-    return Near(rows.take(pa.array(drawn)), tuple(told) or (base,)), (warning,)
+    return Near(rows.take(pa.array(drawn)), tuple(told) or (base,), part.fingerprint), (warning,)
 
 
 def of_rows(near: Near, labelled: pa.Table, labels: tuple[str, ...], label_names: bool) -> Floats:

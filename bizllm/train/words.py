@@ -21,6 +21,8 @@ def exchange_by_row(engine: Any, penalties: bool) -> bool:
     Not where state is sharded, where the output layer shares the word vectors, or where `penalties` on parameters reach
     them all.
     """
+    if penalties or dist.get_world_size() == 1 or engine.zero_optimization_stage() != 0:
+        return False
     network = engine.module
     table = cast(Any, getattr(network, "model", None) or network.backbone).get_input_embeddings()
     weight = getattr(table, "weight", None)
@@ -28,10 +30,7 @@ def exchange_by_row(engine: Any, penalties: bool) -> bool:
         isinstance(table, nn.Embedding)
         and table.weight.requires_grad
         and sum(p is weight for _, p in network.named_parameters(remove_duplicate=False)) == 1
-        and not penalties
-        and engine.zero_optimization_stage() == 0
         and not hasattr(engine.optimizer, "get_grads_for_reduction")  # of bf16 parameters: gradients lie elsewhere
-        and dist.get_world_size() > 1
     )
     if fits:
         _WordRows(engine, table)

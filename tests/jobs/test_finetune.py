@@ -173,6 +173,7 @@ def test_from_the_file_to_the_night(home: Path) -> None:
     assert not (Path(third["path"]).parent / "naive").exists(), "it was trained to be scored"
     learned = third["pseudo_labelled"]
     assert 70 < learned["rows"] <= 80 and learned["teachers"] == ["registry:topics@1"]
+    assert "fingerprint of unlabelled" in (Path(third["path"]) / "README.md").read_text(), "the card tells of them"
     picked = pq.read_table(third["propose"]["path"])
     assert picked.column_names == ["row", "score"] and 0 < len(picked) <= 10
     assert pq.read_table(third["review"]["path"]).column_names == ["row", "given", "suggested", "quality"]

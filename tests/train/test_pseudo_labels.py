@@ -72,7 +72,7 @@ def model(folder: Path) -> ResolvedModel:
 def test_rows_are_read_by_a_teacher_and_get_its_labels(tmp_path: Path) -> None:
     rows, more = tiny.table(40, 1), tiny.table(25, 2)
     labels = tuple(sorted(tiny.TOPICS))
-    near = Near(more, (model(tiny.bert(tmp_path)),))
+    near = Near(more, (model(tiny.bert(tmp_path)),), "")
     told = pseudo_labels.of_rows(near, rows, labels, label_names=True)
     assert told.shape == (25, 3) and told.dtype == np.float32 and np.allclose(told.sum(1), 1, atol=1e-4)
     assert not np.allclose(told, pseudo_labels.of_rows(near, rows, labels, label_names=False)), "names are examples"
@@ -94,9 +94,9 @@ def test_a_classifier_among_the_teachers_says_what_it_takes_rows_for(
     ]
     monkeypatch.setattr(pseudo_labels, "STEPS", 0)
     labels = ("home", "money", "travel")
-    each = [pseudo_labels.of_rows(Near(more, (model(one),)), rows, labels, False) for one in teachers]
+    each = [pseudo_labels.of_rows(Near(more, (model(one),), ""), rows, labels, False) for one in teachers]
     own, _ = Classifier.load(teachers[0]).probabilities(more["text"].to_pylist())
     assert np.allclose(each[0][:, :2], own, atol=1e-6) and not each[0][:, 2].any(), "its own, in our order"
     assert each[1][:, 2].all(), "of other labels: its vectors are asked alone"
-    both = pseudo_labels.of_rows(Near(more, tuple(map(model, teachers))), rows, labels, False)
+    both = pseudo_labels.of_rows(Near(more, tuple(map(model, teachers)), ""), rows, labels, False)
     assert np.allclose(both, (each[0] + each[1]) / 2, atol=1e-6)
