@@ -1,8 +1,9 @@
 """Labels for rows that nobody labelled, from those that somebody did: label propagation over nearest neighbours.
 
 A linear model on the frozen vectors of the base, or of other teachers, guesses. Each guess is then drawn, step by step,
-towards those of the row's nearest neighbours, while labelled rows keep their labels (Zhou et al. 2003; for training a
-network on what comes out: Iscen et al. 2019). It costs one reading of the rows by each teacher, no training.
+towards those of the row's nearest neighbours, by vectors and by words, while labelled rows keep their labels (Zhou et
+al. 2003; for training a network on what comes out: Iscen et al. 2019). It costs one reading of the rows by each
+teacher, no training.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bizllm.models.encoder import Encoder
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.saved import read_info
 from bizllm.train import data, leaks
+from bizllm.train.controls.features import TextFeatures
 from bizllm.train.objectives.classification import names
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ DRAWN = 0.8  # how much of a row's guess comes from its neighbours
 STEPS = 15  # what a further one would change is DRAWN ** STEPS, 4 %
 STRENGTH = 30.0  # of the linear model's fit beside its regularization (C)
 WIDTH = 0.1  # cosine by which a neighbour's weight falls to 1/e
+WIDTH_OF_WORDS = 0.3  # the same, of TF-IDF
 _CHUNK = 2_048  # rows whose neighbours are sought at once
 
 
@@ -87,7 +90,7 @@ def read(
 
 
 def of_rows(near: Near, labelled: pa.Table, labels: tuple[str, ...], label_names: bool) -> Floats:
-    """(unlabelled, labels) probabilities: graphs and guesses of all teachers, averaged.
+    """(unlabelled, labels) probabilities: guesses of all teachers, averaged, as are the graphs of them and of words.
 
     labelled: columns text and label. label_names: the labels' own words are an example of each.
     """
@@ -97,10 +100,10 @@ def of_rows(near: Near, labelled: pa.Table, labels: tuple[str, ...], label_names
     texts = [*labelled["text"].to_pylist(), *asked]
     words = [label.replace("_", " ") for label in labels] if label_names else []
     answers = np.concatenate([given, np.arange(len(words))])
-    graphs, guesses = [], []
+    graphs, guesses = [_graph(TextFeatures(texts).matrix(texts), WIDTH_OF_WORDS)], []
     for teacher in near.teachers:
         vectors, _ = Encoder.load(teacher.folder).encode([*texts, *words])
-        graphs.append(_graph(vectors[: len(texts)]))
+        graphs.append(_graph(vectors[: len(texts)], WIDTH))
         own = _own(teacher.folder, asked, place)
         if own is None:
             seen = np.concatenate([vectors[: len(given)], vectors[len(texts) :]])
@@ -152,22 +155,24 @@ def _linear(seen: Floats, answers: Ints, classes: int, rows: Floats) -> Floats:
     return made
 
 
-def _graph(vectors: Floats) -> Any:
-    """(rows, rows) sparse, of vectors (rows, dim) of length 1: weights of each row's nearest neighbours, and of the
-    rows whose neighbour it is; they add up to 1. O(rows²)."""
+def _graph(vectors: Any, width: float) -> Any:
+    """(rows, rows) sparse, of vectors (rows, dim): weights of each row's nearest neighbours, and of the rows whose
+    neighbour it is; they add up to 1. vectors: dense or sparse; lengths don't matter. O(rows²)."""
     from scipy import sparse
+    from sklearn.preprocessing import normalize
 
-    count = min(NEIGHBOURS, len(vectors) - 1)
+    vectors = normalize(vectors)
+    count = min(NEIGHBOURS, vectors.shape[0] - 1)
     columns, values = [], []
-    for start in range(0, len(vectors), _CHUNK):
+    for start in range(0, vectors.shape[0], _CHUNK):
         near = vectors[start : start + _CHUNK] @ vectors.T
+        near = near.toarray() if sparse.issparse(near) else near
         near[np.arange(len(near)), start + np.arange(len(near))] = -np.inf  # itself
         nearest = np.argpartition(-near, count - 1, axis=1)[:, :count]
         columns.append(nearest)
-        values.append(np.exp((np.take_along_axis(near, nearest, 1) - 1) / WIDTH))
-    rows = np.repeat(np.arange(len(vectors)), count)
-    one_way = sparse.csr_matrix(
-        (np.concatenate(values).ravel(), (rows, np.concatenate(columns).ravel())), shape=(len(vectors), len(vectors))
-    )
+        values.append(np.exp((np.take_along_axis(near, nearest, 1) - 1) / width))
+    rows = np.repeat(np.arange(vectors.shape[0]), count)
+    placed = (np.concatenate(values).ravel(), (rows, np.concatenate(columns).ravel()))
+    one_way = sparse.csr_matrix(placed, shape=(vectors.shape[0], vectors.shape[0]))
     both = one_way.maximum(one_way.T)
     return sparse.diags(1 / np.asarray(both.sum(axis=1)).ravel()) @ both

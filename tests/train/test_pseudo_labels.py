@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tiny
+from scipy import sparse
 
 from bizllm.models.classifier import Classifier
 from bizllm.models.load import ResolvedModel
 from bizllm.train import pseudo_labels
-from bizllm.train.pseudo_labels import Near, _graph, _linear, propagated
+from bizllm.train.pseudo_labels import WIDTH, Near, _graph, _linear, propagated
 
 CLASSES = 12
 
@@ -30,7 +31,7 @@ def clouds(rows: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def spread(vectors: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(what is propagated, what the linear model says) of the rows behind the labelled ones."""
     guess = _linear(vectors[: len(given)], given, CLASSES, vectors[len(given) :])
-    return propagated(_graph(vectors), guess, given), guess
+    return propagated(_graph(vectors, WIDTH), guess, given), guess
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -55,18 +56,43 @@ def test_a_class_without_a_row_is_guessed_nowhere() -> None:
 
 def test_the_graph_joins_neighbours_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, _ = clouds(100, 1.0, 6)
-    whole = _graph(vectors).toarray()
+    whole = _graph(vectors, WIDTH).toarray()
     monkeypatch.setattr(pseudo_labels, "_CHUNK", 7)
-    assert np.allclose(_graph(vectors).toarray(), whole), "however many are sought at once"
+    assert np.allclose(_graph(vectors, WIDTH).toarray(), whole, atol=1e-5), "however many are sought at once"
+    assert np.allclose(_graph(sparse.csr_array(3 * vectors), WIDTH).toarray(), whole, atol=1e-5), "sparse, of any length"
     near = vectors @ vectors.T - 2 * np.eye(100)
     nearest = np.zeros((100, 100), bool)
     np.put_along_axis(nearest, np.argsort(-near, axis=1)[:, : pseudo_labels.NEIGHBOURS], True, axis=1)
     assert ((whole > 0) == (nearest | nearest.T)).all() and np.allclose(whole.sum(1), 1)
-    assert len(_graph(vectors[:3]).toarray()) == 3, "fewer rows than neighbours"
+    assert len(_graph(vectors[:3], WIDTH).toarray()) == 3, "fewer rows than neighbours"
 
 
 def model(folder: Path) -> ResolvedModel:
     return ResolvedModel("path:" + str(folder), folder, "", "path")
+
+
+def test_rows_that_share_words_are_near_where_vectors_tell_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher has random weights and knows none of the words: to it every row is the same."""
+    topics = [
+        "dachrinne verputz zaun regenfass teppich garage klinke mauer",
+        "kredit zinsen konto sparbuch steuer dividende hypothek lohn",
+        "bahnhof koffer visum fahrplan hotel strand flug gepäck",
+    ]
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 120)
+    texts = [" ".join(rng.choice(topics[topic].split(), 4, replace=False)) for topic in truth]
+    labels = ("home", "money", "travel")
+    few = pa.table({"text": [" ".join(topic.split()[:3]) for topic in topics], "label": labels})
+    near = Near(pa.table({"text": texts}), (model(tiny.bert(tmp_path)),), "")
+
+    def right() -> float:
+        return float((pseudo_labels.of_rows(near, few, labels, False).argmax(1) == truth).mean())
+
+    assert right() > 0.75
+    monkeypatch.setattr(pseudo_labels, "STEPS", 0)
+    assert right() < 0.5, "without neighbours nothing tells them apart"
 
 
 def test_rows_are_read_by_a_teacher_and_get_its_labels(tmp_path: Path) -> None:
