@@ -12,9 +12,11 @@ import tiny
 from scipy import sparse
 
 from bizllm.models.classifier import Classifier
+from bizllm.models.encoder import Encoder
 from bizllm.models.load import ResolvedModel
 from bizllm.train import pseudo_labels
-from bizllm.train.pseudo_labels import WIDTH, Near, _graph, _linear, propagated
+from bizllm.train.controls.features import TextFeatures
+from bizllm.train.pseudo_labels import WIDTH, WIDTH_OF_WORDS, Near, _graph, _linear, propagated
 
 CLASSES = 12
 
@@ -59,7 +61,7 @@ def test_the_graph_joins_neighbours_of_either_side(monkeypatch: pytest.MonkeyPat
     whole = _graph(vectors, WIDTH).toarray()
     monkeypatch.setattr(pseudo_labels, "_CHUNK", 7)
     assert np.allclose(_graph(vectors, WIDTH).toarray(), whole, atol=1e-5), "however many are sought at once"
-    assert np.allclose(_graph(sparse.csr_array(3 * vectors), WIDTH).toarray(), whole, atol=1e-5), "sparse, of any length"
+    assert np.allclose(_graph(sparse.csr_array(3 * vectors), WIDTH).toarray(), whole, atol=1e-5), "of any length"
     near = vectors @ vectors.T - 2 * np.eye(100)
     nearest = np.zeros((100, 100), bool)
     np.put_along_axis(nearest, np.argsort(-near, axis=1)[:, : pseudo_labels.NEIGHBOURS], True, axis=1)
@@ -71,10 +73,7 @@ def model(folder: Path) -> ResolvedModel:
     return ResolvedModel("path:" + str(folder), folder, "", "path")
 
 
-def test_rows_that_share_words_are_near_where_vectors_tell_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The teacher has random weights and knows none of the words: to it every row is the same."""
+def test_rows_that_share_words_are_near(tmp_path: Path) -> None:
     topics = [
         "dachrinne verputz zaun regenfass teppich garage klinke mauer",
         "kredit zinsen konto sparbuch steuer dividende hypothek lohn",
@@ -82,17 +81,20 @@ def test_rows_that_share_words_are_near_where_vectors_tell_nothing(
     ]
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 120)
-    texts = [" ".join(rng.choice(topics[topic].split(), 4, replace=False)) for topic in truth]
+    rows = [" ".join(rng.choice(topics[topic].split(), 4, replace=False)) for topic in truth]
+    few = [" ".join(topic.split()[:3]) for topic in topics]
+    by_words = _graph(TextFeatures([*few, *rows]).matrix([*few, *rows]), WIDTH_OF_WORDS)
+    unsure = np.full((120, 3), 1 / 3, np.float32)
+    assert (propagated(by_words, unsure, np.arange(3)).argmax(1) == truth).mean() > 0.9
+
+    teacher = model(tiny.bert(tmp_path))
+    vectors, _ = Encoder.load(teacher.folder).encode([*few, *rows])
+    guess = _linear(vectors[:3], np.arange(3), 3, vectors[3:])
+    both = propagated((_graph(vectors, WIDTH) + by_words) / 2, guess, np.arange(3))
     labels = ("home", "money", "travel")
-    few = pa.table({"text": [" ".join(topic.split()[:3]) for topic in topics], "label": labels})
-    near = Near(pa.table({"text": texts}), (model(tiny.bert(tmp_path)),), "")
-
-    def right() -> float:
-        return float((pseudo_labels.of_rows(near, few, labels, False).argmax(1) == truth).mean())
-
-    assert right() > 0.75
-    monkeypatch.setattr(pseudo_labels, "STEPS", 0)
-    assert right() < 0.5, "without neighbours nothing tells them apart"
+    labelled = pa.table({"text": few, "label": labels})
+    told = pseudo_labels.of_rows(Near(pa.table({"text": rows}), (teacher,), ""), labelled, labels, False)
+    assert np.allclose(told, both, atol=1e-5)
 
 
 def test_rows_are_read_by_a_teacher_and_get_its_labels(tmp_path: Path) -> None:
