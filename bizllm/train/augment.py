@@ -70,11 +70,6 @@ class AugmentSettings(Closed):
         """Whether rows are changed without a model."""
         return max(self.synonyms, self.characters, self.word_drop) > 0
 
-    @property
-    def changes_texts(self) -> bool:
-        """Whether rows get copies with other texts."""
-        return self.noise or self.back_translate is not None or self.paraphrase is not None
-
 
 @dataclass(frozen=True)
 class Augmented:

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from bizllm.models.load import resolve
-from bizllm.train import earlier, pseudo_labels, soft_labels
+from bizllm.train import earlier, pseudo_labels
 from bizllm.train.augment import Generate, TrainTexts, augment
-from bizllm.train.prepare import Prepared
+from bizllm.train.prepare import Prepared, changes_texts
 from bizllm.train.recipe import ContinualSettings
 from bizllm.train.synonyms import neighbours, read_synonyms
 from bizllm.train.work import Work, lengths, load_tokenizer
@@ -70,25 +70,22 @@ def _train_rows(prepared: Prepared, rows: pa.Table, place: Callable[..., str], f
 
 
 def _train_examples(prepared: Prepared, work: Work, rows: pa.Table, facts: Facts) -> pa.Table:
-    """Train's rows encoded, unlabelled ones behind them; with what others say of them."""
+    """Train's rows encoded, unlabelled ones behind them; with what an earlier model or labelled rows nearby say."""
     recipe, teacher = prepared.recipe, None
     if recipe.continual.distill:
         assert prepared.base_info is not None, "`prepare` wants a teacher"
         teacher = earlier.teacher(prepared.base.folder, prepared.base_info, prepared.info, rows, recipe)
         trust = np.full(len(rows), recipe.continual.distill)
-    elif recipe.optim.soft_labels:
-        teacher = soft_labels.of_rows(rows, prepared.info, prepared.base.folder, recipe.seed)
-        trust = np.full(len(rows), recipe.optim.soft_labels)
-    if recipe.pseudo_labels is not None:
+    elif recipe.pseudo_labels is not None:
         assert prepared.near is not None, "`prepare` read them"
         told = pseudo_labels.of_rows(
             prepared.near, prepared.parts.train.rows, prepared.info.labels, recipe.pseudo_labels.label_names
         )
-        if teacher is None:
-            teacher, trust = np.zeros((len(rows), told.shape[1]), np.float32), np.zeros(len(rows))
         rows = pseudo_labels.behind(rows, prepared.near, told, prepared.info.labels)
         facts["pseudo_labelled"] = {"rows": len(told), "teachers": [model.uri for model in prepared.near.teachers]}
-        teacher, trust = np.concatenate([teacher, told]), np.concatenate([trust, np.ones(len(told))])
+        teacher = np.zeros((len(rows), told.shape[1]), np.float32)
+        trust = np.zeros(len(rows))
+        teacher[-len(told) :], trust[-len(told) :] = told, 1.0
     examples = work.objective.encode(rows)
     if teacher is None:
         return examples
@@ -101,7 +98,7 @@ def _augmented(prepared: Prepared, rows: pa.Table, place: Callable[..., str]) ->
     recipe = prepared.recipe
     settings = recipe.augment
     assert settings is not None
-    if not settings.changes_texts:
+    if not changes_texts(recipe):
         return rows.slice(0, 0)  # mixup alone
     texts = rows["text"].to_pylist()
     synonyms = None

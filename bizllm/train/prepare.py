@@ -17,7 +17,7 @@ from bizllm.evaluate.objective_metrics import METRICS
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import ModelInfo, Pooling, read_info
-from bizllm.train import data, earlier, leaks, overlap, pseudo_labels, resampled, soft_labels, written, zero
+from bizllm.train import data, earlier, leaks, overlap, pseudo_labels, resampled, written, zero
 from bizllm.train.objectives.base import STRING, is_kind
 from bizllm.train.recipe import Recipe
 from bizllm.train.work import load_tokenizer
@@ -55,7 +55,6 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
         Fault(place(*s.split(".")), value, expected, hint) for s, value, expected, hint in zero.faults(recipe, device)
     ]
     faults += _metric_faults(recipe, place) + _class_faults(recipe, place) + pseudo_labels.faults(recipe, place)
-    faults += soft_labels.faults(recipe, place)
     if faults:
         raise UserError(*faults)
     registry = registry_uri(recipe, place)
@@ -211,9 +210,16 @@ def _check_answers(recipe: Recipe, info: ModelInfo, parts: data.Parts, place: Ca
         raise UserError(Fault(place("max_new_tokens"), recipe.max_new_tokens, what, "lower it"))
 
 
+def changes_texts(recipe: Recipe) -> bool:
+    """Whether rows of train get copies with other texts."""
+    asked = recipe.augment
+    return asked is not None and bool(asked.noise or asked.back_translate or asked.paraphrase)
+
+
 def _check_augment(recipe: Recipe, parts: data.Parts, registry: str, place: Callable[..., str]) -> None:
-    if recipe.augment is None or not recipe.augment.changes_texts:
+    if not changes_texts(recipe):
         return
+    assert recipe.augment is not None
     if not is_kind(parts.train.rows["text"].type, STRING):
         raise UserError(Fault(place("augment"), None, "changes texts; these rows hold tokens, chats or numbers"))
     for key, uris in (

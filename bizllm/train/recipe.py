@@ -124,9 +124,6 @@ class OptimSettings(Closed):
     r_drop: Annotated[float, Field(ge=0.0)] = Field(
         default=0.0, description="Weight of the divergence between two passes with different dropout."
     )
-    soft_labels: Share = Field(
-        default=0.0, description="Share of the answer that simple models give which have not seen the row."
-    )
     class_weights: Literal["none", "balanced"] | dict[str, PositiveFloat] = Field(
         default="none", description="balanced: by inverse frequency."
     )
