@@ -279,8 +279,8 @@ def banking77(bench: Bench) -> Part:
 
 def few_rows(bench: Bench, name: str, whole_train: pa.Table, test: pa.Table, seed: int) -> Trained:
     """A recipe of ten rows a class. `contrastive first` pulls the rows of a class together before. `pseudo-labels`
-    reads the others too, without their labels: MiniLM tells which are near; `of two`: so does a model of ten rows; `twice`:
-    then the model that came out, from which a second training goes on."""
+    reads the others too, without their labels: MiniLM tells which are near; `of two`: so does a model of ten rows;
+    `twice`: then the model that came out, from which a second training goes on."""
     train = shots(whole_train, 10, seed)
 
     def run(what: str, recipe: str, more: Settings | None = None) -> Trained:
