@@ -96,7 +96,7 @@ def _run(loaded: LoadedRecipe, run: Run, local: Path, address: str | None, resum
         trained = export(work, _best(run.url, local), folder)
         facts |= {"parameters": trained.parameters, "trainable": trained.trainable}
     with run.stage("test"):
-        made = trained_answers(work, trained.network, folder, parts)
+        made = trained_answers(work, folder, parts)
         verdict = judge_model(recipe, made.parts, parts, facts["control"], registry)
     if recipe.continual.test is not None:
         models = {"model": made}
@@ -266,8 +266,8 @@ def _naive(run: Run, address: str | None, local: Path, parts: Mapping[str, pa.Ta
     work = _resized(Work.load(_at_hand(home, here / kept.WORK)), home, run.recipe)
     with cluster(Runtime(), address):
         launch(work, url)
-    trained = export(work, _best(url, here), here / "model")
-    return trained_answers(work, trained.network, here / "model", parts)
+    export(work, _best(url, here), here / "model")
+    return trained_answers(work, here / "model", parts)
 
 
 def _best(url: str, local: Path) -> Path:

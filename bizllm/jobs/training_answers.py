@@ -11,7 +11,6 @@ from bizllm.models.saved import ModelInfo, write_info
 from bizllm.train import earlier, judge
 from bizllm.train.frozen import EARLIER_TEST
 from bizllm.train.judge import Answers
-from bizllm.train.methods import VIRTUAL
 from bizllm.train.work import Work
 
 if TYPE_CHECKING:
@@ -29,15 +28,11 @@ class TrainedAnswers:
     parts: Mapping[str, Answers]
 
 
-def trained_answers(work: Work, network: Any, folder: Path, parts: Mapping[str, pa.Table]) -> TrainedAnswers:
-    """Let the model in the folder answer; it is calibrated on validation, which the folder then says.
-
-    network: what it was exported from, which is asked where the folder holds an adapter alone.
-    """
+def trained_answers(work: Work, folder: Path, parts: Mapping[str, pa.Table]) -> TrainedAnswers:
+    """Let the model in the folder answer; it is calibrated on validation, which the folder then says."""
     from bizllm.models.network import load_network
 
-    if work.recipe.method.kind not in VIRTUAL:
-        network = load_network(folder, work.info)
+    network = load_network(folder, work.info)
     raw = {name: judge.ask(work.objective, network, rows) for name, rows in parts.items()}
     info = judge.calibrated(work.objective, raw["validation"].outputs, parts["validation"])
     write_info(folder, info)
@@ -68,7 +63,5 @@ def _answered(made: TrainedAnswers, rows: pa.Table) -> Answers:
 
 
 def _wrote(made: TrainedAnswers, answers: Answers, rows: pa.Table) -> Answers:
-    """With what a language model writes, where the folder can be loaded as a night does."""
-    if made.work.recipe.method.kind in VIRTUAL:
-        return answers
+    """With what a language model writes."""
     return judge.wrote(answers, made.folder, rows, made.work.recipe.max_new_tokens)

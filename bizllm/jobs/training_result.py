@@ -25,7 +25,6 @@ from bizllm.tables import storage
 from bizllm.tables.urls import local_path
 from bizllm.train import kept
 from bizllm.train.loop import Summary
-from bizllm.train.methods import VIRTUAL
 from bizllm.train.progress import TrainingObserver
 from bizllm.train.recipe import Recipe
 from bizllm.train.trackers import METRICS_FILE, flat_params
@@ -105,6 +104,7 @@ def register(
         {
             **asdict(info),
             "code_version": version("bizllm"),
+            "virtual_tokens": recipe.method.virtual,
             "data": {
                 **{f"rows of {name}": count for name, count in facts["rows"].items()},
                 **{f"fingerprint of {name}": mark for name, mark in facts["fingerprints"].items()},
@@ -119,9 +119,6 @@ def register(
     )
     (folder / "README.md").write_text(card, "utf-8")
     kept.upload(folder, result["path"])
-    if recipe.method.kind in VIRTUAL:
-        reason = f"{recipe.method.kind} tuning leaves an adapter, which nights don't load: it is not registered"
-        return {"model": f"path:{result['path']}", "version": None, "promoted": False, "reason": reason}
     made = registry.register(
         recipe.name,
         folder,

@@ -125,12 +125,18 @@ def outputs(
         yield rows, said
 
 
-def by_budget(lengths: Whole, budget: int) -> Iterator[Whole]:
-    """Rows in batches, longest first, each at most `budget` tokens when padded to its longest row (or one row)."""
+def by_budget(lengths: Whole, budget: int, equal: bool = False) -> Iterator[Whole]:
+    """Rows in batches, longest first, each at most `budget` tokens when padded to its longest row (or one row).
+
+    equal: rows of a batch are of one length, so that none is padded.
+    """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        rows = max(1, budget // int(lengths[order[start]]))
+        longest = int(lengths[order[start]])
+        rows = max(1, budget // longest)
+        if equal:
+            rows = min(rows, int(np.count_nonzero(lengths[order[start:]] == longest)))
         yield order[start : start + rows]
         start += rows
 

@@ -52,7 +52,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     metrics: {split: {metric: value}}. intervals: {split: {metric: (low, high)}}, of `confidence` (0.95).
     control: {"name": …, "metrics": {metric: value}}: scored on the same test rows.
     per_class: [{"label", "support", "precision", "recall", "f1"}].
-    limits: sentences that this run has to add.
+    virtual_tokens: how many stand before each text. limits: sentences that this run has to add.
     """
     parts = [
         _front_matter(facts),
@@ -79,6 +79,9 @@ def snippet(facts: Mapping[str, Any]) -> str:
     lines += ['folder = "."', "tokenizer = AutoTokenizer.from_pretrained(folder)"]
     if objective in ("causal_lm", "seq2seq"):
         lines += ["model = {auto}.from_pretrained(folder).eval()"]
+        if facts.get("virtual_tokens"):
+            lines.insert(1, "from peft import PeftModel")
+            lines += ['model = PeftModel.from_pretrained(model, f"{{folder}}/adapter").eval()']
         lines += ['batch = tokenizer(["a text"], return_tensors="pt")']
         lines += ["with torch.inference_mode():", "    tokens = model.generate(**batch, max_new_tokens=64)"]
         start = ":, batch['input_ids'].shape[1] :" if objective == "causal_lm" else ":"

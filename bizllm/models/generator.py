@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bizllm.errors import Fault, RunError, UserError
-from bizllm.models import batches
+from bizllm.models import batches, virtual_tokens
 from bizllm.models.saved import read_info
 
 Counts = npt.NDArray[np.int64]
@@ -60,6 +60,7 @@ class Generator:
     model, tokenizer: of transformers; the tokenizer a fast one.
     max_tokens: the model's window: of prompt and answer together for causal models, of each for the others.
     ends: tokens that end an answer.
+    prefixed: virtual tokens stand before every prompt.
     """
 
     model: Any
@@ -67,6 +68,7 @@ class Generator:
     max_tokens: int
     ends: tuple[int, ...]
     device: str
+    prefixed: bool = False
 
     @classmethod
     def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Generator:
@@ -97,7 +99,9 @@ class Generator:
             decoder_start_token_id=own.decoder_start_token_id,
             forced_bos_token_id=own.forced_bos_token_id,
         )
-        return cls(model.eval().to(device), tokenizer, _window(config, tokenizer, folder), ends, device)
+        model = virtual_tokens.put_before(model.eval(), folder).to(device)
+        prefixed = virtual_tokens.count(folder) > 0
+        return cls(model, tokenizer, _window(config, tokenizer, folder), ends, device, prefixed)
 
     def max_input_tokens(self, max_new_tokens: int) -> int:
         """The longest prompt that leaves room for an answer of `max_new_tokens`. Raises UserError where none does."""
@@ -136,7 +140,7 @@ class Generator:
 
         answers: list[list[int]] = [[] for _ in ids]
         seeds = [_seed(prompt, seed) for prompt in unique]
-        for rows in batches.by_budget(lengths + max_new_tokens, self._batch_tokens):
+        for rows in batches.by_budget(lengths + max_new_tokens, self._batch_tokens, equal=self.prefixed):
             noise = _gumbel([seeds[row] for row in rows], temperature) if temperature > 0 else None
             for row, answer in zip(rows, self._forward([ids[row] for row in rows], max_new_tokens, noise), strict=True):
                 answers[row] = answer
@@ -198,7 +202,7 @@ class Generator:
             mask[row, place] = 1
         with torch.inference_mode():
             written = self.model.generate(
-                ids.to(self.device),
+                input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
@@ -215,9 +219,10 @@ class Generator:
 def _window(config: Any, tokenizer: Any, folder: Path) -> int:
     """The smallest of the limits that the config, the tokenizer and the fine-tuning set. Raises UserError for none."""
     info = read_info(folder)
+    text = config.get_text_config()
+    positions = [getattr(text, "max_position_embeddings", None), getattr(config, "n_positions", None)]
     said = [
-        getattr(config.get_text_config(), "max_position_embeddings", None),
-        getattr(config, "n_positions", None),
+        *(count - virtual_tokens.count(folder) for count in positions if count),
         tokenizer.model_max_length if tokenizer.model_max_length < 1e9 else None,  # 1e30 stands for none
         info.max_tokens if info else None,
     ]

@@ -24,7 +24,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from bizllm.models import heads
+from bizllm.models import heads, virtual_tokens
 from bizllm.models.saved import ModelInfo, Pooling
 
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker has no terminal
@@ -192,7 +192,10 @@ def load_network(folder: Path, info: ModelInfo) -> Network:
     """A fine-tuned network for inference: eval mode, float32, on the CPU. Its forward gives logits."""
     headed = info.pooling != "native" or info.labels
     assert not headed or heads.earlier(folder, info) is not None, "the folder holds that model, its head too"
-    return new_network(folder, info, dropout=None if info.pooling == "native" else 0.0).eval()
+    network = new_network(folder, info, dropout=None if info.pooling == "native" else 0.0).eval()
+    if isinstance(network, Logits):
+        network.model = virtual_tokens.put_before(network.model, folder)
+    return network
 
 
 def save_network(network: Network, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:

@@ -6,20 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bizllm.models.network import Network, save_network
+from bizllm.models import virtual_tokens
+from bizllm.models.network import save_network
 from bizllm.models.saved import write_info
 from bizllm.train import checkpoint, methods
 from bizllm.train.work import Work
 
-ADAPTER = "adapter"
 POOLING = "1_Pooling/config.json"  # of sentence-transformers
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network on the CPU, in eval mode, its added parameters merged where that is possible."""
+    """The sizes of a trained network."""
 
-    network: Network
     parameters: int
     trainable: int
 
@@ -27,8 +26,8 @@ class Trained:
 def export(work: Work, best: Path, folder: Path) -> Trained:
     """Load the best weights into the base and write the model's folder: weights, tokenizer, bizllm.json.
 
-    Added parameters are merged, and kept in `adapter/` too. Prompt and prefix tuning can't be merged: the folder has no
-    weights but the adapter's, which PEFT puts beside the base.
+    Added parameters are merged, and kept in `adapter/` too. Those of prompt and prefix tuning can't be merged: they
+    stand there alone, and the weights are the base's.
     """
     network = methods.apply(work.network(), work.recipe, 1)
     checkpoint.load_weights(network, best)
@@ -38,14 +37,12 @@ def export(work: Work, best: Path, folder: Path) -> Trained:
     folder.mkdir(parents=True, exist_ok=True)
     added = methods.adapter(network)
     if added is not None:
-        added.save_pretrained(folder / ADAPTER, safe_serialization=True)
-    if work.recipe.method.kind not in methods.VIRTUAL:
-        network = methods.merged(network)
-        save_network(network, folder)
+        added.save_pretrained(folder / virtual_tokens.FOLDER, safe_serialization=True)
+    save_network(methods.merged(network), folder)
     if work.recipe.objective == "masked_lm" and (said := work.base / POOLING).is_file():
         # A base for further training: how its base made one vector of a text still holds.
         (folder / POOLING).parent.mkdir(exist_ok=True)
         (folder / POOLING).write_bytes(said.read_bytes())
     work.tokenizer.save_pretrained(folder)
     write_info(folder, work.info)
-    return Trained(network, parameters, trainable)
+    return Trained(parameters, trainable)

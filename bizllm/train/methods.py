@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from bizllm.train.recipe import Recipe
 
 MERGEABLE = ("lora", "adalora", "adapter")  # after training they become part of the base's weights
-VIRTUAL = ("prompt", "prefix")  # stay beside the base
 ADALORA_START = 1.5  # times the final rank
 
 
@@ -54,13 +53,14 @@ def apply(network: Network, recipe: Recipe, steps: int) -> Network:
 
 
 def merged(network: Network) -> Network:
-    """The same network as plain transformers modules, the added parameters made part of the base's weights; with
-    virtual tokens it stays what it was."""
+    """The same network as plain transformers modules, the added parameters made part of the base's weights. Virtual
+    tokens can't be, and are taken away."""
     from peft import PeftModel
 
     inner = network.model if isinstance(network, Logits) else network.backbone
-    if isinstance(inner, PeftModel) and hasattr(inner.base_model, "merge_and_unload"):
-        plain = cast(nn.Module, inner.merge_and_unload())
+    if isinstance(inner, PeftModel):
+        virtual = inner.active_peft_config.is_prompt_learning
+        plain = cast(nn.Module, inner.get_base_model() if virtual else inner.merge_and_unload())
         if isinstance(network, Logits):
             network.model = plain
         else:

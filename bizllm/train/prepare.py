@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.evaluate.objective_metrics import METRICS
+from bizllm.models import virtual_tokens
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import ModelInfo, Pooling, read_info
@@ -60,7 +61,7 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
     registry = registry_uri(recipe, place)
     base = resolve(recipe.base, ".", place("base"), registry)
     config = _config(recipe, base, place)
-    _check_base(recipe, config, place)
+    _check_base(recipe, base, config, place)
     base_info = read_info(base.folder)
     known = base_info.labels if base_info and base_info.objective == recipe.objective else ()
     earlier.check(recipe, base_info, place)
@@ -144,7 +145,10 @@ def _tokenizer(recipe: Recipe, base: ResolvedModel, place: Callable[..., str]) -
         raise UserError(Fault(place("base"), recipe.base, what, "save it with save_pretrained")) from None
 
 
-def _check_base(recipe: Recipe, config: Mapping[str, Any], place: Callable[..., str]) -> None:
+def _check_base(recipe: Recipe, base: ResolvedModel, config: Mapping[str, Any], place: Callable[..., str]) -> None:
+    if virtual_tokens.count(base.folder):
+        what = "virtual tokens stand before its texts, from which training can't go on"
+        raise UserError(Fault(place("base"), recipe.base, what, "name the base that it was made from"))
     decoder = _is_decoder(config)
     encoder_decoder = bool(config.get("is_encoder_decoder"))
     asked = recipe.objective
@@ -186,6 +190,8 @@ def _pooling(
 def _window(recipe: Recipe, config: Mapping[str, Any], tokenizer: Any, place: Callable[..., str]) -> int:
     """Tokens of the longest row that the model reads: what is asked for, or at most MOST_TOKENS."""
     positions = config.get("max_position_embeddings") or config.get("n_positions")  # T5 has none: any number
+    if positions:
+        positions -= recipe.method.virtual
     if positions and config.get("model_type") in PADDED_POSITIONS:
         positions -= int(config.get("pad_token_id") or 0) + 1  # the first positions stand for padding
     if recipe.max_tokens is None:

@@ -99,6 +99,11 @@ class MethodSettings(Closed):
     targets: list[str] | None = Field(default=None, description="Names of the modules; by default all linear ones.")
     tokens: PositiveInt = Field(default=20, description="Virtual tokens of prompt and prefix.")
 
+    @property
+    def virtual(self) -> int:
+        """How many virtual tokens stand before a text."""
+        return self.tokens if self.kind in ("prompt", "prefix") else 0
+
 
 class OptimSettings(Closed):
     """How the parameters move."""

@@ -72,7 +72,7 @@ def faults(recipe: Recipe, device: str) -> Faults:
     if continual.distill and not classes:
         found.append(("continual.distill", continual.distill, "is for classes", "use replay or l2_sp"))
     language = recipe.objective in ("causal_lm", "seq2seq")
-    if method.kind in ("prompt", "prefix") and not language:
+    if method.virtual and not language:
         reason = "virtual tokens are for language models: causal_lm and seq2seq"
         found.append(("method.kind", method.kind, reason, "use lora, adapter or head"))
     if method.kind == "head" and (language or recipe.objective in ("embedding", "masked_lm")):

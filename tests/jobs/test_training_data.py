@@ -306,6 +306,16 @@ def test_combinations_that_cannot_work_say_why_and_what_does(plan: Plan, said: d
     assert f" {setting}: " in text and ";" in text.split(f"{setting}: ")[1], "the reason, and a way out"
 
 
+def test_virtual_tokens_are_no_base(plan: Plan, bert: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(bert, tmp_path / "model"))
+    (base / "adapter").mkdir()
+    said = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4}
+    (base / "adapter/adapter_config.json").write_text(json.dumps(said))
+    assert "from which training can't go on; name the base that it was made from" in fault(plan, base=base)
+    (base / "adapter/adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    assert plan(base=base)["steps"], "merged already"
+
+
 def test_rows_without_a_label_are_counted_and_cost_steps(plan: Plan, tmp_path: Path) -> None:
     without = plan()
     pq.write_table(trainings.table(128, 11).select(["body"]), tmp_path / "data/more.parquet")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertModel
@@ -67,6 +68,38 @@ def test_padding_and_batches_change_nothing(load: Any, small_generator: Folders,
     turned = few.generate(asked[::-1], 8)
     assert one == made.texts == turned.texts[::-1]
     assert turned.output_tokens.tolist() == made.output_tokens.tolist()[::-1]
+
+
+@pytest.mark.parametrize("method", ["PromptTuningConfig", "PrefixTuningConfig"])
+@both
+def test_virtual_tokens_stand_before_every_prompt(
+    small_generator: Folders, tmp_path: Path, kind: str, method: str
+) -> None:
+    """Beside a loop over PEFT's own forward, one prompt at a time, without a cache."""
+    folder = Path(shutil.copytree(small_generator(kind), tmp_path / "model"))
+    plain = Generator.load(folder, "cpu", "float32")
+    task = "CAUSAL_LM" if kind == "causal" else "SEQ_2_SEQ_LM"
+    auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSeq2SeqLM
+    torch.manual_seed(0)
+    model = peft.get_peft_model(
+        auto.from_pretrained(folder), getattr(peft, method)(task_type=task, num_virtual_tokens=3)
+    ).eval()
+    model.save_pretrained(folder / "adapter")
+    generator = Generator.load(folder, "cpu", "float32")
+    assert generator.max_tokens == plain.max_tokens - 3
+    asked, expected = prompts(12), []
+    for prompt in asked:
+        ids, written = generator.tokenizer(prompt, return_tensors="pt")["input_ids"], []
+        start = [] if kind == "causal" else [model.config.decoder_start_token_id]
+        while len(written) < 6 and generator.ends[0] not in written:
+            if kind == "causal":
+                logits = model(input_ids=torch.cat([ids, torch.tensor([written], dtype=torch.long)], 1)).logits
+            else:
+                logits = model(input_ids=ids, decoder_input_ids=torch.tensor([start + written])).logits
+            written.append(int(logits[0, -1].argmax()))
+        expected.append(generator.tokenizer.decode(written, skip_special_tokens=True).strip())
+    assert generator.generate(asked, 6).texts == expected
+    assert expected != plain.generate(asked, 6).texts
 
 
 def test_equal_prompts_are_answered_once(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from bizllm.models import virtual_tokens
 from bizllm.models.network import load_network
 from bizllm.models.saved import read_info
 from bizllm.train import checkpoint, methods
@@ -107,11 +108,19 @@ def test_the_adapter_alone_goes_on_the_base(bases: dict[str, Path], tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
-def test_virtual_tokens_leave_an_adapter(bases: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_virtual_tokens_stand_beside_the_base_s_weights(bases: dict[str, Path], tmp_path: Path, kind: str) -> None:
     work = tiny.work(
         tmp_path / "work", bases["gpt2"], tiny.table(12), objective="causal_lm", method={"kind": kind, "tokens": 4}
     )
-    _, best = trained(work, tmp_path)
-    made = export(work, best, tmp_path / "model")
-    assert not list((tmp_path / "model").glob("*.safetensors"))
-    assert (tmp_path / "model/adapter/adapter_model.safetensors").exists() and made.trainable < made.parameters
+    network, best = trained(work, tmp_path)
+    folder = tmp_path / "model"
+    made = export(work, best, folder)
+    assert made.trainable < made.parameters and virtual_tokens.count(folder) == 4
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt")), "no pickle"
+    base, plain = (AutoModelForCausalLM.from_pretrained(where).eval() for where in (bases["gpt2"], folder))
+    with torch.no_grad():
+        batch = inputs(folder)
+        torch.testing.assert_close(plain(**batch).logits, base(**batch).logits)
+        found = load_network(folder, work.info)(**batch)
+        torch.testing.assert_close(found, network(**batch), atol=1e-4, rtol=1e-3)
+        assert not torch.allclose(found, plain(**batch).logits, atol=1e-2)

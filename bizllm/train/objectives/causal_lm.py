@@ -50,7 +50,7 @@ class CausalLm(Objective):
     def encode(self, rows: pa.Table) -> pa.Table:
         pieces, cut = self._pieces(rows)
         # Virtual tokens stand before a sequence, not before each of its documents.
-        apart = not self.recipe.packing or self.recipe.method.kind in ("prompt", "prefix")
+        apart = not self.recipe.packing or bool(self.recipe.method.virtual)
         packs = [[piece] for piece in pieces] if apart else self._packed(_counting(pieces))
         from bizllm.train.objectives.tensors import ids_of
 
