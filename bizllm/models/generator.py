@@ -60,7 +60,8 @@ class Generator:
     model, tokenizer: of transformers; the tokenizer a fast one.
     max_tokens: the model's window: of prompt and answer together for causal models, of each for the others.
     ends: tokens that end an answer.
-    prefixed: virtual tokens stand before every prompt.
+    prefixed: virtual tokens stand before every prompt. Behind them PEFT counts padding among the positions, so that
+        a batch then holds prompts of one length.
     """
 
     model: Any
