@@ -32,7 +32,6 @@ from bizllm.train import control, judge, resampled, zero
 from bizllm.train.export import export
 from bizllm.train.frozen import freeze
 from bizllm.train.judge import Answers
-from bizllm.train.methods import VIRTUAL
 from bizllm.train.objectives.base import objective_class
 from bizllm.train.prepare import Prepared, prepare
 from bizllm.train.recipe import Recipe
@@ -98,7 +97,7 @@ def train_and_score(said: Mapping[str, Any], folder: Path, with_control: bool = 
         model = folder / "model"
         trained = export(work, next((work.folder / "best").glob("best-*")), model)
         rows = {name: work.rows(name) for name, _ in prepared.parts.items() if name != "train"}
-        answers = _answers(work, trained.network, model, rows)
+        answers = _answers(work, model, rows)
     figures = {
         "seconds": {name: round(spent, 1) for name, spent in seconds.items()},
         **{name: summary[name] for name in ("steps", "best_step", "tokens")},
@@ -256,11 +255,10 @@ def _control(prepared: Prepared, work: Work) -> tuple[str, dict[str, Answers]] |
     return (fitted.name, made) if made else None
 
 
-def _answers(work: Work, network: Any, folder: Path, rows: Mapping[str, pa.Table]) -> dict[str, Answers]:
+def _answers(work: Work, folder: Path, rows: Mapping[str, pa.Table]) -> dict[str, Answers]:
     """Answers of the model in the folder, calibrated on validation; as the run of a training file has them."""
     objective = work.objective
-    if work.recipe.method.kind not in VIRTUAL:
-        network = load_network(folder, work.info)
+    network = load_network(folder, work.info)
     raw = {name: judge.ask(objective, network, some) for name, some in rows.items()}
     info = judge.calibrated(objective, raw["validation"].outputs, rows["validation"])
     write_info(folder, info)
