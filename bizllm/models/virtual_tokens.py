@@ -7,6 +7,7 @@ are merged already, and are only kept.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,4 +40,7 @@ def put_before(model: Any, folder: Path) -> Any:
     except ModuleNotFoundError:
         needs = "a model with virtual tokens needs the package 'peft'"
         raise UserError(Fault(folder.name, None, needs, "pip install 'bizllm[train]'")) from None
-    return cast(Any, PeftModel.from_pretrained(model, str(folder / FOLDER), is_trainable=False)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for a property of transformers by its old name
+        made = PeftModel.from_pretrained(model, str(folder / FOLDER), is_trainable=False)
+    return cast(Any, made).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,7 +38,9 @@ def apply(network: Network, recipe: Recipe, steps: int) -> Network:
     made = _configuration(recipe, steps)
     if not isinstance(network, Logits) and recipe.method.kind in MERGEABLE:
         made.exclude_modules = ["pooler.dense"]  # of BERT: no answer passes it
-    wrapped = cast(nn.Module, get_peft_model(cast(Any, inner), made))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for a property of transformers by its old name
+        wrapped = cast(nn.Module, get_peft_model(cast(Any, inner), made))
     for name, parameter in wrapped.named_parameters():
         if (
             isinstance(network, Logits)
