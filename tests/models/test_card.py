@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -134,10 +135,11 @@ def saved(folder: Path, model: PreTrainedModel, info: ModelInfo, head: int = 0) 
     return weights
 
 
-def run_card(folder: Path, info: ModelInfo) -> dict[str, Any]:
+def run_card(folder: Path, info: ModelInfo, **more: Any) -> dict[str, Any]:
     """Take the code out of the card as a reader would, and run it in the model's folder."""
-    code = model_card(asdict(info)).split("```python\n")[1].split("```")[0]
-    assert code == snippet(asdict(info))
+    facts = {**asdict(info), **more}
+    code = model_card(facts).split("```python\n")[1].split("```")[0]
+    assert code == snippet(facts)
     names: dict[str, Any] = {}
     before = os.getcwd()
     os.chdir(folder)
@@ -216,6 +218,16 @@ def test_transformers_own_heads_as_in_the_card(objective: str, cls: Any, tmp_pat
     found = run_card(tmp_path, info)
     with torch.inference_mode():
         torch.testing.assert_close(found["logits"], model(**found["batch"]).logits)
+
+
+def test_virtual_tokens_as_in_the_card(tmp_path: Path) -> None:
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model, info = GPT2LMHeadModel(GPT2Config(**GPT)).eval(), ModelInfo("m", "causal_lm")
+    saved(tmp_path, model, info)
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    found = run_card(tmp_path, info, virtual_tokens=4)
+    assert isinstance(found["model"], peft.PeftModel) and len(found["written"]) == 1
+    assert not isinstance(run_card(tmp_path, info)["model"], peft.PeftModel)
 
 
 @pytest.mark.parametrize("objective", ["causal_lm", "seq2seq"])
