@@ -20,6 +20,7 @@ from bizllm.errors import Cancelled, RunError, UserError
 from bizllm.jobs.finetune import finetune
 from bizllm.jobs.training_file import load_recipe
 from bizllm.models.classifier import Classifier
+from bizllm.models.generator import Generator
 from bizllm.models.registry import Registry
 from bizllm.train.progress import TrainingObserver
 
@@ -267,6 +268,51 @@ def test_a_model_that_writes_is_promoted_by_what_it_writes(tmp_path: Path, kind:
     if first["promoted"]:
         assert second["champion"]["test"]["rougeL"] == pytest.approx(first["metrics"]["test"]["rougeL"])
     assert not second["promoted"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_virtual_tokens_are_used_by_the_night(tmp_path: Path, kind: str) -> None:
+    """From the file to the registry to a night's summaries: those of the registered model, which differ from its base's."""
+    import tiny
+
+    folder = tmp_path / "project"
+    path = trainings.training_file(
+        folder,
+        tiny.BASES["gpt2"](tmp_path / "base"),
+        objective="causal_lm",
+        pooling=None,
+        method={"kind": kind, "tokens": 4},
+        data__test=None,
+        optim__lr=3e-2,
+        optim__epochs=3,
+        zero__stage=1,
+        max_new_tokens=6,
+        registry=f"sqlite:///{tmp_path}/registry.db",
+        promote=None,
+    )
+    result = api.finetune(path)
+    registry = Registry(f"sqlite:///{tmp_path}/registry.db")
+    model = registry.fetch("topics", result["version"])
+    step = {"task": "summarize", "input": "notes", "text": "body", "generator": result["model"], "max_new_tokens": 6}
+    job = {
+        "name": "night",
+        "registry": f"sqlite:///{tmp_path}/registry.db",
+        "warehouse": {"path": "../out/warehouse"},
+        "sources": {"notes": {"path": "../data/test.parquet", "key": ["id"], "filter": "id < 12"}},
+        "steps": {"names": {**step, "prompt": "{text}", "reject_budget": 1.0}},
+    }
+    night = folder / "jobs/night.yaml"
+    night.write_text(yaml.safe_dump(job))
+    (made,) = api.run(str(night), date=NIGHT).steps
+    assert made.rows_in == 12 == (made.rows_out or 0) + (made.rows_rejected or 0) and made.rows_out
+    found = {row["id"]: row["summary"] for row in api.show(str(night), sql="select * from names").to_pylist()}
+    texts = {row["id"]: row["body"] for row in pq.read_table(folder / "data/test.parquet").to_pylist()}
+    prompts = [texts[key] for key in found]
+    assert Generator.load(model).generate(prompts, 6).texts == list(found.values())
+    bare = Generator.load(Path(tmp_path / "base")).generate(prompts, 6).texts
+    assert bare != list(found.values()), "the virtual tokens say something"
 
 
 @pytest.mark.slow
