@@ -16,6 +16,7 @@ class Receipt:
     """The outcome of one attempt at one unit. Small, and never row text: this is all that the driver holds.
 
     rows_in, rows_out: subjects (rows, or groups) that came in and that were answered; records_out: table rows.
+    rows_reused: subjects among rows_out whose answer an earlier night gave.
     rejected:   how many by (scope, code, message), as `scope|code|message`.
     broken:     how many output rows broke each of the task's rules.
     extra:      what the stage itself needs later: row groups by bucket, a fit, …
@@ -28,6 +29,7 @@ class Receipt:
     rows_in: int = 0
     rows_out: int = 0
     rows_skipped: int = 0
+    rows_reused: int = 0
     records_out: int = 0
     tokens: int = 0
     seconds: float = 0.0

@@ -25,6 +25,12 @@ from bizllm.tasks.base import Outcome, Reject, Task
 
 log = logs.get(__name__)
 Batch = TypeVar("Batch")
+KEPT = (
+    "model",
+    "model_version",
+    "input_hash",
+    "produced_at",
+)  # contract columns that belong to an answer: copied with it
 ROW_GROUP_ROWS = 1 << 17  # of published files: enough to compress well, small enough to read in parallel
 
 
@@ -131,6 +137,8 @@ def answered(answer: Callable[[Batch], Outcome], batch: Batch, size: int, cut: C
     Where `answer` raises, the batch is halved (`cut(start, stop)`) and tried again, down to the subject that cannot be
     answered: it becomes a reject `failed`. Errors of the run itself (storage, memory) go through.
     """
+    if not size:
+        return Outcome(np.zeros(0, np.int64), pa.table({}))
     try:
         outcome = answer(batch)
     except (RunError, MemoryError):
@@ -216,9 +224,7 @@ class Writer:
         context = self.context
         where = pa.array(outcome.subject)
         keys = subjects.keys.take(where)
-        values: dict[str, Any] = {name: keys[name] for name in keys.column_names}
-        values |= {name: outcome.columns[name] for name in outcome.columns.column_names}
-        values |= {
+        values: dict[str, Any] = {
             "run_date": pa.array([context.run_date] * n, pa.date32()),
             "run_id": pa.array([context.run_id] * n),
             "model": pa.array([context.model] * n, pa.string()),
@@ -226,18 +232,27 @@ class Writer:
             "input_hash": hashing.hex(subjects.hi[outcome.subject], subjects.lo[outcome.subject]),
             "produced_at": pa.array([datetime.now(UTC)] * n, pa.timestamp("us", "UTC")),
         }
+        values |= {name: keys[name] for name in keys.column_names}
+        # A copied answer brings contract columns of its own, such as when it was produced.
+        values |= {name: outcome.columns[name] for name in outcome.columns.column_names}
         return conform(values, context.schema, n)
 
     def receipt(
-        self, rows_in: int, outcome: Outcome | None = None, subjects: Subjects | None = None, **more: Any
+        self,
+        rows_in: int,
+        outcome: Outcome | None = None,
+        subjects: Subjects | None = None,
+        copied: pa.Table | None = None,
+        rows_reused: int = 0,
+        **more: Any,
     ) -> Receipt:
-        """Write the files of this unit, and say what they are."""
-        files: list[StagedFile] = []
-        records = 0
+        """Write the files of this unit, and say what they are. copied: rows of the table that answer `rows_reused` more
+        subjects."""
+        tables = [] if copied is None else [copied]
         if outcome is not None and subjects is not None and outcome.columns.num_columns:
-            table = self.records(subjects, outcome)
-            records = table.num_rows
-            files += stage(table, storage.join(self.context.data_url, self.file_name()))
+            tables.append(self.records(subjects, outcome))
+        table = pa.concat_tables(tables) if tables else self.context.schema.empty_table()
+        files = stage(table, storage.join(self.context.data_url, self.file_name()))
         reject_files: list[StagedFile] = []
         if self.rejects:
             rejects = pa.concat_tables(self.rejects)
@@ -251,9 +266,10 @@ class Writer:
             self.unit,
             self.context.run_id,
             rows_in=rows_in,
-            rows_out=0 if outcome is None else len(np.unique(outcome.subject)),
+            rows_out=rows_reused + (0 if outcome is None else len(np.unique(outcome.subject))),
             rows_skipped=0 if outcome is None else len(outcome.skipped),
-            records_out=records,
+            rows_reused=rows_reused,
+            records_out=table.num_rows,
             tokens=0 if outcome is None else outcome.tokens,
             seconds=round(time.perf_counter() - self.started, 3),
             files=tuple(files),

@@ -28,6 +28,7 @@ class Counts:
     rows_in: int
     rows_out: int
     rows_rejected: int
+    rows_reused: int
     records_out: int
     tokens: int
     read: int
@@ -41,6 +42,7 @@ class Counts:
             sum(receipt.rows_in for receipt in first) - sum(receipt.rows_skipped for receipt in both),
             sum(receipt.rows_out for receipt in last),
             sum(count for (of, _, _), count in sum_rejects(both).items() if of == scope),
+            sum(receipt.rows_reused for receipt in last),
             sum(receipt.records_out for receipt in last),
             sum(receipt.tokens for receipt in both),
             read,

@@ -193,7 +193,7 @@ def _registry(loaded: LoadedJob, uri: str) -> str | None:
 
 
 # Settings that decide which rows are read or how a step may fail, not what a row's answer is.
-_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", *MODEL_SETTINGS}
+_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", "reuse", *MODEL_SETTINGS}
 
 
 def _fingerprint(task: Task, models: dict[str, str], upstream: str) -> str:

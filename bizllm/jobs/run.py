@@ -60,6 +60,7 @@ def run(
     only: Sequence[str] = (),
     address: str | None = None,
     fresh: bool = False,
+    retry_rejects: bool = False,
     observer: Observer | None = None,
 ) -> RunResult:
     """Run the job's steps for a date. A failed step fails its descendants; the others go on.
@@ -76,7 +77,16 @@ def run(
     with RunLock(locks, holder=run_id, lease_s=night.job.runtime.lock_lease_s) as lock:
         stop = threading.Event()
         runs = {
-            name: StepRun(night, step, run_id, check=lock.check, observer=observer, stop=stop, fresh=fresh)
+            name: StepRun(
+                night,
+                step,
+                run_id,
+                check=lock.check,
+                observer=observer,
+                stop=stop,
+                fresh=fresh,
+                retry_rejects=retry_rejects,
+            )
             for name, step in night.steps.items()
         }
         _freeze(runs)

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,16 +15,15 @@ import pyarrow as pa
 from bizllm import logs
 from bizllm.errors import RunError
 from bizllm.infer.finish import Audit, Compact, Slice, audits_of, merged_exhibit, piled
-from bizllm.infer.fit import AnswerFeatures, Fit, FitUnit, feature_files
-from bizllm.infer.groups import AnswerGroups, Scatter, ScatterPrior, gathered
 from bizllm.infer.pipeline import run_stage
 from bizllm.infer.receipts import Receipt, ReceiptBook, sum_rejects
-from bizllm.infer.rows import AnswerRows
 from bizllm.infer.work import Stage, StepContext, Unit
+from bizllm.jobs import stages
 from bizllm.jobs.accounting import Counts, Refused, Rejects
 from bizllm.jobs.ledger import StepResult
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, PreparedStep
+from bizllm.jobs.stages import EarlierNights
 from bizllm.tables import storage
 from bizllm.tables.audit import AuditResult
 from bizllm.tables.manifest import Manifest, freeze
@@ -46,8 +45,23 @@ class StepDetails:
     exhibit: pa.Table | None = None
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """What is decided beside the manifest before a step works, and stays so until it ends.
+
+    buckets: of group tasks. earlier: the snapshot whose answers are copied.
+    """
+
+    buckets: int
+    earlier: int | None
+
+
 class StepRun:
-    """Runs one prepared step once. `fresh` drops what an unfinished run left."""
+    """Runs one prepared step once.
+
+    fresh: drop what an unfinished run left, and copy no earlier answer. retry_rejects: answer again what this very
+    night rejected, and copy the rest.
+    """
 
     def __init__(
         self,
@@ -59,9 +73,11 @@ class StepRun:
         observer: Observer,
         stop: threading.Event,
         fresh: bool = False,
+        retry_rejects: bool = False,
     ) -> None:
         self.night, self.step, self.run_id = night, step, run_id
-        self.check, self.observer, self.stop, self.fresh = check, observer, stop, fresh
+        self.check, self.observer, self.stop = check, observer, stop
+        self.fresh, self.retry_rejects = fresh, retry_rejects
         self.job, self.warehouse, self.run_date = night.job, night.warehouse, night.run_date
         self.state_url = storage.join(
             self.warehouse.path, "_bizllm", self.job.name, "state", self.run_date.isoformat(), step.name
@@ -71,22 +87,22 @@ class StepRun:
         self.started = time.perf_counter()
         self.log = logs.get(__name__, job=night.job.name, run_id=run_id, step=step.name)
         self.details = StepDetails()
-        self._input: tuple[Source, Manifest, int] | None = None
+        self._input: tuple[Source, Manifest, Frozen] | None = None
 
     # -- the whole ------------------------------------------------------------------------------------------------
 
     def execute(self) -> StepResult:
         """Publish the step's night, or find that it stands. Raises RunError (or UserError) where it can't."""
         self.started_at, self.started = datetime.now(UTC), time.perf_counter()
-        source, manifest, buckets = self.freeze()
+        source, manifest, frozen = self.freeze()
         published = self._standing(manifest)
         if published is not None:
             self.observer.step_started(self.step.name, self.step.task.name, 0)
             return self._result("unchanged", published=published)
-        self._keep(manifest, buckets)
+        self._keep(manifest, frozen)
         context = self._context(source)
         self.observer.step_started(self.step.name, self.step.task.name, len(manifest.units))
-        receipts, counts = self._worked(context, manifest, buckets)
+        receipts, counts = self._worked(context, manifest, frozen)
         self.details.rejects = sum_rejects(receipts)
         try:
             counts.hold(self.details.rejects, self.step.settings.reject_budget)
@@ -135,7 +151,7 @@ class StepRun:
 
     # -- the input, frozen ----------------------------------------------------------------------------------------
 
-    def freeze(self) -> tuple[Source, Manifest, int]:
+    def freeze(self) -> tuple[Source, Manifest, Frozen]:
         """The input, decided once: what an unfinished run kept, else what is there now. Raises UserError."""
         if self._input is None:
             source = self.step.source or upstream_source(self.night, self.step)
@@ -152,7 +168,7 @@ class StepRun:
                 self._input = source, *kept
             else:
                 least = max(LEAST_BUCKETS, min(MOST_BUCKETS, -(-manifest.bytes // BUCKET_BYTES)))
-                self._input = source, manifest, runtime.buckets or least
+                self._input = source, manifest, Frozen(runtime.buckets or least, self._earlier())
         return self._input
 
     def stands(self) -> bool:
@@ -167,9 +183,11 @@ class StepRun:
             return None
         said = published.properties
         same = (said.get("fingerprint"), said.get("manifest")) == (self.step.fingerprint, manifest.hash)
+        if self.retry_rejects and int(said.get("rows_rejected", 0)):
+            return None
         return published if same else None
 
-    def _keep(self, manifest: Manifest, buckets: int) -> None:
+    def _keep(self, manifest: Manifest, frozen: Frozen) -> None:
         """Make the frozen input durable before the work, so that a killed run can be resumed."""
         state = self._state()
         if state is not None and state["manifest"] == manifest.hash:
@@ -177,10 +195,10 @@ class StepRun:
             return
         storage.delete_tree(self.state_url)
         storage.write_bytes(storage.join(self.state_url, "manifest.json"), manifest.to_json().encode())
-        state = {"fingerprint": self.step.fingerprint, "buckets": buckets, "manifest": manifest.hash}
+        state = {"fingerprint": self.step.fingerprint, "manifest": manifest.hash, **asdict(frozen)}
         storage.write_bytes(storage.join(self.state_url, "state.json"), json.dumps(state).encode())
 
-    def _kept(self) -> tuple[Manifest, int] | None:
+    def _kept(self) -> tuple[Manifest, Frozen] | None:
         """What an unfinished run of the same fingerprint froze; None where that run published before it died."""
         state = self._state()
         if state is None:
@@ -190,7 +208,7 @@ class StepRun:
             storage.delete_tree(self.state_url)
             return None
         manifest = Manifest.from_json(storage.read_bytes(storage.join(self.state_url, "manifest.json")))
-        return manifest, int(state["buckets"])
+        return manifest, Frozen(state["buckets"], state.get("earlier"))
 
     def _state(self) -> dict[str, Any] | None:
         url = storage.join(self.state_url, "state.json")
@@ -201,38 +219,33 @@ class StepRun:
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
-    def _worked(self, context: StepContext, manifest: Manifest, buckets: int) -> tuple[list[Receipt], Counts]:
-        """Every receipt of the step's stages, and what they add up to."""
-        if context.task.shape == "row":
-            answers = self._run(AnswerRows(context), manifest.units)
-            return answers, Counts.of(answers, answers, "row", manifest.rows)
-        scattered = self._run(Scatter(context, buckets), manifest.units)
-        earlier = self.warehouse.newest_before(self.job.name, self.step.name, self.run_date)
-        units = gathered(scattered, self._prior(context, earlier, buckets))
-        if context.task.shape == "group":
-            answers = self._run(AnswerGroups(context), units)
-            return [*scattered, *answers], Counts.of(answers, answers, "group", manifest.rows)
-        featured = self._run(AnswerGroups(context, features=True), units)
-        files = feature_files(featured)
-        fitted = context
-        answers = []
-        if files:
-            previous = _fit_of(earlier)
-            fit_url = storage.join(self.location, "fits", f"{self.run_id}.json")
-            (fit,) = self._run(Fit(context, fit_url, previous), [FitUnit(tuple(files))])
-            fit_url = fit.extra["fit"]
-            fitted = replace(context, task=replace(context.task, fitted=json.loads(storage.read_bytes(fit_url))))
-            answers = self._run(AnswerFeatures(fitted), files)
-            answers = [replace(r, extra={**r.extra, "fit": fit_url}) for r in answers]
-        return [*scattered, *featured, *answers], Counts.of(featured, answers, "group", manifest.rows)
+    def _worked(self, context: StepContext, manifest: Manifest, frozen: Frozen) -> tuple[list[Receipt], Counts]:
+        job, name = self.job.name, self.step.name
+        newest = self.warehouse.newest_before(job, name, self.run_date)
+        answers = next((n for n in self.warehouse.history(job, name) if n.snapshot_id == frozen.earlier), None)
+        before = EarlierNights(
+            newest,
+            answers,
+            lambda night: self.warehouse.files(job, name, night.run_date, night.snapshot_id),
+            lambda: slice_source(self.night, name, self.step.task.group_by()),
+        )
+        fit_url = storage.join(self.location, "fits", f"{self.run_id}.json")
+        return stages.work(self._run, context, manifest, frozen.buckets, before, fit_url)
 
-    def _prior(self, context: StepContext, earlier: Published | None, buckets: int) -> list[Receipt]:
-        if earlier is None or not context.task.prior_columns:
-            return []
-        slice_ = slice_source(self.night, self.step.name, self.step.task.group_by())
-        columns = [*context.task.group_by(), *context.task.prior_columns]
-        manifest = freeze(slice_, earlier.run_date, "day", columns)
-        return self._run(ScatterPrior(context, slice_, buckets), manifest.units)
+    def _earlier(self) -> int | None:
+        """The snapshot whose answers may be copied: of this date, else of the newest earlier one, where the same
+        fingerprint made it."""
+        job, name, task = self.job.name, self.step.name, self.step.task
+        wanted = self.retry_rejects or (self.step.settings.reuse and not self.fresh)
+        if not wanted or task.shape == "table":
+            return None
+        nights = [self.warehouse.newest(job, name, self.run_date)]
+        if not task.depends_on_date():
+            nights.append(self.warehouse.newest_before(job, name, self.run_date))
+        for night in nights:
+            if night is not None and night.rows and night.properties.get("fingerprint") == self.step.fingerprint:
+                return night.snapshot_id
+        return None
 
     def _run(self, stage: Stage, units: Sequence[Unit], book: str | None = None) -> list[Receipt]:
         """The receipts of all units of a stage, those that an unfinished run left among them."""
@@ -293,7 +306,7 @@ class StepRun:
             "rows_in": str(counts.rows_in),
             "rows_out": str(counts.rows_out),
             "rows_rejected": str(counts.rows_rejected),
-            "rows_reused": "0",
+            "rows_reused": str(counts.rows_reused),
             "records_out": str(counts.records_out),
             "tokens": str(counts.tokens),
         }
@@ -324,6 +337,7 @@ class StepRun:
             rows_in=number("rows_in"),
             rows_out=number("rows_out"),
             rows_rejected=number("rows_rejected"),
+            rows_reused=number("rows_reused"),
             records_out=number("records_out"),
             tokens=counts.tokens if counts else 0,
             seconds=seconds,
@@ -346,14 +360,6 @@ def slice_source(night: Night, step: str, key: Sequence[str]) -> Source:
     """A step's published table as a source, partitioned by run date."""
     settings = SourceSettings(table=f"{night.job.name}.{step}", partition="run_date", key=list(key))
     return Source(step, settings, night.loaded.place, night.warehouse)
-
-
-def _fit_of(published: Published | None) -> dict[str, Any] | None:
-    url = published.properties.get("fit") if published else None
-    if not url or not storage.exists(url):
-        return None
-    fit: dict[str, Any] = json.loads(storage.read_bytes(url))
-    return fit
 
 
 def _cpus() -> float:

@@ -7,6 +7,7 @@ Clarke et al., ASIACRYPT 2003). They find changes; they are no defence against a
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -57,6 +58,19 @@ def hex(hi: Words, lo: Words) -> pa.Array:
     text = words.tobytes().hex().encode()
     offsets = np.arange(len(hi) + 1, dtype=np.int32) * 32
     return pa.StringArray.from_buffers(len(hi), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def words(hexes: pa.Array | pa.ChunkedArray) -> tuple[Words, Words]:
+    """What `hex` made of (rows,) hashes, without nulls, as words again."""
+    if not len(hexes):
+        return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+    text = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(hexes)], pa.int32()), _one(hexes)), "")
+    found = np.frombuffer(unhexlify(text[0].as_py()), ">u8").reshape(-1, 2).astype(np.uint64)
+    return np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
+
+
+def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
 
 
 def group_tallies(table: pa.Table, keys: Sequence[str], columns: Sequence[str]) -> pa.Table:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
@@ -257,6 +258,16 @@ def _cut(
         at = (index, index + 1)
         part = Part(file.url, file.size, file.etag, at, first_row + start, stop - start, slices.partition, start)
         yield (part,), weight * stop // count - weight * start // count
+
+
+@contextmanager
+def checked(unit: Unit) -> Iterator[None]:
+    """The block reads the unit's files. Whatever came of it, they are then held against what was frozen, so that a
+    change before the reading or in its midst is told by the file's name. Raises as `verify` does."""
+    try:
+        yield
+    finally:
+        verify(unit)
 
 
 def verify(unit: Unit) -> None:

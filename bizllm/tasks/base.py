@@ -56,6 +56,11 @@ class TaskSettings(BaseModel):
         description="Which partitions to read: the run date's, all up to it, or all. "
         "By default row tasks read `day`, others `to_date`.",
     )
+    reuse: bool = Field(
+        default=True,
+        description="Copy the answers of rows or groups that did not change since an earlier night, where model, "
+        "settings and task are the same. Table tasks answer all anew.",
+    )
     reject_budget: float = Field(
         default=0.01, ge=0.0, le=1.0, description="Share of rows that may be rejected before the step fails."
     )

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bizllm.infer.groups import AnswerGroups, Scatter, ScatterPrior, gathered
+from bizllm.infer.groups import AnswerGroups, Scatter, ScatterEarlier, gathered
 from bizllm.infer.receipts import Receipt, sum_rejects
 from bizllm.infer.work import StepContext
 from bizllm.tables.contract import output_schema, reject_schema
@@ -131,7 +131,11 @@ def work(context: StepContext, buckets: int, unit_rows: int, earlier: Source | N
 
     group = context.task.group_by()
     scattered = done(Scatter(context, buckets), frozen(context.source, ["id", *context.task.reads()]))
-    prior = [] if earlier is None else done(ScatterPrior(context, earlier, buckets), frozen(earlier, [*group, "total"]))
+    prior = (
+        []
+        if earlier is None
+        else done(ScatterEarlier(context, earlier, buckets, ("total",), "prior"), frozen(earlier, [*group, "total"]))
+    )
     units = gathered(scattered, prior)
     stage = AnswerGroups(context)
     seen = [{tuple(key[k] for k in sorted(group)) for key in stage.read(unit)[0].to_pylist()} for unit in units]

@@ -25,7 +25,7 @@ from bizllm.errors import Cancelled, RunError
 from bizllm.infer import pipeline
 from bizllm.infer.pipeline import run_stage
 from bizllm.infer.receipts import Receipt, ReceiptBook
-from bizllm.infer.rows import AnswerRows
+from bizllm.infer.rows import AnswerRows, RowUnit
 from bizllm.infer.work import StepContext
 from bizllm.tables.manifest import freeze
 
@@ -241,7 +241,7 @@ def test_a_unit_whose_every_row_is_rejected_has_its_receipt(
     step = context(tmp_path / "in", ["id"], task="summarize", text="body", max_sentences=1)
     units = freeze(step.source, NIGHT, "all", ["id", "body"], 2, 10**9).units
     book = ReceiptBook(step.state_url, "answer")
-    run_stage(AnswerRows(step), units, book, workers=1)
+    run_stage(AnswerRows(step), [RowUnit(unit) for unit in units], book, workers=1)
     assert sorted((r.rows_in, r.rows_out, sum(r.rejected.values())) for r in book) == [(1, 0, 1), (2, 0, 2), (2, 2, 0)]
     for receipt in book:
         assert bool(receipt.files) == (receipt.rows_out > 0) and bool(receipt.reject_files) == (receipt.rows_out == 0)
