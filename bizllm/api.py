@@ -70,18 +70,24 @@ def run(
     only: Sequence[str] = (),
     address: str | None = None,
     fresh: bool = False,
+    retry_rejects: bool = False,
     observer: Observer | None = None,
 ) -> RunResult:
     """Run a job for a date: by default yesterday in its time zone.
 
     only: these steps; what they read of other steps must be published. address: a Ray cluster, else a local Ray.
-    fresh: drop what an unfinished run left, and rebuild what stands. Raises LockHeld where another run has the date.
+    fresh: drop what an unfinished run left, and rebuild what stands, every row of it. retry_rejects: of a finished
+    night answer what was rejected again, and nothing else. Raises LockHeld where another run has the date.
     """
+    if fresh and retry_rejects:
+        raise UserError(Fault("--retry-rejects", None, "expected either --fresh or --retry-rejects"))
     loaded = load_job(job_path, sets)
     day = run_date(loaded.job, date, datetime.now(UTC))
     from bizllm.jobs.run import run as run_night
 
-    return run_night(loaded, day, only=only, address=address, fresh=fresh, observer=observer)
+    return run_night(
+        loaded, day, only=only, address=address, fresh=fresh, retry_rejects=retry_rejects, observer=observer
+    )
 
 
 def backfill(

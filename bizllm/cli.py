@@ -80,7 +80,10 @@ def run(
     ] = None,
     address: Address = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Drop what an unfinished run left, instead of resuming.")
+        bool, typer.Option("--fresh", help="Compute every row anew: resume nothing, copy nothing.")
+    ] = False,
+    retry_rejects: Annotated[
+        bool, typer.Option("--retry-rejects", help="Of a finished night, try the rejected rows again and no others.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -90,7 +93,14 @@ def run(
 
         with _progress(json) as observer:
             result = api.run(
-                job, date=date, sets=sets or (), only=only or (), address=address, fresh=fresh, observer=observer
+                job,
+                date=date,
+                sets=sets or (),
+                only=only or (),
+                address=address,
+                fresh=fresh,
+                retry_rejects=retry_rejects,
+                observer=observer,
             )
         value = result.to_dict()
         out(value, lambda console: console.print_run(value, job, sets or ()))

@@ -130,6 +130,8 @@ def _offers(writer: Writer, subjects: Subjects, outcome: Outcome, given: npt.NDA
         writer.records(subjects, outcome).take(pa.array(kept)) if len(kept) else writer.context.schema.empty_table()
     )
     records = records.drop_columns([name for name in records.column_names if name in _of_a_row(writer.context)])
+    # Beside a reject they are null.
+    records = records.cast(pa.schema([field.with_nullable(True) for field in records.schema]))
     where = outcome.subject[kept]
     records = records.append_column(HI, pa.array(subjects.hi[where])).append_column(LO, pa.array(subjects.lo[where]))
     rejects = [reject for reject in outcome.rejects if given[reject.subject]]

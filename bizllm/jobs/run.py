@@ -90,6 +90,8 @@ def run(
             for name, step in night.steps.items()
         }
         _freeze(runs)
+        if retry_rejects:
+            _check_finished(runs)
         # A night that stands is told in seconds: Ray alone takes six to start.
         stands = all(step_run.stands() for step_run in runs.values())
         with nullcontext() if stands else cluster(night.job.runtime, address):
@@ -150,6 +152,22 @@ def _freeze(runs: dict[str, StepRun]) -> None:
                 faults += fault.faults
     if faults:
         raise UserError(*dict.fromkeys(faults))
+
+
+def _check_finished(runs: dict[str, StepRun]) -> None:
+    """Only what a finished night rejected can be tried again."""
+    faults = [
+        Fault(
+            "--retry-rejects",
+            name,
+            f"has no finished night of {step_run.run_date} with this input and these settings",
+            "run the job without it",
+        )
+        for name, step_run in runs.items()
+        if step_run.step.upstream is None and not step_run.finished()
+    ]
+    if faults:
+        raise UserError(*faults)
 
 
 # -- Ray ----------------------------------------------------------------------------------------------------------

@@ -176,15 +176,20 @@ class StepRun:
         must not be asked."""
         return self._standing(self.freeze()[1]) is not None
 
+    def finished(self) -> bool:
+        """Whether the same input and fingerprint made what is published for the date. Asked as `stands`."""
+        return self._published(self.freeze()[1]) is not None
+
     def _standing(self, manifest: Manifest) -> Published | None:
-        """What is published for the date, where the same input and fingerprint made it."""
+        """What is published for the date, where nothing of it is to be made anew."""
+        published = None if self.fresh else self._published(manifest)
+        rejected = published is not None and int(published.properties.get("rows_rejected", 0))
+        return None if self.retry_rejects and rejected else published
+
+    def _published(self, manifest: Manifest) -> Published | None:
         published = self.warehouse.newest(self.job.name, self.step.name, self.run_date)
-        if published is None or self.fresh:
-            return None
-        said = published.properties
+        said = published.properties if published else {}
         same = (said.get("fingerprint"), said.get("manifest")) == (self.step.fingerprint, manifest.hash)
-        if self.retry_rejects and int(said.get("rows_rejected", 0)):
-            return None
         return published if same else None
 
     def _keep(self, manifest: Manifest, frozen: Frozen) -> None:

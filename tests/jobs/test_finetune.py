@@ -274,7 +274,7 @@ def test_a_model_that_writes_is_promoted_by_what_it_writes(tmp_path: Path, kind:
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
 def test_virtual_tokens_are_used_by_the_night(tmp_path: Path, kind: str) -> None:
-    """From the file to the registry to a night's summaries: those of the registered model, which differ from its base's."""
+    """From the file to the registry to a night's summaries: those of the registered model, and not of its base."""
     import tiny
 
     folder = tmp_path / "project"
