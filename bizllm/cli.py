@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bizllm import cli_training, cli_upkeep
 from bizllm.answering import FAILED, INTERRUPTED, Json, answering
 from bizllm.cli_models import models_app
-from bizllm.cli_training import add_to
 
 if TYPE_CHECKING:
     from bizllm.jobs.observe import Observer
@@ -213,7 +213,8 @@ def schema(kind: Annotated[str, typer.Argument(metavar="[job|finetune]")] = "job
         out(api.schema(kind), lambda _: None)
 
 
-add_to(app)
+cli_training.add_to(app)
+cli_upkeep.add_to(app)
 
 
 @contextlib.contextmanager

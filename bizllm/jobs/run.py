@@ -24,6 +24,7 @@ from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, prepare
 from bizllm.jobs.step import StepRun
 from bizllm.tables import storage
+from bizllm.tables.warehouse import Warehouse
 
 STOP_WAIT_S = 10.0  # for the units at work when a run is interrupted
 
@@ -73,8 +74,8 @@ def run(
     _check_upstream(night)
     night.warehouse.check_writable()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    locks = storage.join(night.warehouse.path, "_bizllm", night.job.name, "locks", f"{run_date}.json")
-    with RunLock(locks, holder=run_id, lease_s=night.job.runtime.lock_lease_s) as lock:
+    lease_s = night.job.runtime.lock_lease_s
+    with RunLock(lock_url(night.warehouse, night.job.name, run_date), holder=run_id, lease_s=lease_s) as lock:
         stop = threading.Event()
         runs = {
             name: StepRun(
@@ -105,6 +106,11 @@ def run(
     )
     observer.run_finished(result.to_dict())
     return result
+
+
+def lock_url(warehouse: Warehouse, job: str, run_date: date) -> str:
+    """Where the lock of a job and date is."""
+    return storage.join(warehouse.path, "_bizllm", job, "locks", run_date.isoformat())
 
 
 # -- before the work ----------------------------------------------------------------------------------------------

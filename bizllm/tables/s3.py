@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,7 +42,8 @@ def list_objects(url: str, recursive: bool) -> Iterator[FileInfo]:
         for page in pages.paginate(Bucket=bucket, Prefix=prefix, **only_this_level):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # the markers that consoles leave for empty folders
-                    yield FileInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+                    place, at = f"s3://{bucket}/{item['Key']}", item["LastModified"].timestamp()
+                    yield FileInfo(place, item["Size"], item["ETag"].strip('"'), at)
 
 
 def head(url: str) -> FileInfo | None:
@@ -54,7 +56,8 @@ def head(url: str) -> FileInfo | None:
             answer = _client(_environment()).head_object(Bucket=bucket, Key=key)
     except FileNotFoundError:
         return None
-    return FileInfo(f"s3://{bucket}/{key}", answer["ContentLength"], answer["ETag"].strip('"'))
+    etag, at = answer["ETag"].strip('"'), answer["LastModified"].timestamp()
+    return FileInfo(f"s3://{bucket}/{key}", answer["ContentLength"], etag, at)
 
 
 def read(url: str) -> bytes:
@@ -99,6 +102,24 @@ def delete_below(url: str) -> None:
         answer = _client(_environment()).delete_objects(Bucket=bucket, Delete={"Objects": batch})
         if failed := answer.get("Errors"):
             raise RunError(f"{url}: can't delete {len(failed)} objects: {failed[0].get('Code', 'unknown')}")
+
+
+def unfinished_uploads(url: str) -> Iterator[FileInfo]:
+    """Multipart uploads below a folder that were begun and neither completed nor aborted; etag: the upload's id."""
+    bucket, key = _bucket_key(url)
+    prefix = key.rstrip("/") + "/" if key.strip("/") else ""
+    pages = _client(_environment()).get_paginator("list_multipart_uploads")
+    with explained(url, "list the uploads of"):
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Uploads", []):
+                yield FileInfo(f"s3://{bucket}/{item['Key']}", 0, item["UploadId"], item["Initiated"].timestamp())
+
+
+def abort_upload(upload: FileInfo) -> None:
+    """Give up one of `unfinished_uploads`, with the parts that were stored; no error where it is gone."""
+    bucket, key = _bucket_key(upload.url)
+    with suppress(FileNotFoundError), explained(upload.url, "abort the upload of"):
+        _client(_environment()).abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload.etag)
 
 
 def _bucket_key(url: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from bizllm.tables.urls import FileInfo, explained, is_local, is_s3, join, local
 
 __all__ = [
     "FileInfo",
+    "abort_upload",
     "create_exclusive",
     "delete",
     "delete_tree",
@@ -36,6 +37,7 @@ __all__ = [
     "open_output",
     "read_bytes",
     "stat",
+    "unfinished_uploads",
     "write_bytes",
 ]
 
@@ -175,6 +177,17 @@ def delete_tree(url: str) -> None:
             store.delete_dir_contents(path, missing_dir_ok=True)
 
 
+def unfinished_uploads(url: str) -> list[FileInfo]:
+    """What writers that died left half uploaded below a folder; etag: the upload's id, size 0. [] where a store has no
+    such thing, or cleans up by itself (Azure after a week)."""
+    return list(s3.unfinished_uploads(url)) if is_s3(url) else []
+
+
+def abort_upload(upload: FileInfo) -> None:
+    """Give up one of `unfinished_uploads`; no error where it is gone."""
+    s3.abort_upload(upload)
+
+
 # -- local --------------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +219,7 @@ def _local_list(path: str, recursive: bool) -> Iterator[FileInfo]:
 
 def _local_info(path: str) -> FileInfo:
     at = os.stat(path)
-    return FileInfo(path, at.st_size, f"{at.st_mtime_ns:x}-{at.st_size:x}")
+    return FileInfo(path, at.st_size, f"{at.st_mtime_ns:x}-{at.st_size:x}", at.st_mtime)
 
 
 def _raise_unless_missing(fault: OSError) -> None:
@@ -257,4 +270,5 @@ def _other_list(url: str, recursive: bool) -> Iterator[FileInfo]:
     for file in found:
         if file.is_file:
             place = base if file.path == path else f"{base}/{file.path[len(path) :].lstrip('/')}"
-            yield FileInfo(place, file.size, f"{file.mtime_ns or 0:x}-{file.size:x}")
+            etag = f"{file.mtime_ns or 0:x}-{file.size:x}"
+            yield FileInfo(place, file.size, etag, (file.mtime_ns or 0) / 1e9)

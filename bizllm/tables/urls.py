@@ -13,16 +13,20 @@ from bizllm.errors import RunError
 
 _S3 = ("s3", "s3a", "s3n")
 _DENIED = ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled")
-_MISSING_KEY = ("NoSuchKey", "404")
+_MISSING_KEY = ("NoSuchKey", "NoSuchUpload", "404")
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file as it was listed. etag: what changes when the content does (S3: ETag; local: mtime in ns and size)."""
+    """A file as it was listed. etag: what changes when the content does (S3: ETag; local: mtime in ns and size).
+
+    modified: seconds since 1970, on the store's clock.
+    """
 
     url: str
     size: int
     etag: str
+    modified: float = 0.0
 
 
 def scheme(url: str) -> str:

@@ -108,7 +108,7 @@ class Warehouse:
 
     def history(self, job: str, step: str) -> list[Published]:
         """Every night that was published, newest commit first. A date that was rerun is there more than once."""
-        table = self._load(job, step)
+        table = self.load(job, step)
         return [] if table is None else list(published(table))
 
     def newest(self, job: str, step: str, run_date: date) -> Published | None:
@@ -152,7 +152,7 @@ class Warehouse:
 
         where: values that columns must equal.
         """
-        table = self._load(job, step)
+        table = self.load(job, step)
         if table is None:
             return None
         wanted = expression(("==", column, value) for column, value in (where or {}).items())
@@ -225,14 +225,14 @@ class Warehouse:
                     change.append_data_file(data_file(file, tx.table_metadata, run_date))
             return change
 
-        return self._commit(job, step, schema, guard, fill)
+        return self.commit(job, step, schema, guard, fill)
 
     def append(self, job: str, step: str, rows: pa.Table, run_date: date, token: str) -> None:
         """Add rows of one date to a table, once: nothing happens where a snapshot with that token is there.
 
         The table is made when it is new. `rows` must hold the column run_date.
         """
-        table = self._load(job, step)
+        table = self.load(job, step)
         if not rows.num_rows or (table and with_token(table, token) is not None):
             return
         url = storage.join(self.table_location(job, step), "data", f"run_date={run_date}", f"{uuid4().hex}.parquet")
@@ -254,13 +254,13 @@ class Warehouse:
             return change.append_data_file(data_file(staged, tx.table_metadata, run_date))
 
         try:
-            self._commit(job, step, rows.schema, guard, fill)
+            self.commit(job, step, rows.schema, guard, fill)
         except Appended:
             storage.delete(url)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _commit(
+    def commit(
         self,
         job: str,
         step: str,
@@ -283,7 +283,7 @@ class Warehouse:
         )
         tried: list[int] = []
         for attempt in range(_ATTEMPTS):
-            table = self._load(job, step)
+            table = self.load(job, step)
             # A commit whose answer was lost may have landed all the same.
             if landed := [i for i in tried if table is not None and table.snapshot_by_id(i)]:
                 return landed[0]
@@ -341,10 +341,11 @@ class Warehouse:
         return tx
 
     def _nights(self, job: str, step: str) -> Iterator[Published]:
-        table = self._load(job, step)
+        table = self.load(job, step)
         return iter(()) if table is None else published(table)
 
-    def _load(self, job: str, step: str) -> Table | None:
+    def load(self, job: str, step: str) -> Table | None:
+        """PyIceberg's table; None where there is none of that name."""
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
         if self._untouched():
@@ -356,7 +357,7 @@ class Warehouse:
                 return None
 
     def _existing(self, job: str, step: str) -> Table:
-        table = self._load(job, step)
+        table = self.load(job, step)
         if table is None:
             raise RunError(f"warehouse {self.settings.path}: there is no table {job}.{step}")
         return table
