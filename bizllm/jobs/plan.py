@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from bizllm.errors import Fault, UserError
-from bizllm.jobs.prepare import Night, PreparedStep
+from bizllm.jobs.prepare import Night, PreparedStep, check_tables
 from bizllm.models.registry_uri import SQLITE
 from bizllm.tables import storage
 from bizllm.tables.manifest import Manifest, freeze
@@ -58,6 +58,7 @@ def plan(night: Night, address: str | None = None) -> Plan:
     """Estimate a checked night. Raises UserError where a source has nothing for the date."""
     cpus = night.job.runtime.num_cpus or os.cpu_count() or 1
     price = night.job.runtime.cpu_hour_price
+    check_tables(night)
     faults: list[Fault] = []
     steps = []
     for step in night.steps.values():

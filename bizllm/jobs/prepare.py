@@ -130,8 +130,9 @@ def _step(
 ) -> tuple[PreparedStep | None, list[Fault]]:
     settings = loaded.job.steps[name]
     task = task_class(settings.task)(settings, given, run_date)
+    source = sources.get(given.name)
     faults = [
-        Fault(loaded.place("steps", name, *setting.split(".")), value, expected, hint)
+        Fault(loaded.place("steps", name, *setting.split(".")), value, *_mixed(source, value, expected, hint))
         for setting, value, expected, hint in task.check()
     ]
     if faults:
@@ -181,6 +182,27 @@ def _step(
         ),
         [],
     )
+
+
+def _mixed(source: Source | None, value: object, expected: str, hint: str) -> tuple[str, str]:
+    """Expected and hint; of a column that only some files of the source have, what differs."""
+    why = source.mixed(value) if source is not None and isinstance(value, str) else ""
+    return (why, "it is read, so all files must have it") if why else (expected, hint)
+
+
+def check_tables(night: Night) -> None:
+    """Hold the steps' output against the tables that are there. Raises UserError: the work could not be published."""
+    faults = []
+    for step in night.steps.values():
+        for table, schema in ((step.name, step.schema), (f"{step.name}__rejects", step.reject_schema)):
+            found = night.warehouse.clash(night.job.name, table, schema)
+            if found is not None:
+                column, why = found
+                place = night.loaded.place("steps", step.name)
+                faults.append(Fault(place, column, f"table {night.job.name}.{table}: the column {why}"))
+                break
+    if faults:
+        raise UserError(*faults)
 
 
 def _registry(loaded: LoadedJob, uri: str) -> str | None:

@@ -21,7 +21,7 @@ from bizllm.jobs.job import LoadedJob, Runtime
 from bizllm.jobs.ledger import State, StepResult
 from bizllm.jobs.lock import RunLock
 from bizllm.jobs.observe import Observer
-from bizllm.jobs.prepare import Night, prepare
+from bizllm.jobs.prepare import Night, check_tables, prepare
 from bizllm.jobs.step import StepRun
 from bizllm.tables import storage
 from bizllm.tables.warehouse import Warehouse
@@ -72,6 +72,7 @@ def run(
     night = prepare(loaded, run_date, only)
     _check_place(night)
     _check_upstream(night)
+    check_tables(night)
     night.warehouse.check_writable()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     lease_s = night.job.runtime.lock_lease_s

@@ -38,15 +38,20 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return published_type(kind)
 
 
-def grows(name: str, old: pa.Schema, new: pa.Schema) -> bool:
-    """Whether the table must change for the new schema. Raises RunError where it must not."""
+def clash(old: pa.Schema, new: pa.Schema) -> tuple[str, str] | None:
+    """The first column that the table can't take, and why; None where the new schema only adds and widens."""
     for field in new:
         index = old.get_field_index(field.name)
         if index >= 0 and not _widens(old.field(index).type, field.type):
-            raise RunError(
-                f"{name}: column '{field.name}' is {old.field(index).type} in the table and {field.type} now: "
-                "columns are only added and types only widened; give the new column another name"
-            )
+            why = f"is {old.field(index).type} in the table and {field.type} now: columns are only added and types only"
+            return field.name, f"{why} widened; give the new column another name"
+    return None
+
+
+def grows(name: str, old: pa.Schema, new: pa.Schema) -> bool:
+    """Whether the table must change for the new schema. Raises RunError where it must not."""
+    if found := clash(old, new):
+        raise RunError(f"{name}: column '{found[0]}' {found[1]}")
     return any(field.name not in old.names or old.field(field.name).type != field.type for field in new)
 
 

@@ -39,6 +39,7 @@ class IcebergRows:
         self._warehouse: Tables | None = warehouse
         self._properties = dict(warehouse.settings.properties)
         self._schema: pa.Schema | None = None
+        self.mixed: dict[str, str] = {}  # a table has one schema
         self._frozen: dict[tuple[date, Dates], IcebergScan] = {}
 
     def __getstate__(self) -> dict[str, Any]:

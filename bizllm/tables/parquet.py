@@ -52,6 +52,7 @@ class ParquetFiles:
         self._files: list[FileInfo] | None = None
         self._schema: pa.Schema | None = None
         self._names: list[str] = []
+        self.mixed: dict[str, str] = {}  # columns that some files lack, or have in another type, and what differs
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers get the schema, not the listing; a place in the YAML is nothing to them.
@@ -60,7 +61,8 @@ class ParquetFiles:
     # -- what is there --------------------------------------------------------------------------------------------
 
     def schema(self) -> pa.Schema:
-        """Normal types over the files that were looked at. Raises UserError with every fault."""
+        """The columns that all files have (of those that were looked at), in normal types. Raises UserError with every
+        fault. A column of some files only, such as one that was added last week, is not among them: see `mixed`."""
         if self._schema is None and (faults := self.faults()):
             raise UserError(*faults)
         assert self._schema is not None
@@ -84,8 +86,7 @@ class ParquetFiles:
             return [Fault(self._at("path"), self.path, what)]
         footers, faults = self._footers(_sample(files, _LOOKED_AT), ())
         self._names = footers[0].schema.names if footers else []
-        schema, differing = self._agreed(footers)
-        faults += differing
+        schema = self._agreed(footers)
         if not faults and schema is not None:
             faults += self._partition_faults(schema, files)
         if not faults:
@@ -110,8 +111,8 @@ class ParquetFiles:
     def slices(self, run_date: date, dates: Dates, columns: Sequence[str]) -> Iterator[FileSlices]:
         """Files and their row groups that may hold rows of the wanted dates, in the order of their URLs.
 
-        columns: raw columns whose bytes count. Raises UserError for a date that is not there, for a file that is no
-        Parquet, and for two files that differ.
+        columns: raw columns that are read: their bytes count, and files must agree on them alone. Raises UserError for
+        a date that is not there, for a file that is no Parquet, and for two files that differ.
         """
         schema = self.schema()
         files = self._of_dates(run_date, dates)
@@ -121,11 +122,10 @@ class ParquetFiles:
         for footer in self._read_footers(files, used):
             if isinstance(footer, Fault):
                 raise UserError(footer)
-            shape = self._own(footer.schema)
-            if difference := first_difference(self._file_schema(schema), shape):
-                reference = self.file_name(self._listed()[0].url)
-                raise UserError(self._differ(reference, self.file_name(footer.file.url), difference))
-            if unify(self._file_schema(schema), shape) != self._file_schema(schema):
+            wanted, shape = (pa.schema([f for f in self._own(s) if f.name in used]) for s in (schema, footer.schema))
+            if difference := first_difference(wanted, shape):
+                raise UserError(self._differ(self._listed()[0], footer.file, difference))
+            if unify(wanted, shape) != wanted:
                 what = "expected no wider types than in the files that were sampled, or one schema for all files"
                 raise UserError(Fault(self._at("path"), self.file_name(footer.file.url), what))
             groups, at = [], 0
@@ -262,27 +262,32 @@ class ParquetFiles:
             normal = pa.schema([field for field in normal if field.name in wanted])
         return pa.schema([field for field in normal if field.name != level])
 
-    def _file_schema(self, schema: pa.Schema) -> pa.Schema:
-        level = self.partition if self.by_folder else None
-        return pa.schema([field for field in schema if field.name != level])
-
-    def _agreed(self, footers: Sequence[_Footer]) -> tuple[pa.Schema | None, list[Fault]]:
-        agreed: pa.Schema | None = None
-        for footer in footers:
+    def _agreed(self, footers: Sequence[_Footer]) -> pa.Schema | None:
+        """The columns that all of them have in types that go together; the others are noted in `mixed`."""
+        if not footers:
+            return None
+        first = footers[0]
+        agreed = {field.name: field.type for field in self._own(first.schema)}
+        self.mixed = {}
+        for footer in footers[1:]:
             own = self._own(footer.schema)
-            if agreed is None:
-                agreed, reference = own, self.file_name(footer.file.url)
-            elif own != agreed:
-                if difference := first_difference(agreed, own):
-                    return None, [self._differ(reference, self.file_name(footer.file.url), difference)]
-                agreed = unify(agreed, own)
-        if agreed is not None and self.by_folder:
-            agreed = agreed.append(pa.field(self.partition, pa.date32()))
-        return agreed, []
+            for name in [*agreed, *(name for name in own.names if name not in agreed and name not in self.mixed)]:
+                one = pa.schema([(name, agreed[name])] if name in agreed else [])
+                other = pa.schema([field for field in own if field.name == name])
+                if difference := first_difference(one, other):
+                    self.mixed[name] = self._said(first.file, footer.file, difference)
+                    agreed.pop(name, None)
+                else:
+                    agreed[name] = unify(one, other).field(0).type
+        return pa.schema([*agreed.items(), *([(self.partition, pa.date32())] if self.by_folder else [])])
 
-    def _differ(self, one: str, other: str, difference: str) -> Fault:
-        what = f"expected files of one schema: {difference}"
-        return Fault(self._at("path"), f"{one} and {other}", what, "`columns` leaves out what differs")
+    def _said(self, one: FileInfo, other: FileInfo, difference: str) -> str:
+        names = f"{self.file_name(one.url)} and {self.file_name(other.url)}"
+        return f"expected files of one schema, but in {names} {difference}"
+
+    def _differ(self, one: FileInfo, other: FileInfo, difference: str) -> Fault:
+        what = self._said(one, other, difference)
+        return Fault(self._at("path"), None, what, "it is read, so all files must have it")
 
     def _partition_faults(self, schema: pa.Schema, files: Sequence[FileInfo]) -> list[Fault]:
         if self.partition is None:

@@ -32,6 +32,8 @@ _PART_THREADS = 8  # small files on an object store: their round trips overlap
 class RawRows(Protocol):
     """Where rows come from. Pickles without its listing; only `schema`, `read` and the like work in a worker."""
 
+    mixed: dict[str, str]
+
     def schema(self) -> pa.Schema: ...
 
     def names(self) -> list[str]: ...
@@ -181,9 +183,9 @@ class Source:
         names = self._raw.names()
         faults = []
         for position, name in enumerate(self.settings.columns or ()):
-            if name not in names:
+            if name not in names or name in self._raw.mixed:
                 faults.append(self._missing(name, names, "columns", str(position)))
-        kept = self.settings.columns if self.settings.columns is not None else names
+        kept = self.settings.columns if self.settings.columns is not None else self._raw.schema().names
         for old in self.settings.rename:
             if old not in kept:
                 faults.append(self._missing(old, kept, "rename", old))
@@ -214,7 +216,14 @@ class Source:
             faults.append(Fault(self._at("key"), list(self.settings.key), "expected one or more different columns"))
         return faults
 
+    def mixed(self, name: str) -> str:
+        """Why a column, by the name that tasks know, can't be read although some files have it; else empty."""
+        back = {new: old for old, new in self.settings.rename.items()}
+        return self._raw.mixed.get(back.get(name, name), "")
+
     def _missing(self, name: str, known: Sequence[str], *place: str) -> Fault:
+        if why := self.mixed(name):
+            return Fault(self._at(*place), name, why, "it is read, so all files must have it")
         shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
         what = f"no such column in source '{self.name}'; it has {shown}"
         return Fault(self._at(*place), name, what, nearest(name, known))

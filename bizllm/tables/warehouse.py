@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from bizllm.errors import Fault, RunError, UserError, nearest
 from bizllm.tables import storage
 from bizllm.tables.catalog import asking, open_catalog, reason, sqlite_file
-from bizllm.tables.evolution import arrow_schema, grows, nullable
+from bizllm.tables.evolution import arrow_schema, clash, grows, nullable
 from bizllm.tables.history import Published, published, summary, with_token
 from bizllm.tables.iceberg_source import DataFile, Dates, IcebergScan, expression, freeze, read_scan_files
 from bizllm.tables.settings import WarehouseSettings
@@ -122,6 +122,11 @@ class Warehouse:
             if night.run_date < run_date:
                 latest.setdefault(night.run_date, night)
         return max((night for night in latest.values() if night.rows), key=lambda night: night.run_date, default=None)
+
+    def clash(self, job: str, step: str, schema: pa.Schema) -> tuple[str, str] | None:
+        """The first column for which `publish` would refuse that schema, and why."""
+        table = self.load(job, step)
+        return None if table is None else clash(arrow_schema(table.schema()), nullable(schema))
 
     def files(self, job: str, step: str, run_date: date | None, snapshot_id: int | None = None) -> Slice:
         """The files of a slice (of all, for None), now or as of a snapshot. Raises RunError where no such table is."""

@@ -188,11 +188,28 @@ def test_a_file_that_is_no_parquet(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_two_schemas(tmp_path: Path, other: dict[str, Any], difference: str) -> None:
+    """A column that not all files have is no column of the source; whoever asks for it is told why."""
     write(tmp_path / "1.parquet", ROWS)
     write(tmp_path / "2.parquet", other)
-    (fault,) = faults(source(tmp_path))
-    assert "1.parquet and 2.parquet" in fault and difference in fault
+    given = source(tmp_path)
+    name = difference.split("'")[1]
+    assert faults(given) == [] and name not in given.schema().names and difference in given.mixed(name)
     assert faults(source(tmp_path, columns=["id", "body"])) == []
+    for asking in ({"columns": ["id", name]}, {"rename": {name: "other"}}, {"key": [name]}):
+        (fault,) = faults(source(tmp_path, **asking))
+        assert "in 1.parquet and 2.parquet column" in fault and difference in fault
+
+
+def test_a_column_that_many_files_lack_is_found_when_they_are_frozen(tmp_path: Path) -> None:
+    """Only some footers are read before: all of them are, of the columns that are used, when the night is frozen."""
+    for i in range(400):
+        extra = {"qty": [1] * 4} if i != 101 else {}
+        write(tmp_path / f"{i:03}.parquet", {"id": [i * 4 + k for k in range(4)], "body": ["a"] * 4, **extra})
+    given = source(tmp_path, key=["id"])
+    assert faults(given) == [] and "qty" in given.schema().names, "that file is not among those that are looked at"
+    freeze(given, D, "all", ["id", "body"])
+    with pytest.raises(UserError, match=r"101\.parquet column 'qty' is missing in the second; it is read"):
+        freeze(given, D, "all", ["id", "qty"])
 
 
 def test_missing_columns_are_all_named_with_the_nearest(tmp_path: Path) -> None:
