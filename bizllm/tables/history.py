@@ -37,20 +37,20 @@ def summary(properties: Mapping[str, str]) -> dict[str, str]:
     return {_PREFIX + key: value for key, value in properties.items()}
 
 
-def snapshots(table: Table) -> Iterator[tuple[Snapshot, dict[str, str]]]:
-    """The snapshots that led to the current one, newest first, with our own properties."""
+def snapshots(table: Table, until: int | None = None) -> Iterator[tuple[Snapshot, dict[str, str]]]:
+    """The snapshots that led to the current one (or to `until`), newest first, with our own properties."""
     by_id = {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
-    snapshot = table.current_snapshot()
+    snapshot = table.current_snapshot() if until is None else by_id.get(until)
     while snapshot is not None:
         said = snapshot.summary.additional_properties if snapshot.summary else {}
         yield snapshot, {k.removeprefix(_PREFIX): v for k, v in said.items() if k.startswith(_PREFIX)}
         snapshot = by_id.get(snapshot.parent_snapshot_id) if snapshot.parent_snapshot_id is not None else None
 
 
-def published(table: Table) -> Iterator[Published]:
-    """The nights of the table, newest commit first."""
+def published(table: Table, until: int | None = None) -> Iterator[Published]:
+    """The nights of the table (as of the snapshot `until`), newest commit first."""
     schemas: dict[int, pa.Schema] = {}
-    for snapshot, said in snapshots(table):
+    for snapshot, said in snapshots(table, until):
         if "run_date" not in said:
             continue  # another engine's maintenance, or the ledger
         at = snapshot.schema_id if snapshot.schema_id is not None else table.metadata.current_schema_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from bizllm.errors import Fault, UserError
 from bizllm.tables import storage
 from bizllm.tables.sql import quoted
-from bizllm.tables.warehouse import Warehouse
+from bizllm.tables.warehouse import Published, Slice, Warehouse
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date | None = None) -> DuckDBPyConnection:
     """A private connection with a view for each of the job's tables that is published: `STEP`, `STEP__rejects`, `runs`.
 
-    run_date: only that night; else every published one. Rejects count only where their run is the table's. The
+    run_date: only that night; else every published one. Rejects are those of the run that made the table's night. The
     connection reads those tables' files and nothing else.
     """
     import duckdb
@@ -29,17 +29,23 @@ def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date
     connection = duckdb.connect()
     connection.execute("set timezone = 'UTC'")
     local: list[str] = []
-    for step in steps:
-        if step in known:
-            local += _view(connection, warehouse, job, step, run_date)
-        if f"{step}__rejects" in known and step in known:
-            local += _view(connection, warehouse, job, f"{step}__rejects", run_date, raw=f"{step}__all_rejects")
+    for step in [name for name in steps if name in known]:
+        now = warehouse.files(job, step, run_date)
+        local += _view(connection, warehouse, job, step, run_date, [now])
+        if (rejects := f"{step}__rejects") in known:
+            # As of the very snapshot whose rows are shown, though another night be published meanwhile.
+            nights = {n.run_date: n.run_id for n in reversed(warehouse.history(job, step, now.snapshot_id))}
+            nights = {day: run for day, run in nights.items() if run_date in (None, day)}
+            slices = _rejects_of(warehouse, job, rejects, run_date, nights)
+            local += _view(connection, warehouse, job, f"{step}__all_rejects", run_date, slices, rejects)
+            ids = pa.table({"run_id": pa.array(nights.values(), pa.string())})
+            connection.register(f"{step}__runs", ids)
             connection.execute(
-                f"create view {quoted(step + '__rejects')} as select * from {quoted(step + '__all_rejects')}"
+                f"create view {quoted(rejects)} as select * from {quoted(step + '__all_rejects')}"
                 f" where run_id in (select run_id from {quoted(step + '__runs')})"
             )
     if "runs" in known:
-        local += _view(connection, warehouse, job, "runs", run_date)
+        local += _view(connection, warehouse, job, "runs", run_date, [warehouse.files(job, "runs", run_date)])
     # Only the files that the snapshots name: a query must not become a way to read others.
     connection.execute("set allowed_paths = $1", [local])
     connection.execute("set enable_external_access = false")
@@ -47,33 +53,47 @@ def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date
     return connection
 
 
+def _rejects_of(
+    warehouse: Warehouse, job: str, table: str, run_date: date | None, nights: Mapping[date, str]
+) -> list[Slice]:
+    """The rejects as they are now, and the older slices of dates whose newest rejects are of another run than the
+    table's: a run that died between its two commits leaves such."""
+    slices = [warehouse.files(job, table, run_date)]
+    newest: dict[date, str] = {}
+    older: dict[tuple[date, str], Published] = {}
+    for night in warehouse.history(job, table, slices[0].snapshot_id):
+        newest.setdefault(night.run_date, night.run_id)
+        older.setdefault((night.run_date, night.run_id), night)
+    for day, run in nights.items():
+        night_of_run = older.get((day, run))
+        if night_of_run is not None and newest[day] != run:
+            slices.append(warehouse.files(job, table, day, night_of_run.snapshot_id))
+    return slices
+
+
 def _view(
     connection: DuckDBPyConnection,
     warehouse: Warehouse,
     job: str,
-    table: str,
+    name: str,
     run_date: date | None,
-    raw: str | None = None,
+    slices: Sequence[Slice],
+    table: str = "",
 ) -> list[str]:
-    """Make the view; the local files that DuckDB itself reads for it."""
+    """Make the view; the local files that DuckDB itself reads for it. table: whose slices these are, if not `name`'s."""
     local: list[str] = []
-    slice_ = warehouse.files(job, table, run_date)
-    name = raw or table
-    if not raw and table != "runs":
-        nights = {night.run_date: night.run_id for night in reversed(warehouse.history(job, table))}
-        ids = pa.table({"run_id": pa.array([i for d, i in nights.items() if run_date in (None, d)], pa.string())})
-        connection.register(f"{table}__runs", ids)
-    urls = [file.url for file in slice_.files]
-    empty = slice_.schema.empty_table()
+    urls = list(dict.fromkeys(file.url for slice_ in slices for file in slice_.files))
+    schema = slices[0].schema
     if not urls:
-        connection.register(f"__{name}", empty)
-    elif not slice_.plain:
-        assert run_date is not None or table, "delete files are applied by PyIceberg"
+        connection.register(f"__{name}", schema.empty_table())
+    elif not all(slice_.plain for slice_ in slices):  # PyIceberg applies the deletes
         where = {"run_date": run_date} if run_date else None
-        connection.register(f"__{name}", warehouse.read(job, table, where=where))
+        parts = [warehouse.read(job, table or name, where=where, snapshot_id=slice_.snapshot_id) for slice_ in slices]
+        rows = pa.concat_tables([part for part in parts if part is not None], promote_options="default")
+        connection.register(f"__{name}", rows.select(schema.names))
     elif storage.is_local(warehouse.path):
         # union_by_name: files written before a column was added lack it.
-        connection.register(f"__{name}_empty", empty)
+        connection.register(f"__{name}_empty", schema.empty_table())
         local = [url.removeprefix("file://") for url in urls]
         files = ", ".join("'" + path.replace("'", "''") + "'" for path in local)
         connection.execute(
@@ -85,8 +105,8 @@ def _view(
 
         store = storage.filesystem(urls[0])[0]
         paths = [storage.filesystem(url)[1] for url in urls]
-        connection.register(f"__{name}", dataset.dataset(paths, schema=slice_.schema, filesystem=store))
-    columns = ", ".join(quoted(column) for column in slice_.schema.names)
+        connection.register(f"__{name}", dataset.dataset(paths, schema=schema, filesystem=store))
+    columns = ", ".join(quoted(column) for column in schema.names)
     connection.execute(f"create view {quoted(name)} as select {columns} from {quoted('__' + name)}")
     return local
 

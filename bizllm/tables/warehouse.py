@@ -106,10 +106,11 @@ class Warehouse:
             except NoSuchNamespaceError:
                 return []
 
-    def history(self, job: str, step: str) -> list[Published]:
-        """Every night that was published, newest commit first. A date that was rerun is there more than once."""
+    def history(self, job: str, step: str, until: int | None = None) -> list[Published]:
+        """Every night that was published (up to the snapshot `until`), newest commit first. A date that was rerun is
+        there more than once."""
         table = self.load(job, step)
-        return [] if table is None else list(published(table))
+        return [] if table is None else list(published(table, until))
 
     def newest(self, job: str, step: str, run_date: date) -> Published | None:
         """The newest snapshot that published the date."""

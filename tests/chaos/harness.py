@@ -74,7 +74,13 @@ class Shop:
             "warehouse": {"path": "wh"},
             "sources": {"tickets": {"path": "tickets", "key": ["id"]}},
             "steps": {
-                "summary": {"task": "summarize", "input": "tickets", "text": "body", "max_sentences": 1, "reject_budget": 0.1},
+                "summary": {
+                    "task": "summarize",
+                    "input": "tickets",
+                    "text": "body",
+                    "max_sentences": 1,
+                    "reject_budget": 0.1,
+                },
                 "shops": {"task": "summarize", "input": "tickets", "text": "body", "per": ["shop"], "max_sentences": 2},
             },
             "runtime": {"num_cpus": 2, "object_store_mb": 100, "unit_rows": UNIT, "workers": 1, "lock_lease_s": 5},
@@ -158,7 +164,9 @@ class Shop:
                 faults.append(f"{step}: {len(ids)} runs in the table, {len(rows)} rows in the ledger")
                 continue
             (row,) = rows
-            if row["rows_in"] != row["rows_out"] + row["rows_rejected"] or row["rows_in"] != {"summary": ROWS}.get(step, SHOPS):
+            if row["rows_in"] != row["rows_out"] + row["rows_rejected"] or row["rows_in"] != {"summary": ROWS}.get(
+                step, SHOPS
+            ):
                 faults.append(f"{step}: {row['rows_in']} in, {row['rows_out']} out, {row['rows_rejected']} rejected")
         names = [(row["run_id"], row["step"]) for row in ledger]
         if len(set(names)) < len(names):

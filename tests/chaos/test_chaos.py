@@ -111,5 +111,3 @@ def test_the_matrix_is_as_large_as_it_should_be() -> None:
     assert {case.action for case in cases} == {
         *("kill driver", "kill worker", "kill node", "error", "hang", "disk full", "locked", "lost")
     }
-
-

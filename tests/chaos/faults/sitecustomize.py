@@ -1,8 +1,8 @@
-"""Faults on order, in a driver and in Ray's workers: Python imports this file by itself where PYTHONPATH has its folder.
+"""Faults on order, in a driver and in Ray's workers: Python imports this file where PYTHONPATH has its folder.
 
 BIZLLM_FAULTS names a folder. `fault.json` there says {point, nth, action}: the nth call of a function, counted over all
-processes, does not go as it should, once. Points and actions are those of POINTS and of `_act`. Nothing of bizllm knows of
-this. `calls.log` notes how many texts each call of a task answered.
+processes, does not go as it should, once. Points and actions are those of POINTS and of `_act`. Nothing of bizllm knows
+of this. `calls.log` notes how many texts each call of a task answered.
 """
 
 import errno
