@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-finetune test test-slow lint check-lock lock clean bench-nightly bench-forecast bench-summarize bench-finetune
+.PHONY: help setup demo demo-finetune test test-slow chaos lint check-lock lock clean bench-nightly bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,11 @@ test-slow: setup ## the tests that take minutes; writes benchmarks/results/test-
 	@rm -f build/test-slow.xml
 	@$(BIN)/python -m pytest -m slow --junitxml=build/test-slow.xml; status=$$?; \
 	$(BIN)/python .ci/slow_results.py build/test-slow.xml benchmarks/results/test-slow.md; exit $$status
+
+chaos: setup ## the fault matrix, a run hit at every moment; writes benchmarks/results/chaos.md
+	@rm -f build/chaos.xml
+	@$(BIN)/python -m pytest tests/chaos --junitxml=build/chaos.xml; status=$$?; \
+	$(BIN)/python .ci/chaos_results.py build/chaos.xml benchmarks/results/chaos.md; exit $$status
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -80,7 +80,7 @@ def _view(
     slices: Sequence[Slice],
     table: str = "",
 ) -> list[str]:
-    """Make the view; the local files that DuckDB itself reads for it. table: whose slices these are, if not `name`'s."""
+    """Make the view; the local files that DuckDB itself reads for it. table: whose slices they are, if not `name`'s."""
     local: list[str] = []
     urls = list(dict.fromkeys(file.url for slice_ in slices for file in slice_.files))
     schema = slices[0].schema

@@ -62,7 +62,7 @@ class Report:
 
 
 class Shop:
-    """The job in `folder/live`, whose old night is published and whose input has changed since. `restore` puts it back."""
+    """The job in `folder/live`: its old night is published, its input changed since. `restore` puts both back."""
 
     def __init__(self, folder: Path, address: str, env: dict[str, str]) -> None:
         self.address, self.env, self.faults = address, env, Path(env["BIZLLM_FAULTS"])
@@ -74,13 +74,7 @@ class Shop:
             "warehouse": {"path": "wh"},
             "sources": {"tickets": {"path": "tickets", "key": ["id"]}},
             "steps": {
-                "summary": {
-                    "task": "summarize",
-                    "input": "tickets",
-                    "text": "body",
-                    "max_sentences": 1,
-                    "reject_budget": 0.1,
-                },
+                "summary": {"task": "summarize", "input": "tickets", "text": "body", "max_sentences": 1},
                 "shops": {"task": "summarize", "input": "tickets", "text": "body", "per": ["shop"], "max_sentences": 2},
             },
             "runtime": {"num_cpus": 2, "object_store_mb": 100, "unit_rows": UNIT, "workers": 1, "lock_lease_s": 5},
@@ -106,7 +100,7 @@ class Shop:
                 "id": f"t{i}",
                 "shop": f"s{i % SHOPS}",
                 "body": None
-                if i % 60 == 7
+                if i % 240 == 7
                 else f"Parcel {i} of {version} came late. The box {i} was wet. I want my money back. Call me.",
             }
             for i in range(ROWS)
