@@ -158,9 +158,8 @@ class Shop:
                 faults.append(f"{step}: {len(ids)} runs in the table, {len(rows)} rows in the ledger")
                 continue
             (row,) = rows
-            if row["rows_in"] != row["rows_out"] + row["rows_rejected"] or row["rows_in"] != {"summary": ROWS}.get(
-                step, SHOPS
-            ):
+            expected = ROWS if step == "summary" else SHOPS
+            if not expected == row["rows_in"] == row["rows_out"] + row["rows_rejected"]:
                 faults.append(f"{step}: {row['rows_in']} in, {row['rows_out']} out, {row['rows_rejected']} rejected")
         names = [(row["run_id"], row["step"]) for row in ledger]
         if len(set(names)) < len(names):
