@@ -27,6 +27,7 @@ from bizllm.tables import hashing, storage
 from bizllm.tables.hashing import HI, LO
 from bizllm.tables.manifest import Unit, checked
 from bizllm.tables.source import Source
+from bizllm.tables.types import text_or_null
 from bizllm.tasks.base import Groups, Outcome, Reject
 
 
@@ -56,7 +57,10 @@ class Scatter(PlainStage):
         """The columns that the task reads, and those that find a row again."""
         context = self.context
         with checked(unit):
-            return [context.source.read(unit, list(dict.fromkeys([*context.reject_keys, *context.task.reads()])))]
+            rows = context.source.read(unit, list(dict.fromkeys([*context.reject_keys, *context.task.reads()])))
+        for name in context.task.group_by():
+            rows = rows.set_column(rows.column_names.index(name), rows.field(name), text_or_null(rows[name]))
+        return [rows]
 
     def work(self, unit: Unit, tables: list[pa.Table]) -> Receipt:
         """Drop rows without a group, combine the rest, write both by bucket."""
@@ -65,7 +69,9 @@ class Scatter(PlainStage):
         writer = Writer(context, self.name, unit.id)
         group = task.group_by()
         has_key = keyed(table, group)
-        missing = [Reject(int(i), "no_key", "a group column is null") for i in np.flatnonzero(~has_key)]
+        missing = [
+            Reject(int(i), "no_key", "a group column is null or not valid UTF-8") for i in np.flatnonzero(~has_key)
+        ]
         writer.reject("row", table.select(context.reject_keys), missing)
         rows = table if has_key.all() else table.filter(pa.array(has_key))
         combined = task.combine(rows.select(task.reads()))

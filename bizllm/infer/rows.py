@@ -74,7 +74,7 @@ class AnswerRows(TaskStage):
         writer.reject(
             "row",
             keys_of(rows, context),
-            [Reject(int(i), "no_key", "a key column is null") for i in missing],
+            [Reject(int(i), "no_key", "a key column is null or not valid UTF-8") for i in missing],
             hashing.hex(rows[HI].to_numpy(), rows[LO].to_numpy()) if len(missing) else None,
         )
         rows = rows.filter(pa.array(has_key))

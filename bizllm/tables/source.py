@@ -23,6 +23,7 @@ from bizllm.tables.manifest import Dates, FileSlices, Part, Snapshot, Unit
 from bizllm.tables.parquet import ParquetFiles, date_mask
 from bizllm.tables.select import RowSql
 from bizllm.tables.settings import SourceSettings
+from bizllm.tables.types import text_or_null
 
 AUTO_KEY = pa.schema([("file", pa.string()), ("row", pa.int64())])  # what `key: auto` adds
 
@@ -140,6 +141,8 @@ class Source:
         auto = set(AUTO_KEY.names) if self.settings.key == "auto" else set()
         made = self._sql.project(raw, [name for name in columns if name not in auto])
         arrays = [origin.column(name) if name in auto else made.column(name) for name in columns]
+        # A key that is no text counts as none: its row is rejected, and takes no other with it.
+        arrays = [text_or_null(a) if name in self.key else a for name, a in zip(columns, arrays, strict=True)]
         return pa.table(arrays, schema=pa.schema([self._schema.field(name) for name in columns]))
 
     # -- inside ---------------------------------------------------------------------------------------------------

@@ -47,6 +47,28 @@ def normal_schema(given: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(column.name, normal_type(column.type)) for column in given])
 
 
+def text_or_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column; a string that is not valid UTF-8 is null. Columns of other types are as they were.
+
+    Parquet does not check what writers call a string, and no table can be published with such a key.
+    """
+    if not types.is_string(column.type):
+        return column
+    try:
+        column.validate(full=True)
+        return column
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.binary()).to_pylist()
+        return pa.chunked_array([pa.array([_decoded(value) for value in raw], pa.string())])
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both normal types without loss; None where there is none."""
     if one == other or types.is_null(other):
