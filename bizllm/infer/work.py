@@ -135,13 +135,13 @@ def answered(answer: Callable[[Batch], Outcome], batch: Batch, size: int, cut: C
     """The outcome of a batch in which one bad subject never takes the others with it.
 
     Where `answer` raises, the batch is halved (`cut(start, stop)`) and tried again, down to the subject that cannot be
-    answered: it becomes a reject `failed`. Errors of the run itself (storage, memory) go through.
+    answered: it becomes a reject `failed`. Errors of the run itself (storage) go through.
     """
     if not size:
         return Outcome(np.zeros(0, np.int64), pa.table({}))
     try:
         outcome = answer(batch)
-    except (RunError, MemoryError):
+    except RunError:
         raise
     except Exception as fault:  # whatever a row may provoke in a library
         log.warning("batch_split", size=size, error=safe_text(fault))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Whole = npt.NDArray[np.int64]
 Asked = TypeVar("Asked", str, tuple[str, str])
+Made = TypeVar("Made")
 
 # A batch holds about this many tokens, padding included: small enough to stay in the cache of a CPU core.
 _CPU_BATCH_TOKENS = 2_048
@@ -119,10 +120,46 @@ def outputs(
     """
     import torch
 
-    for rows in by_budget(windows.lengths, _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS):
+    def run(rows: Whole) -> Floats:
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            said = forward(**padded(windows, rows, pad, device)).float().cpu().numpy()
-        yield rows, said
+            said: Floats = forward(**padded(windows, rows, pad, device)).float().cpu().numpy()
+        return said
+
+    for batch in by_budget(windows.lengths, _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS):
+        yield from within_memory(run, batch)
+
+
+def within_memory(run: Callable[[Whole], Made], rows: Whole) -> Iterator[tuple[Whole, Made]]:
+    """(rows, what `run` makes of them): all at once, or in halves of halves where memory does not hold them.
+
+    One row alone that does not fit raises what the device said.
+    """
+    try:
+        made = run(rows)
+    except (MemoryError, RuntimeError) as fault:
+        if len(rows) <= 1 or not _is_out_of_memory(fault):
+            raise
+    else:
+        yield rows, made
+        return
+    _free()  # outside the handler: the traceback holds the tensors that did fit
+    half = len(rows) // 2
+    yield from within_memory(run, rows[:half])
+    yield from within_memory(run, rows[half:])
+
+
+def _is_out_of_memory(fault: BaseException) -> bool:
+    import torch
+
+    # On a CPU torch's allocator raises a plain RuntimeError.
+    return isinstance(fault, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(fault)
+
+
+def _free() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def by_budget(lengths: Whole, budget: int, equal: bool = False) -> Iterator[Whole]:

@@ -141,17 +141,22 @@ class Generator:
 
         answers: list[list[int]] = [[] for _ in ids]
         seeds = [_seed(prompt, seed) for prompt in unique]
-        for rows in batches.by_budget(lengths + max_new_tokens, self._batch_tokens, equal=self.prefixed):
+
+        def write(rows: batches.Whole) -> list[list[int]]:
             noise = _gumbel([seeds[row] for row in rows], temperature) if temperature > 0 else None
-            for row, answer in zip(rows, self._forward([ids[row] for row in rows], max_new_tokens, noise), strict=True):
-                answers[row] = answer
+            return self._forward([ids[row] for row in rows], max_new_tokens, noise)
+
+        for rows in batches.by_budget(lengths + max_new_tokens, self._batch_tokens, equal=self.prefixed):
+            for part, written in batches.within_memory(write, rows):
+                for row, answer in zip(part, written, strict=True):
+                    answers[row] = answer
         finished = [bool(answer) and answer[-1] in self.ends for answer in answers]
         texts = [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
-        written = np.array([len(answer) for answer in answers], np.int64)
+        lengths_out = np.array([len(answer) for answer in answers], np.int64)
         return Generations(
             [texts[place] for place in places],
             lengths[places],
-            written[places],
+            lengths_out[places],
             np.array(finished, bool)[places],
         )
 

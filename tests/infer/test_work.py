@@ -43,6 +43,20 @@ def test_errors_of_the_run_go_through() -> None:
         answered(broken, pa.table({"x": [1, 2]}), 2, lambda a, b: pa.table({"x": [1]}))
 
 
+def test_what_does_not_fit_into_memory_is_halved() -> None:
+    """Down to the row that alone is too much."""
+    rows = pa.table({"x": [1, 2, 100, 3]})
+
+    def narrow(batch: pa.Table) -> Outcome:
+        if len(batch) > 2 or 100 in batch["x"].to_pylist():
+            raise MemoryError
+        return double(batch)
+
+    outcome = answered(narrow, rows, 4, lambda a, b: rows.slice(a, b - a))
+    assert outcome.subject.tolist() == [0, 1, 3] and outcome.columns["twice"].to_pylist() == [2, 4, 6]
+    assert [(r.subject, r.code, r.message.split()[0]) for r in outcome.rejects] == [(2, "failed", "MemoryError")]
+
+
 def test_a_task_that_forgets_a_row_is_caught() -> None:
     def forgets(rows: pa.Table) -> Outcome:
         return Outcome(np.array([0]), pa.table({"y": [1]}))

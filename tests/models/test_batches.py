@@ -95,3 +95,23 @@ def test_distinct_does_not_depend_on_the_order() -> None:
     once, places = batches.distinct(asked)
     assert once == batches.distinct(asked[::-1])[0] == ["a", "b", "水"]
     assert [once[i] for i in places] == asked
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved() -> None:
+    """The fault is the allocator's own: nothing has a petabyte."""
+    asked: list[int] = []
+
+    def run(rows: np.ndarray[Any, Any]) -> list[int]:
+        asked.append(len(rows))
+        if len(rows) > 3 or 7 in rows:
+            torch.empty(10**15)
+        return [int(row) for row in rows]
+
+    rows = np.arange(7)
+    found = list(batches.within_memory(run, rows))
+    assert [row for _, made in found for row in made] == rows.tolist() and asked == [7, 3, 4, 2, 2]
+    assert all(part.tolist() == made for part, made in found)
+    with pytest.raises(RuntimeError, match="allocate"):
+        list(batches.within_memory(run, np.arange(6, 8)))
+    with pytest.raises(ValueError, match="no memory"):
+        list(batches.within_memory(lambda rows: int("no memory"), rows))
