@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))  # heads and networks lie beside the tests
+from heads import Head, started_head
 
 NIGHT = "2026-03-10"
 
@@ -37,6 +41,13 @@ def orders(days: int = 120, customers: int = 40) -> pa.Table:
             when = datetime.combine(last - timedelta(days=back), datetime.min.time())
             rows.append({"order_id": f"{c}-{back}", "customer_id": f"c{c}", "at": when, "amount": amount + back % 7})
     return pa.Table.from_pylist(rows)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A Ray head that asks for a token, for the tests of one file."""
+    with started_head() as started:
+        yield started
 
 
 @pytest.fixture
