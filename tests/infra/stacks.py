@@ -1,4 +1,4 @@
-"""The stacks of infra/aws, made through CloudFormation's API, and what else of them the server at hand leaves out."""
+"""The stacks of infra/aws, made through CloudFormation's API, and what of them the server at hand leaves out."""
 
 from __future__ import annotations
 

@@ -22,17 +22,14 @@ Outputs = dict[str, dict[str, str]]
 
 # The Describe actions of EC2 know no resources; nothing else may be for all.
 WITHOUT_RESOURCE = {
-    f"ec2:Describe{what}"
-    for what in [
-        "AvailabilityZones",
-        "Images",
-        "Instances",
-        "InstanceTypes",
-        "KeyPairs",
-        "SecurityGroups",
-        "Subnets",
-        "Vpcs",
-    ]
+    "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeImages",
+    "ec2:DescribeInstances",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeKeyPairs",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
 }
 
 
