@@ -20,6 +20,7 @@ from bizllm import api
 from bizllm.errors import RunError, UserError
 from bizllm.jobs import ray_jobs
 from bizllm.jobs import submit as submitting
+from bizllm.jobs.lock import RunLock
 
 NIGHT = "2026-03-10"
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -58,6 +59,14 @@ def faults(path: str, **options: object) -> list[str]:
 def test_a_warehouse_in_the_copy_is_refused(night: Job, path: str) -> None:
     (line,) = faults(night(warehouse={"path": path}))
     assert "warehouse.path" in line and f"'{path}'" in line and "s3://" in line
+
+
+@pytest.mark.parametrize("path", ["wh", "../wh"])
+def test_a_job_of_the_cluster_refuses_it_too(night: Job, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a variable of the cluster's leads there, which `submit` cannot know."""
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(UserError, match="which Ray deletes when the job ends"):
+        api.run(night(warehouse={"path": path}), date=NIGHT)
 
 
 def test_a_warehouse_of_a_relative_override_is_refused(night: Job) -> None:
@@ -161,8 +170,12 @@ def test_a_training_file_is_none(tmp_path: Path) -> None:
 # -- on a head ----------------------------------------------------------------------------------------------------
 
 
-def test_a_night_is_sent_and_waited_for(head: Head, night: Job) -> None:
+def test_a_night_is_sent_and_waited_for(head: Head, night: Job, tmp_path: Path) -> None:
     path = night()
+    (tmp_path / ".gitignore").write_text("/mine/\n")
+    for folder in (".git", ".venv", "out", "mine", "sub"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"kept-{folder.strip('.')}").write_text("x")
     done = submit(head, path, "--wait", "--json", "--set", "steps.summary.max_sentences=1")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -173,6 +186,10 @@ def test_a_night_is_sent_and_waited_for(head: Head, night: Job) -> None:
     assert "a" * 64 not in done.stdout + done.stderr
     (count,) = api.show(path, sql="select count(*) n, count(summary) s from summary").to_pylist()
     assert count == {"n": 12, "s": 12}
+    unpacked = Path(head.env["RAY_TMPDIR"]).glob("session_2*/runtime_resources/working_dir_files/*/**/*")
+    assert {file.name for file in unpacked if file.is_file()} >= {"shop.yaml", "part-0.parquet", "kept-sub"}
+    sent = {file.name for file in Path(head.env["RAY_TMPDIR"]).rglob("kept-*")}
+    assert sent == {"kept-sub"}, "neither git's own, nor environments, nor results, nor what git ignores"
 
 
 def test_the_job_ends_with_its_own_status(head: Head, night: Job) -> None:
@@ -181,6 +198,14 @@ def test_the_job_ends_with_its_own_status(head: Head, night: Job) -> None:
     assert done.returncode == 2, done.stderr
     assert "did you mean 'body'?" in done.stderr and "Traceback" not in done.stderr
     assert "failed (the input was wrong)" in done.stdout
+
+
+def test_a_held_lock_is_status_3_there_and_here(head: Head, night: Job, tmp_path: Path) -> None:
+    lock = str(tmp_path / f"wh/_bizllm/shop/locks/{NIGHT}.json")
+    with RunLock(lock, holder="another", lease_s=60):
+        done = submit(head, night(), "--wait", "--json")
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["exit_status"] == 3 and "another" in done.stderr
 
 
 @pytest.mark.parametrize("env", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "b" * 64}], ids=["no", "wrong"])
