@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         schema,
         show,
         show_model,
+        submit,
         tasks,
     )
 
@@ -38,6 +39,7 @@ __all__ = [
     "schema",
     "show",
     "show_model",
+    "submit",
     "tasks",
 ]
 

@@ -6,7 +6,7 @@ All raise UserError where what the user gave is wrong, and RunError where the wo
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bizllm.jobs.observe import Observer
     from bizllm.jobs.plan import Plan
     from bizllm.jobs.run import RunResult
+    from bizllm.jobs.submit import Submission
     from bizllm.models.registry import Registry
     from bizllm.tables.warehouse import Warehouse
     from bizllm.train.progress import TrainingObserver
@@ -40,6 +41,7 @@ __all__ = [
     "schema",
     "show",
     "show_model",
+    "submit",
     "tasks",
 ]
 
@@ -117,6 +119,37 @@ def backfill(
             if results[-1].state in ("failed", "cancelled"):
                 break
     return results
+
+
+def submit(
+    job_path: str,
+    *,
+    address: str | None = None,
+    date: str | None = None,
+    sets: Sequence[str] = (),
+    only: Sequence[str] = (),
+    working_dir: str | None = None,
+    wait: bool = False,
+    sent: Callable[[Submission], None] = lambda _: None,
+    line: Callable[[str], None] = lambda _: None,
+) -> Submission:
+    """Run a job on a cluster through Ray's Jobs API: checked here first, then sent with its folder.
+
+    address: http://HEAD:8265, else RAY_API_SERVER_ADDRESS. working_dir: what is sent; by default the job file's folder.
+    wait: until the job's end, with every line that it prints to `line`. sent: called when the cluster has the job.
+    Raises UserError where the job is wrong or the cluster lets nobody in, RunError where the cluster loses the job.
+    """
+    from bizllm.jobs.training_file import is_training_file
+
+    if is_training_file(job_path):
+        raise UserError(Fault(job_path, None, "is a training file; expected a job", f"bizllm finetune {job_path}"))
+    loaded = load_job(job_path, sets)
+    day = run_date(loaded.job, date, datetime.now(UTC))
+    from bizllm.jobs.submit import follow, submit_job
+
+    submission, client = submit_job(loaded, day, address, sets=sets, only=only, working_dir=working_dir)
+    sent(submission)
+    return follow(submission, client, line) if wait else submission
 
 
 def runs(job_path: str, run: str | None = None, *, sets: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -108,6 +108,46 @@ def run(
 
 
 @app.command()
+def submit(
+    job: JobPath,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="http://HEAD:8265", help="The head's dashboard; else RAY_API_SERVER_ADDRESS."
+        ),
+    ] = None,
+    date: RunDate = None,
+    sets: Sets = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="STEP", help="Run this step only.")] = None,
+    working_dir: Annotated[
+        str | None, typer.Option("--working-dir", metavar="DIR", help="What is sent; by default the job file's folder.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show what the job prints, and end with its exit status.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run the job on a cluster, through Ray's Jobs API."""
+    with answering(json) as out:
+        from bizllm import api, console
+
+        result = api.submit(
+            job,
+            address=address,
+            date=date,
+            sets=sets or (),
+            only=only or (),
+            working_dir=working_dir,
+            wait=wait,
+            sent=console.print_submission,
+            line=console.print_log_line,
+        )
+        out(result.to_dict(), lambda console: console.print_submission_end(result))
+        if result.exit_status:
+            raise typer.Exit(result.exit_status)
+
+
+@app.command()
 def backfill(
     job: JobPath,
     start: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="The first run date.", show_default=False)],

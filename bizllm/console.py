@@ -28,6 +28,8 @@ from bizllm.plain_text import plain
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from bizllm.jobs.submit import Submission
+
 CELL_WIDTH = 48  # of a table's row text, where the terminal is wide enough
 PIPE_WIDTH = 240  # where there is no terminal to fit
 GAP = 3  # cells between two columns
@@ -142,6 +144,32 @@ def print_plan(plan: dict[str, Any]) -> None:
         console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
     for warning in plan["warnings"]:
         console.print(Text.assemble(("warning: ", "yellow"), plain(warning)), soft_wrap=True)
+
+
+def print_submission(sent: Submission) -> None:
+    """Which job a cluster has now, and how to follow and to stop it; on stderr, since the job's lines go there too."""
+    console = new_console(sys.stderr)
+    for warning in sent.warnings:
+        console.print(Text.assemble(("warning ", "yellow"), plain(warning)), soft_wrap=True)
+    lines = [("submitted", f"{sent.submission_id} to {sent.address}"), ("follow", sent.command("logs --follow"))]
+    for name, value in [*lines, ("state", sent.command("status")), ("stop", sent.command("stop"))]:
+        console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
+
+
+def print_submission_end(sent: Submission) -> None:
+    """Its id alone before the end, so that a script can take it; at the end how it went."""
+    if sent.exit_status is None:
+        print(plain(sent.submission_id))
+        return
+    why = f" ({sent.meaning()})" if sent.state == "failed" else ""
+    state = Text.assemble(plain(f"{sent.submission_id} of {sent.job} for {sent.date}: "), _state(sent.state), why)
+    new_console().print(state, soft_wrap=True)
+
+
+def print_log_line(line: str) -> None:
+    """A line that a job printed elsewhere."""
+    sys.stderr.write(plain(line) + "\n")
+    sys.stderr.flush()
 
 
 def print_runs(runs: Sequence[dict[str, Any]]) -> None:

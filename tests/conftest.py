@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,19 @@ def s3_endpoint() -> Iterator[str]:
 
     For the session, AWS_ENDPOINT_URL and the other AWS variables point the whole process and its children at it.
     """
+    with _aws_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def own_aws() -> Iterator[str]:
+    """Another such server for the tests of one file, which may have it check access rights."""
+    with _aws_server() as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def _aws_server() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -60,7 +60,9 @@ class Capacity:
 
 
 def _node_cpus() -> int:
-    return int(min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]) or 1)
+    """CPUs of the smallest node that takes work; a head that is kept free of it has none."""
+    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return min((count for count in counts if count), default=1)
 
 
 def run_stage(

@@ -119,8 +119,9 @@ def lock_url(warehouse: Warehouse, job: str, run_date: date) -> str:
 
 def _check_place(night: Night) -> None:
     """Inside a Ray job the working folder is a copy that Ray deletes: a warehouse in it would be lost."""
-    path = night.warehouse.path
-    if in_ray_job() and storage.is_local(path) and os.path.abspath(path).startswith(os.getcwd() + os.sep):
+    path, relative = night.warehouse.path, ("warehouse", "path") in night.loaded.document.relative
+    inside = storage.is_local(path) and (relative or os.path.abspath(path).startswith(os.getcwd() + os.sep))
+    if in_ray_job() and inside:
         raise UserError(
             Fault(
                 night.loaded.place("warehouse", "path"),

@@ -70,6 +70,7 @@ class Document:
     lines: dict[Keys, int] = field(default_factory=dict)
     overridden: set[Keys] = field(default_factory=set)
     written: dict[Keys, str] = field(default_factory=dict)  # texts as they stood before variables were put in
+    relative: set[Keys] = field(default_factory=set)  # where local paths were made absolute that had no root
     _from_environment: dict[Keys, list[range]] = field(default_factory=dict)  # which characters of a text
     _faults: dict[Keys, Fault] = field(default_factory=dict)
 
@@ -174,9 +175,15 @@ class Document:
         kept = prefix or ("sqlite:///" if text.startswith("sqlite:///") else "")
         local = text.removeprefix(kept)
         if local and not _URL.match(local):
+            if not os.path.isabs(local):
+                self.relative.add(keys)
             folder = self.folder_of(*keys, offset=len(kept))
             self.written.setdefault(keys, text)
             self.at(*keys[:-1])[keys[-1]] = kept + os.path.normpath(folder / os.path.expanduser(local))
+
+    def from_environment(self) -> list[Keys]:
+        """Where a text holds what an environment variable said."""
+        return [keys for keys, spans in self._from_environment.items() if spans]
 
     def folder_of(self, *keys: Key, offset: int = 0) -> Path:
         """What a relative path at `keys` is relative to: the file's folder where it was written there, the working

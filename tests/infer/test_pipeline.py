@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -245,3 +247,29 @@ def test_a_unit_whose_every_row_is_rejected_has_its_receipt(
     assert sorted((r.rows_in, r.rows_out, sum(r.rejected.values())) for r in book) == [(1, 0, 1), (2, 0, 2), (2, 2, 0)]
     for receipt in book:
         assert bool(receipt.files) == (receipt.rows_out > 0) and bool(receipt.reject_files) == (receipt.rows_out == 0)
+
+
+HEAD_WITHOUT_CPUS = """
+from types import SimpleNamespace
+from ray.cluster_utils import Cluster
+import ray
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
+cluster.add_node(num_cpus=4, object_store_memory=100_000_000)
+ray.init(address=cluster.address, log_to_driver=False)
+from bizllm.infer.pipeline import Capacity
+capacity = Capacity.of(SimpleNamespace(holds_model=False), 2, None)
+print(capacity.workers, capacity.threads)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_a_head_that_takes_no_work_does_not_thin_the_workers() -> None:
+    """Four CPUs for two units are two threads each, though the head has none."""
+    with tempfile.TemporaryDirectory(
+        prefix="ray", ignore_cleanup_errors=True
+    ) as apart:  # no other Ray here is to see it
+        own = os.environ | {"RAY_TMPDIR": apart}
+        asked = [sys.executable, "-c", HEAD_WITHOUT_CPUS]
+        done = subprocess.run(asked, env=own, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["2", "2"], done.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))  # heads and networks lie beside the tests
+from heads import Head, started_head
+from nights import ROWS, night
 
 NIGHT = "2026-03-10"
 
@@ -37,6 +42,13 @@ def orders(days: int = 120, customers: int = 40) -> pa.Table:
             when = datetime.combine(last - timedelta(days=back), datetime.min.time())
             rows.append({"order_id": f"{c}-{back}", "customer_id": f"c{c}", "at": when, "amount": amount + back % 7})
     return pa.Table.from_pylist(rows)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A Ray head that asks for a token, for the tests of one file."""
+    with started_head() as started:
+        yield started
 
 
 @pytest.fixture
@@ -82,3 +94,35 @@ def job(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def many(job: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+    """The shop's job with `units` small units of tickets, and no other step."""
+
+    def write(units: int = 60) -> str:
+        text = "{}: The parcel came late on day {}. The box was wet. I want my money back. Please call me. Thank you."
+        rows = {
+            "ticket_id": [f"t{i}" for i in range(ROWS)],
+            "body": [None if i % 160 == 7 else text.format(i, i % 30) for i in range(ROWS)],
+        }
+        size = ROWS // units
+        pq.write_table(pa.table(rows), tmp_path / f"tickets/dt={NIGHT}/part-0.parquet", row_group_size=size)
+        runtime = {"num_cpus": 2, "object_store_mb": 200, "unit_rows": size, "workers": 1}
+        return job(steps__segments=None, sources__orders=None, runtime=runtime)
+
+    return write
+
+
+@pytest.fixture
+def undisturbed(local_ray: None, tmp_path: Path) -> Callable[[str], Any]:
+    """The night of a run that nobody disturbed, in a warehouse of its own."""
+
+    def run(path: str) -> Any:
+        from bizllm import api
+
+        elsewhere = f"warehouse.path={tmp_path / 'quiet'}"
+        assert api.run(path, date=NIGHT, sets=[elsewhere]).state == "done"
+        return night(path, elsewhere)
+
+    return run

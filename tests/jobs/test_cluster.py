@@ -3,122 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from heads import Head
 
 from bizllm import api
 
 NIGHT = "2026-03-10"
 ROOT = Path(__file__).parents[2]
-VENV_BIN = Path(sys.executable).parent
 Job = Callable[..., str]
-
-
-@dataclass(frozen=True)
-class Head:
-    """A Ray head with a dashboard. env: what a client needs to be let in. client: for drivers elsewhere (ray://)."""
-
-    url: str
-    client: str
-    env: dict[str, str]
-
-    def submit(self, folder: Path, *entrypoint: str, env: dict[str, str] | None = None) -> tuple[int, str]:
-        """`ray job submit` of a command in a folder that is uploaded: (exit status, everything printed)."""
-        asked = [str(VENV_BIN / "ray"), "job", "submit", "--address", self.url, "--working-dir", str(folder), "--"]
-        done = subprocess.run(
-            [*asked, *entrypoint],
-            env=self.env if env is None else env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-            cwd=folder,
-        )
-        return done.returncode, done.stdout
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    """Ray refuses long paths for its sockets, hence a short folder of its own; `ray stop` would end every Ray here."""
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
-    (folder / "token").write_text("a" * 64)
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_", "BIZLLM_"))}
-    env = outside | {
-        "PATH": f"{VENV_BIN}{os.pathsep}{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-        "RAY_TMPDIR": str(folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    gcs, dashboard, client, agent = _free_ports(4)
-    sizes = ["--num-cpus", "2", "--object-store-memory", "200000000"]
-    ports = ["--port", str(gcs), "--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
-    # The Ray of other tests has an agent too: with the default port, jobs find no agent.
-    ports += ["--dashboard-agent-listen-port", str(agent)]
-    web = ["--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--node-ip-address", "127.0.0.1"]
-    process = subprocess.Popen(
-        [str(VENV_BIN / "ray"), "start", "--head", "--block", "--temp-dir", str(folder), *sizes, *ports, *web],
-        env=env,
-        stdout=(folder / "head.log").open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        _await(dashboard, process, folder / "head.log")
-        yield Head(f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}", env)
-    finally:
-        _end(process)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _await(port: int, process: subprocess.Popen[bytes], log: Path, within_s: float = 120.0) -> None:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise AssertionError(log.read_text())
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the head, then whatever of its session is left."""
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == process.pid:
-                os.kill(int(stat.parent.name), signal.SIGKILL)
-        except (OSError, IndexError):
-            continue
 
 
 @pytest.fixture

@@ -13,33 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nights import ROWS, night, receipts
 
 from bizllm import api
 
 NIGHT = "2026-03-10"
-ROWS = 480
 Job = Callable[..., str]
-
-
-@pytest.fixture
-def many(job: Job, tmp_path: Path) -> Callable[..., str]:
-    """The shop's job with `units` small units of tickets, and no other step."""
-
-    def write(units: int = 60) -> str:
-        text = "{}: The parcel came late on day {}. The box was wet. I want my money back. Please call me. Thank you."
-        rows = {
-            "ticket_id": [f"t{i}" for i in range(ROWS)],
-            "body": [None if i % 160 == 7 else text.format(i, i % 30) for i in range(ROWS)],
-        }
-        size = ROWS // units
-        pq.write_table(pa.table(rows), tmp_path / f"tickets/dt={NIGHT}/part-0.parquet", row_group_size=size)
-        runtime = {"num_cpus": 2, "object_store_mb": 200, "unit_rows": size, "workers": 1}
-        return job(steps__segments=None, sources__orders=None, runtime=runtime)
-
-    return write
 
 
 class Run:
@@ -113,34 +94,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     yield start
     for run in runs:
         run.kill()
-
-
-def receipts(folder: Path) -> set[str]:
-    """Units whose answers are durable."""
-    found = (folder / "wh/_bizllm/shop/state" / NIGHT / "summary/receipts/answer").glob("*.json")
-    return {path.stem for path in found}
-
-
-def night(path: str, *sets: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Table and rejects, without what tells one run from another."""
-    own = {"summary": "* exclude (run_id, produced_at)", "summary__rejects": "* exclude (run_id)"}
-    table, rejects = (
-        api.show(path, sql=f"select {columns} from {view} order by all", sets=sets).to_pylist()
-        for view, columns in own.items()
-    )
-    return table, rejects
-
-
-@pytest.fixture
-def undisturbed(local_ray: None, tmp_path: Path) -> Callable[[str], Any]:
-    """The night of a run that nobody disturbed, in a warehouse of its own."""
-
-    def run(path: str) -> Any:
-        elsewhere = f"warehouse.path={tmp_path / 'quiet'}"
-        assert api.run(path, date=NIGHT, sets=[elsewhere]).state == "done"
-        return night(path, elsewhere)
-
-    return run
 
 
 @pytest.mark.parametrize("units", [60, pytest.param(120, marks=pytest.mark.slow)], ids=["plain", "streamed"])

@@ -1,0 +1,8 @@
+"""The folder of these tests' own modules."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # fields lies beside the tests
