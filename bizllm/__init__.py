@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         show,
         show_model,
         tasks,
+        unmask,
     )
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "show",
     "show_model",
     "tasks",
+    "unmask",
 ]
 
 

@@ -1,4 +1,4 @@
-"""How personal data is masked, wherever a job asks for it. Apart from the code that does it: it must import in no time."""
+"""How personal data is masked, wherever a job asks for it. Apart from the code that does it: imported in no time."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ class MaskRules(BaseModel):
         """What a fingerprint sees: another key is another fingerprint, and no fingerprint tells the key."""
         if key is None:
             return None
-        return hmac.new(key.get_secret_value().encode(), b"bizllm fingerprint of a mask key", hashlib.sha256).hexdigest()
+        return hmac.new(
+            key.get_secret_value().encode(), b"bizllm fingerprint of a mask key", hashlib.sha256
+        ).hexdigest()
 
     @model_validator(mode="after")
     def _one_way(self) -> MaskRules:

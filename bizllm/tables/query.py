@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -10,16 +10,24 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError
 from bizllm.tables import storage
+from bizllm.tables.contract import CONTRACT, reject_schema
 from bizllm.tables.sql import quoted
 from bizllm.tables.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_OURS = frozenset([*CONTRACT.names, *reject_schema([]).names])
 
-def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date | None = None) -> DuckDBPyConnection:
+HIDDEN = "•••"
+
+
+def connect(
+    warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date | None = None, hidden: Collection[str] = ()
+) -> DuckDBPyConnection:
     """A private connection with a view for each of the job's tables that is published: `STEP`, `STEP__rejects`, `runs`.
 
+    hidden: steps whose texts are shown as •••, in their rejects too: all but the contract's own.
     run_date: only that night; else every published one. Rejects count only where their run is the table's. The
     connection reads those tables' files and nothing else.
     """
@@ -31,9 +39,17 @@ def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date
     local: list[str] = []
     for step in steps:
         if step in known:
-            local += _view(connection, warehouse, job, step, run_date)
+            local += _view(connection, warehouse, job, step, run_date, hide=step in hidden)
         if f"{step}__rejects" in known and step in known:
-            local += _view(connection, warehouse, job, f"{step}__rejects", run_date, raw=f"{step}__all_rejects")
+            local += _view(
+                connection,
+                warehouse,
+                job,
+                f"{step}__rejects",
+                run_date,
+                raw=f"{step}__all_rejects",
+                hide=step in hidden,
+            )
             connection.execute(
                 f"create view {quoted(step + '__rejects')} as select * from {quoted(step + '__all_rejects')}"
                 f" where run_id in (select run_id from {quoted(step + '__runs')})"
@@ -54,6 +70,7 @@ def _view(
     table: str,
     run_date: date | None,
     raw: str | None = None,
+    hide: bool = False,
 ) -> list[str]:
     """Make the view; the local files that DuckDB itself reads for it."""
     local: list[str] = []
@@ -86,9 +103,23 @@ def _view(
         store = storage.filesystem(urls[0])[0]
         paths = [storage.filesystem(url)[1] for url in urls]
         connection.register(f"__{name}", dataset.dataset(paths, schema=slice_.schema, filesystem=store))
-    columns = ", ".join(quoted(column) for column in slice_.schema.names)
+    columns = ", ".join(_shown(field) if hide else quoted(field.name) for field in slice_.schema)
     connection.execute(f"create view {quoted(name)} as select {columns} from {quoted('__' + name)}")
     return local
+
+
+def _shown(column: pa.Field) -> str:
+    """The column in a view that shows no texts: neither strings nor what holds some."""
+    name = quoted(column.name)
+    if column.name in _OURS or not _holds_text(column.type):
+        return name
+    return f"case when {name} is null then null else '{HIDDEN}' end as {name}"
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_holds_text(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind))
 
 
 def select(connection: DuckDBPyConnection, sql: str, views: Sequence[str]) -> pa.Table:

@@ -56,6 +56,10 @@ class TaskSettings(BaseModel):
         description="Which partitions to read: the run date's, all up to it, or all. "
         "By default row tasks read `day`, others `to_date`.",
     )
+    drop: list[str] = Field(
+        default=[],
+        description="Columns of the task that its table leaves out, such as `summary`; `spans.text` of a list's items.",
+    )
     reject_budget: float = Field(
         default=0.01, ge=0.0, le=1.0, description="Share of rows that may be rejected before the step fails."
     )

@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 from datetime import date
 
+from bizllm.methods.pii.lists import listed
+
 _SEPARATORS = re.compile(r"[\s\-./·]+")
 
-# Lengths of an IBAN by country: SWIFT's IBAN registry.
-_IBAN_LENGTHS = dict(
-    pair.split(":")  # type: ignore[misc]
-    for pair in (
-        "AD:24 AE:23 AL:28 AT:20 AZ:28 BA:20 BE:16 BG:22 BH:22 BR:29 BY:28 CH:21 CR:22 CY:28 CZ:24 DE:22 DK:18 DO:28 "
-        "EE:20 EG:29 ES:24 FI:18 FO:18 FR:27 GB:22 GE:22 GI:23 GL:18 GR:27 GT:28 HR:21 HU:28 IE:22 IL:23 IQ:23 IS:26 "
-        "IT:27 JO:30 KW:30 KZ:20 LB:28 LC:32 LI:21 LT:20 LU:20 LV:21 LY:25 MC:27 MD:24 ME:22 MK:19 MR:27 MT:31 MU:30 "
-        "NL:18 NO:15 PK:24 PL:28 PS:29 PT:25 QA:29 RO:24 RS:22 SA:24 SC:31 SD:18 SE:24 SI:19 SK:24 SM:27 ST:25 SV:28 "
-        "TL:23 TN:24 TR:26 UA:29 VA:22 VG:24 XK:20"
-    ).split()
+_IBAN_LENGTHS = {pair[:2]: int(pair[3:]) for pair in listed("iban_lengths")}
+# GB/T 2260: the first two digits of a region.
+_REGIONS = (
+    *range(11, 16),
+    *range(21, 24),
+    *range(31, 38),
+    *range(41, 47),
+    *range(50, 55),
+    *range(61, 66),
+    71,
+    81,
+    82,
+    83,
 )
-_PROVINCES = frozenset(
-    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83".split()
-)
+_PROVINCES = frozenset(map(str, _REGIONS))
 _CN_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CN_CHECKS = "10X98765432"
 
@@ -39,18 +42,23 @@ def luhn(text: str) -> bool:
     return sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
 
 
+def iban_length(text: str) -> int:
+    """Characters of an IBAN that begins so; 0 where no country's does."""
+    return _IBAN_LENGTHS.get(text[:2].upper(), 0)
+
+
 def iban(text: str) -> bool:
     """Length by country, and the mod 97 check (ISO 13616)."""
     number = bare(text)
     if not re.fullmatch(r"[A-Z]{2}\d{2}[A-Z0-9]{10,30}", number, re.ASCII):
         return False
-    if _IBAN_LENGTHS.get(number[:2]) != str(len(number)):
+    if _IBAN_LENGTHS.get(number[:2]) != len(number):
         return False
     return int("".join(str(int(c, 36)) for c in number[4:] + number[:4])) % 97 == 1
 
 
 def cn_id(text: str) -> bool:
-    """A Chinese resident's number of 18 places (GB 11643): region, a date of birth that there was, the mod 11-2 check."""
+    """A Chinese resident's number of 18 places (GB 11643): region, a real date of birth, the mod 11-2 check."""
     number = bare(text)
     if not re.fullmatch(r"\d{17}[\dX]", number, re.ASCII) or number[:2] not in _PROVINCES:
         return False

@@ -20,11 +20,11 @@ _LATIN = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u04ff]{2}")
 
 
 @cache
-def analyzer() -> Analyzer:
-    """The one of this process."""
+def analyzer(least: float) -> Analyzer:
+    """The one of this process for scores of at least that."""
     from bizllm.methods.pii.recognizers import Analyzer
 
-    return Analyzer()
+    return Analyzer(least)
 
 
 def languages(text: str) -> list[str]:
@@ -42,7 +42,7 @@ def find(text: str, entities: Collection[str], language: str, threshold: float) 
     for start, end, first, last in chunks(whole):
         part = whole[start:end]
         for name in spoken:
-            for span in analyzer().spans(part, name, asked, threshold):
+            for span in analyzer(threshold).spans(part, name, asked):
                 if first <= start + span.start < last:
                     found.append(Span(start + span.start, start + span.end, span.type, span.score))
     return found

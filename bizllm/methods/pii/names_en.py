@@ -21,35 +21,86 @@ _TITLE = re.compile(
     r"herr|frau|monsieur|madame|mme|señor|señora|sr|sra|don|signor|signora|fr|sister|brother|aunt|uncle)\.?\s{1,2}$",
     re.I,
 )
+_NAMED = r"name(?:'s| is|d| was|:| on (?:the|my) (?:account|card|order)(?: is|:|\?)?)"
 _LEAD = re.compile(
-    r"(?:name(?:'s| is|d| was|:| on (?:the|my) (?:account|card|order)(?: is|:|\?)?)?|i'm|i am|it's|this is|it is|called|call me|"
-    r"calls me|dear|hello|hi|hey|regards,?|sincerely,?|thanks,?|cheers,?|yours,?|signed,?|attn:?|attention:?|contact|speak to|"
-    r"speak with|spoke to|spoke with|talk to|ask for|customer|agent|patient|client|driver|employee|recipient|cardholder|"
-    r"cc:?|from:|to:|by:|user:|sender:|author:|directed by:?|written by|sung by|it's under|it under|to see|meet|met|told|asked|"
-    r"with|said|me|him|her|by|of|and|to)[\s:,\"]{1,4}$",
+    rf"(?:{_NAMED}|name|i'm|i am|it's|this is|it is|called|call me|calls me|dear|hello|hi|hey|regards,?|sincerely,?|"
+    r"thanks,?|cheers,?|yours,?|signed,?|attn:?|attention:?|contact|speak to|speak with|spoke to|spoke with|talk to|"
+    r"ask for|customer|agent|patient|client|driver|employee|recipient|cardholder|cc:?|from:|to:|by:|user:|sender:|"
+    r"author:|directed by:?|written by|sung by|it's under|it under|to see|meet|met|told|asked|with|said|me|him|her|by|"
+    r"of|and|to)[\s:,\"]{1,4}$",
     re.I,
 )
-_SMALL = re.compile(r"(?<!\w)([a-z]{3,15})(?: [a-z]\.?)? ([^\W\d_]{3,20})(?!\w)")
 _STRONG = re.compile(
-    r"(?:name(?:'s| is|d| was|:| on (?:the|my) (?:account|card|order)(?: is|:|\?)?)|call me|calls me|dear|hi|hey|regards,?|"
-    r"sincerely,?|signed,?|attn:?|user:|recipient:?|cardholder:?|(?:change it|changed|it) to|it's under|last name\?|directed by:?|"
-    r"producer|director|said|not by|told|sung by|written by)[\s:,\"]{1,6}$",
+    rf"(?:{_NAMED}|call me|calls me|dear|hi|hey|regards,?|sincerely,?|signed,?|attn:?|user:|recipient:?|cardholder:?|"
+    r"(?:change it|changed|it) to|it's under|last name\?|directed by:?|producer|director|said|not by|told|sung by|"
+    r"written by)[\s:,\"]{1,6}$",
     re.I,
 )
 _VERB = re.compile(
-    r"(?:'s (?:wife|husband|son|daughter|mother|father|brother|sister|account|address|card|killers?|phone|email)\b| (?:said|says|"
-    r"told|asked|called|wrote|lives?|lived|listed|explained|thinks?|thought|had given|is a very|was born|works?|will be talking|"
-    r"and i|points out|will meet|died|sang|sings|plays|invited|emailed|phoned)\b|, (?:the|originally|aged|\d\d)\b)",
+    r"(?:'s (?:wife|husband|son|daughter|mother|father|brother|sister|account|address|card|killers?|phone|email)\b"
+    r"| (?:said|says|told|asked|called|wrote|lives?|lived|listed|explained|thinks?|thought|had given|is a very|"
+    r"was born|works?|will be talking|and i|points out|will meet|died|sang|sings|plays|invited|emailed|phoned)\b"
+    r"|, (?:the|originally|aged|\d\d)\b)"
 )
+_SMALL = re.compile(r"(?<!\w)([a-z]{3,15})(?: [a-z]\.?)? ([^\W\d_]{3,20})(?!\w)")
 _LOWER = re.compile(
-    r"(?<!\w)(?:my (?:full |last |first )?name is|my name's|i am called|call me|follow up with|name:|speak to (?:mr|mrs|ms|miss|dr)\.?)"
-    r" {1,2}(?P<at>[^\W\d_]{2,20}(?: [^\W\d_]{1,20}){0,2})",
+    r"(?<!\w)(?:my (?:full |last |first )?name is|my name's|i am called|call me|follow up with|name:"
+    r"|speak to (?:mr|mrs|ms|miss|dr)\.?) {1,2}(?P<at>[^\W\d_]{2,20}(?: [^\W\d_]{1,20}){0,2})",
     re.I,
 )
 _CONTRACTED = re.compile(r"(?:'(?:s|m|d|ve|ll|re)|n't)$")
 _STOP = frozenset(
-    "a an the and but or so i my your our his her its not no to in on at is was are were about with for of from that this "
-    "please thanks when where why how what who which because if then spelled wrong missing incorrect misspelled regarding".split()
+    [
+        "a",
+        "an",
+        "the",
+        "and",
+        "but",
+        "or",
+        "so",
+        "i",
+        "my",
+        "your",
+        "our",
+        "his",
+        "her",
+        "its",
+        "not",
+        "no",
+        "to",
+        "in",
+        "on",
+        "at",
+        "is",
+        "was",
+        "are",
+        "were",
+        "about",
+        "with",
+        "for",
+        "of",
+        "from",
+        "that",
+        "this",
+        "please",
+        "thanks",
+        "when",
+        "where",
+        "why",
+        "how",
+        "what",
+        "who",
+        "which",
+        "because",
+        "if",
+        "then",
+        "spelled",
+        "wrong",
+        "missing",
+        "incorrect",
+        "misspelled",
+        "regarding",
+    ]
 )
 
 
@@ -84,7 +135,11 @@ def _of_run(text: str, start: int, end: int) -> Iterator[Span]:
     """The names in a run of capitalised words: without words at its ends that are no names."""
     words = [(start + m.start(), start + m.end(), m[0]) for m in re.finditer(r"[^ ]+", text[start:end])]
     opens = _opens(text, start)
-    while words and _common(words[0][2]) and (words[0][2].lower() not in FIRST_NAMES or len(words) > 1 and _common(words[0][2], True)):
+    while (
+        words
+        and _common(words[0][2])
+        and (words[0][2].lower() not in FIRST_NAMES or (len(words) > 1 and _common(words[0][2], True)))
+    ):
         words, opens = words[1:], False
     while words and (_common(words[-1][2]) or words[-1][2].islower()):
         words = words[:-1]
@@ -104,7 +159,7 @@ def _of_run(text: str, start: int, end: int) -> Iterator[Span]:
     initial = any(len(name.rstrip(".")) == 1 for name in names[1:])
     if _TITLE.search(before):
         score = 0.9
-    elif first and len(names) > 1 or initial:
+    elif (first and len(names) > 1) or initial:
         score = 0.85
     elif _STRONG.search(before):
         score = 0.7 if not opens or len(names) > 1 else 0.6
@@ -118,6 +173,12 @@ def _of_run(text: str, start: int, end: int) -> Iterator[Span]:
         score = 0.2 if opens else 0.4
         score += 0.2 if _VERB.match(after) or (not opens and _LEAD.search(before)) else 0.0
     yield Span(start, end, "PERSON", score)
+
+
+def _opens_no_name(words: list[tuple[int, int, str]]) -> bool:
+    """Whether the first word of a run is no part of a name; `Will` is one, where it stands before another."""
+    first = words[0][2]
+    return _common(first) and (first.lower() not in FIRST_NAMES or (len(words) > 1 and _common(first, True)))
 
 
 def _again(text: str, found: list[Span]) -> Iterator[Span]:
@@ -142,8 +203,9 @@ def _opens(text: str, start: int) -> bool:
 
 
 _CITY_LEAD = re.compile(
-    r"(?<!\w)(?:born in|lives? in|lived in|living in|moved (?:here )?(?:from|to)|returned to|went to|arrived in|stay(?:ing)? in|originally from|i'm from|i am from|i'm in|i am in|grew up in|based in|"
-    r"travell?ing to|flying to|trip to|visiting|reside in|resident of|am in|comes from|country:|city:|town:)\s{1,2}$",
+    r"(?<!\w)(?:born in|lives? in|lived in|living in|moved (?:here )?(?:from|to)|returned to|went to|arrived in|"
+    r"stay(?:ing)? in|originally from|i'm from|i am from|i'm in|i am in|grew up in|based in|travell?ing to|flying to|"
+    r"trip to|visiting|reside in|resident of|am in|comes from|country:|city:|town:)\s{1,2}$",
     re.I,
 )
 
@@ -164,9 +226,9 @@ class Places:
                         yield Span(start, end, "LOCATION", 0.6)
                         taken = end
                         break
-            if not taken and _CITY_LEAD.search(text, max(0, match.start() - 40), match.start()):
-                if not _common(match[0].split(" ")[0]):
-                    yield Span(match.start(), match.end(), "LOCATION", 0.55)
+            led = not taken and _CITY_LEAD.search(text, max(0, match.start() - 40), match.start())
+            if led and not _common(match[0].split(" ")[0]):
+                yield Span(match.start(), match.end(), "LOCATION", 0.55)
 
 
 RULES: list[Rule | Names | Places] = [Names(), Places()]

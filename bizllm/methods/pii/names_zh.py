@@ -22,7 +22,9 @@ from bizllm.methods.pii.words_zh import (
 
 _H = "\u4e00-\u9fff"
 _SURNAME = f"(?:{'|'.join(COMPOUND_SURNAMES)}|[{''.join(sorted(SURNAMES))}])"
-_TITLED = re.compile(rf"(?=(?P<name>{_SURNAME}[{_H}]{{0,2}}?)(?P<title>{'|'.join(sorted(TITLES, key=lambda t: (-len(t), t)))}))")
+_TITLED = re.compile(
+    rf"(?=(?P<name>{_SURNAME}[{_H}]{{0,2}}?)(?P<title>{'|'.join(sorted(TITLES, key=lambda t: (-len(t), t)))}))"
+)
 _LEAD = re.compile(
     r"(?:(?:真实)?姓名|名字|收件人|收货人|联系人|寄件人|签收人|客户|顾客|用户|持卡人|户主|户名|法人|负责人|经办人|患者|病人|学生|员工|司机|骑手|乘客|"
     r"申请人|被保险人|投保人|受益人|借款人|担保人|旅客|经理|老师|医生|律师|先生|女士|本人)(?:的名字)?(?:叫做?|是|为|名叫)?[:：\s]{0,3}$"
@@ -30,7 +32,7 @@ _LEAD = re.compile(
 )
 _BARE = re.compile(rf"(?=(?P<name>{_SURNAME}[{_H}]{{1,2}}))")
 _FOREIGN = re.compile(rf"[{_H}]{{1,6}}(?:·[{_H}]{{1,6}}){{1,3}}")
-_LEADING = frozenset("姓名字人户客主者我是叫为给找向和与跟由被让问请对的、，。！？；：,.!?;: \n@“\"（(【[《")
+_LEADING = frozenset('姓名字人户客主者我是叫为给找向和与跟由被让问请对的、，。！？；：,.!?;: \n@“"（(【[《')
 _SHORT_TITLES = frozenset("姐哥总工")
 
 
@@ -75,12 +77,16 @@ class Names:
             start = match.start()
             surname = _surname(match["name"])
             given = match["name"][len(surname) :]
-            if match["name"][:2] in NOT_NAMES or text[max(0, start - 1) : start + 1] in NOT_NAMES or match["name"][:2] in CITIES:
+            if (
+                match["name"][:2] in NOT_NAMES
+                or text[max(0, start - 1) : start + 1] in NOT_NAMES
+                or match["name"][:2] in CITIES
+            ):
                 continue
             led = bool(_LEAD.search(text, max(0, start - 12), start))
             if _ends_names(given[0]):
                 continue
-            two = len(given) == 2 and not _ends_names(given[1]) and not text[start + 1 : start + 3] in NOT_NAMES
+            two = len(given) == 2 and not _ends_names(given[1]) and text[start + 1 : start + 3] not in NOT_NAMES
             follows = text[start + len(surname) + 2 : start + len(surname) + 3]
             ends = not follows or not _han(follows) or follows in AFTER_NAME
             if led and two:
@@ -91,7 +97,12 @@ class Names:
                 yield Span(start, start + len(surname) + 1, "PERSON", 0.75)
             elif two and given[0] in GIVEN and given[1] in GIVEN:
                 alone = start == 0 or not _han(text[start - 1]) or text[start - 1] in _LEADING
-                yield Span(start, start + len(surname) + 2, "PERSON", 0.3 + 0.15 * alone + 0.15 * ends + 0.2 * (len(surname) > 1))
+                yield Span(
+                    start,
+                    start + len(surname) + 2,
+                    "PERSON",
+                    0.25 + 0.2 * alone + 0.1 * ends + 0.2 * (len(surname) > 1),
+                )
             elif len(surname) > 1 and given[0] in GIVEN:
                 yield Span(start, start + len(surname) + 1, "PERSON", 0.4)
 

@@ -1,4 +1,4 @@
-"""The rules as recognizers of Presidio. Imports Presidio, which takes seconds: only `engine` imports this, when asked."""
+"""The rules as recognizers of Presidio. Imports Presidio, which takes seconds: `engine` imports this when asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NlpArtifacts, NoOpNlpEngine
 
 from bizllm.methods.pii import addresses_en, names_en, names_zh, rules_any, rules_en, rules_zh
-from bizllm.methods.pii.spans import Span
+from bizllm.methods.pii.spans import Span, resolve
 
 LANGUAGES = ("en", "zh")
 _RULES: dict[str, list[Any]] = {
@@ -24,8 +24,8 @@ class RuleRecognizer(EntityRecognizer):
     """All rules for one kind of entity in one language. They look at the words around a match themselves: a window of
     characters, which Chinese has as well as English, where Presidio's enhancer wants the lemmas of a model."""
 
-    def __init__(self, entity: str, language: str, rules: Sequence[Any]) -> None:
-        self.rules = rules
+    def __init__(self, entity: str, language: str, rules: Sequence[Any], least: float) -> None:
+        self.rules, self.least = rules, least
         super().__init__([entity], name=f"bizllm {entity} {language}", supported_language=language)
 
     def load(self) -> None:
@@ -34,12 +34,9 @@ class RuleRecognizer(EntityRecognizer):
     def analyze(
         self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
     ) -> list[RecognizerResult]:
-        """Every rule's spans."""
-        return [
-            RecognizerResult(span.type, span.start, span.end, span.score)
-            for rule in self.rules
-            for span in rule.find(text)
-        ]
+        """What the rules find, none over another: Presidio compares every result with every other."""
+        found = (span for rule in self.rules for span in rule.find(text) if span.score >= self.least)
+        return [RecognizerResult(span.type, span.start, span.end, span.score) for span in resolve(found, text)]
 
 
 class _AsFound(ContextAwareEnhancer):
@@ -60,15 +57,18 @@ class _AsFound(ContextAwareEnhancer):
 
 
 class Analyzer:
-    """Presidio's engine with these recognizers and no others: no model, no file to download, no network."""
+    """Presidio's engine with these recognizers and no others: no model, no file to download, no network.
 
-    def __init__(self) -> None:
+    least: the score that counts.
+    """
+
+    def __init__(self, least: float) -> None:
         logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it quotes texts below that
         registry = RecognizerRegistry(supported_languages=list(LANGUAGES))
         for language, rules in _RULES.items():
             for entity in sorted({rule.type for rule in rules}):
                 of_entity = [rule for rule in rules if rule.type == entity]
-                registry.add_recognizer(RuleRecognizer(entity, language, of_entity))
+                registry.add_recognizer(RuleRecognizer(entity, language, of_entity, least))
         self.engine = AnalyzerEngine(
             registry=registry,
             nlp_engine=NoOpNlpEngine(models=[{"lang_code": name, "model_name": "none"} for name in LANGUAGES]),
@@ -77,10 +77,10 @@ class Analyzer:
         )
         self.known = {language: frozenset(rule.type for rule in rules) for language, rules in _RULES.items()}
 
-    def spans(self, text: str, language: str, entities: Sequence[str], threshold: float) -> list[Span]:
-        """What a folded text holds of these entities, each with at least that score; overlapping ones too."""
+    def spans(self, text: str, language: str, entities: Sequence[str]) -> list[Span]:
+        """What a folded text holds of these entities; those of different kinds may overlap."""
         asked = [entity for entity in entities if entity in self.known[language]]
         if not asked:
             return []
-        found = self.engine.analyze(text, language, entities=asked, score_threshold=threshold)
+        found = self.engine.analyze(text, language, entities=asked)
         return [Span(r.start, r.end, r.entity_type, float(r.score)) for r in found]

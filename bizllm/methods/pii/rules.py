@@ -18,7 +18,7 @@ class Rule:
 
     pattern: its group `at` (or `late`, of another branch) is the entity, where it has one; else all of it. Bounded in
         every repetition, so that no text takes long.
-    check: whether a match is one after all.
+    check: whether a match is one after all; without one, no words make it quite sure.
     context: a pattern of words; where one stands near, the score rises by BOOST. needs: only with such a word near.
     """
 
@@ -31,7 +31,7 @@ class Rule:
 
     def find(self, text: str) -> Iterator[Span]:
         """The rule's spans, with what is around them taken into account."""
-        groups = [name for name in ("at", "late") if name in self.pattern.groupindex] or [0]
+        groups: list[str | int] = [name for name in ("at", "late") if name in self.pattern.groupindex] or [0]
         for match in self.pattern.finditer(text):
             start, end = max(match.span(group) for group in groups)
             if start >= end or (self.check is not None and not self.check(text[start:end])):
@@ -39,7 +39,7 @@ class Rule:
             score = self.score
             if self.context is not None:
                 if near(self.context, text, start, end):
-                    score = min(1.0, score + BOOST)
+                    score = min(1.0 if self.check else 0.9, score + BOOST)
                 elif self.needs:
                     continue
             yield Span(start, end, self.type, score)

@@ -35,9 +35,6 @@ def a_phone(text: str) -> bool:
     return False
 
 
-
-
-
 RULES = [
     Rule(
         "PHONE",
@@ -105,11 +102,12 @@ RULES = [
     Rule(
         "DRIVER_LICENSE",
         re.compile(
-            r"(?<![A-Za-z0-9])(?=[A-Za-z0-9 \-]{0,12}\d{3})[A-Z0-9]{1,9}(?:[- ]?\d{1,8}){0,4}[A-Z0-9]{0,5}(?![A-Za-z0-9])"
+            r"(?<![A-Za-z0-9])(?=[A-Za-z0-9 \-]{0,12}\d{3})[A-Z0-9]{1,9}(?:[- ]?\d{1,8}){0,4}[A-Z0-9]{0,5}"
+            r"(?![A-Za-z0-9])"
         ),
         0.2,
         lambda text: 5 <= sum(c.isdigit() for c in text) <= 16,
-        words("driver's license|drivers license|driver license|driving licence|driving license|driver's licence|licence no"),
+        words("driver's license|drivers license|driver license|driving licence|driving license|driver's licence"),
         needs=True,
     ),
     Rule(
