@@ -89,7 +89,11 @@ class LoadedJob:
 
     def place(self, *keys: Key) -> str:
         """`jobs/nightly.yaml:12 steps.tickets.text`: where that setting stands, or would stand."""
-        return self.document.place(*keys)
+        told: list[Key] = []
+        for key in keys:
+            in_list = isinstance(key, str) and key.isdigit() and isinstance(self.document.at(*told), list)
+            told.append(int(key) if in_list else key)
+        return self.document.place(*told)
 
     def upstream(self, step: str) -> list[str]:
         """The steps that this one reads directly."""
