@@ -45,6 +45,14 @@ RULES = [
         0.65,
         context=PHONE_WORDS,
     ),
+    # With a leading zero or an area in brackets, and a number that a country has: nothing else is written so.
+    Rule(
+        "PHONE",
+        re.compile(r"(?<![\w.,/+:\-])(?:\(0?\d{2,4}\)|0\d{1,5})(?:[ .\-/]\d{2,8}){1,5}(?![\w/]|[.\-:]\d)"),
+        0.45,
+        a_phone,
+        PHONE_WORDS,
+    ),
     Rule(
         "PHONE",
         re.compile(r"(?<![\w.,/+:\-])(?:\(\d{2,5}\)|\d{2,5})(?:[ .\-/]\(?\d{2,5}\)?){1,5}(?![\d/]|[.\-:]\d)"),
