@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         show_model,
         submit,
         tasks,
+        unmask,
     )
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "show_model",
     "submit",
     "tasks",
+    "unmask",
 ]
 
 

@@ -43,6 +43,7 @@ __all__ = [
     "show_model",
     "submit",
     "tasks",
+    "unmask",
 ]
 
 
@@ -171,11 +172,13 @@ def show(
     limit: int = 20,
     sql: str | None = None,
     sets: Sequence[str] = (),
+    reveal: bool = False,
 ) -> pa.Table:
     """Rows of the published tables through DuckDB, where each step is a view.
 
     step: its newest night (or that of `date`), `limit` rows; also `STEP__rejects` and `runs`. sql: any query over the
-    views, which hold every night unless `date` is given; `limit` is the query's own business.
+    views, which hold every night unless `date` is given; `limit` is the query's own business. reveal: show the texts of
+    steps that read a `sensitive` source too.
     """
     from bizllm.tables.query import connect, select
     from bizllm.tables.sql import quoted
@@ -185,10 +188,11 @@ def show(
     day = parse_date(date, "--date") if date else None
     warehouse = _warehouse(loaded)
     known = set(warehouse.tables(name))
+    hidden = set() if reveal else {s for s in loaded.job.steps if loaded.sensitive(s)}
     if not known:
         raise UserError(Fault("JOB", job_path, f"{name} has no published tables yet", f"bizllm run {job_path}"))
     if sql is not None:
-        return select(connect(warehouse, name, loaded.job.steps, day), sql, sorted(known))
+        return select(connect(warehouse, name, loaded.job.steps, day, hidden), sql, sorted(known))
     wanted = step or next((s for s in loaded.order() if s in known), "runs")
     if wanted not in known:
         raise UserError(Fault("STEP", wanted, f"expected one of {', '.join(sorted(known))}", nearest(wanted, known)))
@@ -196,7 +200,9 @@ def show(
     if day is None and wanted != "runs":
         newest = max((night.run_date for night in warehouse.history(name, base)), default=None)
         day = newest
-    connection = connect(warehouse, name, [base], day)
+    if not reveal and base not in loaded.job.steps and any(s.sensitive for s in loaded.job.sources.values()):
+        hidden.add(base)  # a step that the job no longer has: nobody knows what it read
+    connection = connect(warehouse, name, [base], day, hidden)
     return select(connection, f"select * from {quoted(wanted)} limit {int(limit)}", sorted(known))
 
 
@@ -246,6 +252,16 @@ def tasks(name: str | None = None) -> list[dict[str, Any]]:
     from bizllm.tasks.base import task_class, task_names
 
     return [task_class(n, "TASK").describe() for n in ([name] if name else task_names())]
+
+
+def unmask(text: str, key: str, *, strict: bool = True) -> str:
+    """A text with its pseudonyms (`mask` with `mode: pseudonym`) turned back to the normalised values.
+
+    strict: a pseudonym of another key is an error; else it stays as it is.
+    """
+    from bizllm.methods.pii.pseudonyms import unmask as turn_back
+
+    return turn_back(text, key, strict=strict)
 
 
 def list_models(*, registry: str | None = None) -> list[dict[str, Any]]:

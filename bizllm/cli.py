@@ -197,6 +197,7 @@ def show(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 20,
     sql: Annotated[str | None, typer.Option(help="DuckDB SQL in which every step is a view.")] = None,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Show the texts of sensitive sources too.")] = False,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
@@ -204,7 +205,7 @@ def show(
     with answering(json) as out:
         from bizllm import api
 
-        table = api.show(job, step, date=date, limit=limit, sql=sql, sets=sets or ())
+        table = api.show(job, step, date=date, limit=limit, sql=sql, sets=sets or (), reveal=reveal)
         out(table.to_pylist() if json else None, lambda console: console.print_rows(table))
 
 

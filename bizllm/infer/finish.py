@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.work import PlainStage, Writer, stage
-from bizllm.tables import storage
+from bizllm.tables import dropped, storage
 from bizllm.tables.audit import AuditResult, audit
 from bizllm.tables.warehouse import StagedFile
 
@@ -96,7 +96,8 @@ class Audit(PlainStage):
     def work(self, unit: Slice, tables: list[pa.Table]) -> Receipt:
         """Check schema, keys, rules and row accounting."""
         task = self.context.task
-        results = audit(list(unit.urls), task.keys(), task.rules(), unit.counts, self.context.schema)
+        rules = dropped.rules_of(task.rules(), task.settings.drop)
+        results = audit(list(unit.urls), task.keys(), rules, unit.counts, self.context.schema)
         return Receipt(self.name, unit.id, self.context.run_id, extra={"audits": [asdict(r) for r in results]})
 
 

@@ -18,7 +18,7 @@ from bizllm import logs
 from bizllm.errors import RunError, safe_text
 from bizllm.infer.receipts import Receipt, reject_key
 from bizllm.models.load import ModelLoader, ResolvedModel
-from bizllm.tables import hashing, storage
+from bizllm.tables import dropped, hashing, storage
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import StagedFile, describe
 from bizllm.tasks.base import Outcome, Reject, Task
@@ -76,6 +76,7 @@ class StepContext:
     reject_url: str  # … and of the rejects
     state_url: str  # the run's private folder for this step and date
     pinned: Mapping[str, ResolvedModel] = field(default_factory=dict)  # by URI: what the driver resolved
+    shown: bool = True  # whether the report may show rows of it
 
     @property
     def reject_keys(self) -> list[str]:
@@ -258,7 +259,7 @@ class Writer:
             rejects = pa.concat_tables(self.rejects)
             reject_files += stage(rejects, storage.join(self.context.reject_url, self.file_name()))
         exhibit = None
-        if outcome is not None and outcome.exhibit is not None and outcome.exhibit.num_rows:
+        if self.context.shown and outcome is not None and outcome.exhibit is not None and outcome.exhibit.num_rows:
             exhibit = storage.join(self.context.state_url, "exhibits", self.file_name())
             write_parquet(outcome.exhibit, exhibit)
         return Receipt(
@@ -286,7 +287,7 @@ def conform(values: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
     for f in schema:
         column = values.get(f.name)
         column = pa.nulls(rows, f.type) if column is None else column
-        columns.append(column if column.type == f.type else column.cast(f.type))
+        columns.append(column if column.type == f.type else dropped.narrowed(column, f.type))
     return pa.table(columns, schema=schema)
 
 

@@ -30,6 +30,9 @@ MODEL_SETTINGS = ("model", "generator")  # settings of a step that name a model,
 _SECRET = re.compile(r"password|passwd|secret|token$|credential|api[-_.]?key|private[-_.]?key|account[-_.]?key", re.I)
 
 
+_VARIABLE = re.compile(r"\$\{[A-Za-z_]\w*\}", re.ASCII)  # without a default, which would be written down
+
+
 class Runtime(Closed):
     """How much of the machine or cluster a run takes. No setting here changes a result."""
 
@@ -86,12 +89,22 @@ class LoadedJob:
 
     def place(self, *keys: Key) -> str:
         """`jobs/nightly.yaml:12 steps.tickets.text`: where that setting stands, or would stand."""
-        return self.document.place(*keys)
+        told: list[Key] = []
+        for key in keys:
+            in_list = isinstance(key, str) and key.isdigit() and isinstance(self.document.at(*told), list)
+            told.append(int(key) if in_list else key)
+        return self.document.place(*told)
 
     def upstream(self, step: str) -> list[str]:
         """The steps that this one reads directly."""
         settings = self.job.steps[step]
         return [settings.input] if settings.input in self.job.steps else []
+
+    def sensitive(self, step: str) -> str | None:
+        """The source marked `sensitive` that the step reads, directly or through others; None where it reads none."""
+        while step in self.job.steps:
+            step = self.job.steps[step].input
+        return step if self.job.sources[step].sensitive else None
 
     def descendants(self, step: str) -> list[str]:
         """The steps that read this one, directly or through others, in the order in which they can run."""
@@ -183,6 +196,22 @@ def check_secrets(document: Document) -> None:
         if _SECRET.search(key) and literal and value.lower() not in ("true", "false"):
             keys = ("warehouse", "properties", key)
             document.fault(keys, None, "holds a secret; expected an environment variable such as ${WAREHOUSE_SECRET}")
+    masks: list[tuple[Keys, Any]] = [
+        (("steps", name), step) for name, step in _mapping(document.values.get("steps")).items()
+    ]
+    for name, source in _mapping(document.values.get("sources")).items():
+        masks.append((("sources", name, "mask"), _mapping(source).get("mask")))
+    for place, mask in masks:
+        key = _mapping(mask).get("key")
+        if (
+            isinstance(key, str)
+            and (place[0] == "sources" or _mapping(mask).get("task") == "mask")
+            and not _VARIABLE.fullmatch(key)
+        ):
+            _mapping(mask).pop("key")
+            document.fault(
+                (*place, "key"), None, "holds a secret; expected an environment variable: ${BIZLLM_MASK_KEY}"
+            )
     for at, uri in ((("warehouse", "uri"), warehouse.get("uri")), (("registry",), document.values.get("registry"))):
         login = re.match(r"[^/]*//[^/@:]*:([^/@]+)@", uri) if isinstance(uri, str) else None
         if login and not _only_from_environment(login[1]):

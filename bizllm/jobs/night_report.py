@@ -124,6 +124,7 @@ def _report(night: Night, run_id: str, kept: dict[str, Any]) -> RunReport:
             if storage.exists(earlier):
                 detail = json.loads(storage.read_bytes(earlier))["steps"][result.step] | {"of_run": detail["of_run"]}
         step = night.steps.get(result.step)
+        hidden = night.loaded.sensitive(result.step) if step is not None else None
         standing = result.state in ("done", "unchanged") and step is not None
         steps.append(
             StepReport(
@@ -140,7 +141,8 @@ def _report(night: Night, run_id: str, kept: dict[str, Any]) -> RunReport:
                 model=(step.model or "") if step else "",
                 audits=[AuditResult(**a) for a in detail["audits"]],
                 rejects=[RejectCount(s, code, count, message) for s, code, message, count in detail["rejects"]],
-                panel=_panel(night, step, detail["of_run"], connection) if standing and step else None,
+                panel=_panel(night, step, detail["of_run"], connection) if standing and step and not hidden else None,
+                note=f"Rows are not shown: the source {hidden} is sensitive." if hidden else "",
             )
         )
     started = min(r.started_at for r in results)

@@ -14,11 +14,14 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import MODEL_SETTINGS, Job, LoadedJob
+from bizllm.methods.pii.masker import VERSION as MASK_VERSION
+from bizllm.methods.pii.masker import Masker
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import read_info
-from bizllm.tables import contract
+from bizllm.tables import contract, dropped
 from bizllm.tables.manifest import Dates
+from bizllm.tables.mask_settings import SourceMask
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import Warehouse
 from bizllm.tasks.base import StepInput, Task, TaskSettings, task_class
@@ -78,7 +81,7 @@ def prepare(loaded: LoadedJob, run_date: date, only: Sequence[str] = ()) -> Nigh
         raise UserError(*faults)
     warehouse = Warehouse(job.warehouse)
     sources = {
-        name: Source(name, settings, loaded.place, warehouse)
+        name: Source(name, settings, loaded.place, warehouse, Masker(settings.mask) if settings.mask else None)
         for name, settings in job.sources.items()
         if any(step.input == name for step in job.steps.values())
     }
@@ -135,6 +138,7 @@ def _step(
         Fault(loaded.place("steps", name, *setting.split(".")), value, *_mixed(source, value, expected, hint))
         for setting, value, expected, hint in task.check()
     ]
+    faults += _drop_faults(loaded, name, task) if not faults else []
     if faults:
         return None, faults
     key_place = loaded.place("sources", given.name, "key") if given.name in sources else loaded.place("steps", name)
@@ -169,7 +173,9 @@ def _step(
             task,
             sources.get(given.name),
             upstream,
-            contract.output_schema([fields[k] for k in task.keys() if k in fields], task.columns()),
+            contract.output_schema(
+                [fields[k] for k in task.keys() if k in fields], dropped.without(task.columns(), settings.drop)
+            ),
             contract.reject_schema([fields[k] for k in rejects]),
             first.uri if first else None,
             first.model_version if first else None,
@@ -178,6 +184,7 @@ def _step(
                 task,
                 {role: m.content_hash for role, m in models.items()},
                 steps[upstream].fingerprint if upstream else "",
+                sources[given.name].settings.mask if given.name in sources else None,
             ),
         ),
         [],
@@ -205,6 +212,21 @@ def check_tables(night: Night) -> None:
         raise UserError(*faults)
 
 
+def _drop_faults(loaded: LoadedJob, name: str, task: Task) -> list[Fault]:
+    """What `drop` names must be there, and nothing that the next night or the table's key needs."""
+    known, faults = dropped.names(task.columns()), []
+    needed = {*task.keys(), *task.prior_columns, task.category_column}
+    for i, column in enumerate(task.settings.drop):
+        place = loaded.place("steps", name, "drop", str(i))
+        if column not in known:
+            faults.append(Fault(place, column, f"expected one of {', '.join(known)}", nearest(column, known)))
+        elif column in needed:
+            faults.append(Fault(place, column, "is needed: it is part of the key, or the next night reads it"))
+    if not faults and not dropped.without(task.columns(), task.settings.drop).names:
+        faults.append(Fault(loaded.place("steps", name, "drop"), None, "expected at least one column to stay"))
+    return faults
+
+
 def _registry(loaded: LoadedJob, uri: str) -> str | None:
     """Where the job's `registry:` models are; by default beside its warehouse."""
     if not uri.startswith("registry:"):
@@ -215,11 +237,12 @@ def _registry(loaded: LoadedJob, uri: str) -> str | None:
 
 
 # Settings that decide which rows are read or how a step may fail, not what a row's answer is.
-_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", "reuse", *MODEL_SETTINGS}
+_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", "reuse", "drop", *MODEL_SETTINGS}
 
 
-def _fingerprint(task: Task, models: dict[str, str], upstream: str) -> str:
-    """sha256 over task version, settings, model contents, the used columns' types and upstream fingerprints."""
+def _fingerprint(task: Task, models: dict[str, str], upstream: str, mask: SourceMask | None) -> str:
+    """sha256 over task version, settings, model contents, the used columns' types, upstream fingerprints, and what the
+    source masks. Of a mask's key it knows a keyed digest."""
     said: dict[str, Any] = {
         "task": task.name,
         "version": task.version,
@@ -229,4 +252,8 @@ def _fingerprint(task: Task, models: dict[str, str], upstream: str) -> str:
         "keys": task.keys(),
         "upstream": upstream,
     }
+    if task.settings.drop:
+        said["drop"] = task.settings.drop
+    if mask is not None:
+        said["mask"] = {"version": MASK_VERSION, **mask.model_dump(mode="json")}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -147,6 +147,8 @@ class StepRun:
             storage.join(rejects, "data", day),
             self.state_url,
             self.step.pinned,
+            self.night.loaded.sensitive(self.step.name) is None
+            and not (self.step.settings.drop and self.step.task.exhibits == "samples"),
         )
 
     # -- the input, frozen ----------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ class StepReport:
     table: the table's full name, `<job>.<step>`.
     rows_*: rows or groups, whatever the task answers; rows_in = rows_out + rows_rejected.
     error: what went wrong, where state is failed, or why it was skipped; never row text.
+    note: why there is no panel, where there could be one.
     """
 
     name: str
@@ -96,6 +97,7 @@ class StepReport:
     audits: list[AuditResult] = field(default_factory=list)
     rejects: list[RejectCount] = field(default_factory=list)
     panel: Panel | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bizllm.errors import Fault, UserError
 from bizllm.tables import storage
+from bizllm.tables.contract import CONTRACT, reject_schema
 from bizllm.tables.sql import quoted
 from bizllm.tables.warehouse import Published, Slice, Warehouse
 
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date | None = None) -> DuckDBPyConnection:
+_OURS = frozenset([*CONTRACT.names, *reject_schema([]).names])
+
+HIDDEN = "•••"
+
+
+def connect(
+    warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date | None = None, hidden: Collection[str] = ()
+) -> DuckDBPyConnection:
     """A private connection with a view for each of the job's tables that is published: `STEP`, `STEP__rejects`, `runs`.
 
+    hidden: steps whose texts are shown as •••, in their rejects too: all but the contract's own.
     run_date: only that night; else every published one. Rejects are those of the run that made the table's night. The
     connection reads those tables' files and nothing else.
     """
@@ -31,17 +40,18 @@ def connect(warehouse: Warehouse, job: str, steps: Iterable[str], run_date: date
     local: list[str] = []
     for step in [name for name in steps if name in known]:
         now = warehouse.files(job, step, run_date)
-        local += _view(connection, warehouse, job, step, run_date, [now])
+        local += _view(connection, warehouse, job, step, run_date, [now], hide=step in hidden)
         if (rejects := f"{step}__rejects") in known:
             # As of the very snapshot whose rows are shown, though another night be published meanwhile.
             nights = {n.run_date: n.run_id for n in reversed(warehouse.history(job, step, now.snapshot_id))}
             nights = {day: run for day, run in nights.items() if run_date in (None, day)}
             slices = _rejects_of(warehouse, job, rejects, run_date, nights)
-            local += _view(connection, warehouse, job, f"{step}__all_rejects", run_date, slices, rejects)
+            raw = f"{step}__all_rejects"
+            local += _view(connection, warehouse, job, raw, run_date, slices, rejects, hide=step in hidden)
             ids = pa.table({"run_id": pa.array(nights.values(), pa.string())})
             connection.register(f"{step}__runs", ids)
             connection.execute(
-                f"create view {quoted(rejects)} as select * from {quoted(step + '__all_rejects')}"
+                f"create view {quoted(rejects)} as select * from {quoted(raw)}"
                 f" where run_id in (select run_id from {quoted(step + '__runs')})"
             )
     if "runs" in known:
@@ -79,6 +89,7 @@ def _view(
     run_date: date | None,
     slices: Sequence[Slice],
     table: str = "",
+    hide: bool = False,
 ) -> list[str]:
     """Make the view; the local files that DuckDB itself reads for it. table: whose slices they are, if not `name`'s."""
     local: list[str] = []
@@ -106,9 +117,23 @@ def _view(
         store = storage.filesystem(urls[0])[0]
         paths = [storage.filesystem(url)[1] for url in urls]
         connection.register(f"__{name}", dataset.dataset(paths, schema=schema, filesystem=store))
-    columns = ", ".join(quoted(column) for column in schema.names)
+    columns = ", ".join(_shown(field) if hide else quoted(field.name) for field in schema)
     connection.execute(f"create view {quoted(name)} as select {columns} from {quoted('__' + name)}")
     return local
+
+
+def _shown(column: pa.Field) -> str:
+    """The column in a view that shows no texts: neither strings nor what holds some."""
+    name = quoted(column.name)
+    if column.name in _OURS or not _holds_text(column.type):
+        return name
+    return f"case when {name} is null then null else '{HIDDEN}' end as {name}"
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_holds_text(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind))
 
 
 def select(connection: DuckDBPyConnection, sql: str, views: Sequence[str]) -> pa.Table:

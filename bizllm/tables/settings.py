@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bizllm.tables.mask_settings import SourceMask
+
 
 class Closed(BaseModel):
     """A part of the YAML that takes no unknown keys and never changes after it was read."""
@@ -14,7 +16,7 @@ class Closed(BaseModel):
 
 
 class SourceSettings(Closed):
-    """One input of a job. Read in this order: columns, rename, filter, select."""
+    """One input of a job. Read in this order: columns, rename, filter, mask, select."""
 
     path: str | None = Field(default=None, description="A Parquet file or folder: local, s3://, gs://, abfs://.")
     table: str | None = Field(default=None, description="An Iceberg table `namespace.name` in the warehouse's catalog.")
@@ -27,6 +29,13 @@ class SourceSettings(Closed):
     columns: list[str] | None = Field(default=None, description="Read these columns only.")
     rename: dict[str, str] = Field(default={}, description="Old name: new name.")
     filter: str | None = Field(default=None, description="Keep the rows for which this SQL condition holds.")
+    mask: SourceMask | None = Field(
+        default=None, description="Mask personal data in these columns, before a step or `select` sees them."
+    )
+    sensitive: bool = Field(
+        default=False,
+        description="Texts of steps that read it are shown in no report, and by `show` only with --reveal.",
+    )
     select: str | None = Field(
         default=None, description="A row-wise SQL select list, e.g. `*, quantity * unit_price as amount`."
     )

@@ -52,16 +52,31 @@ class RawRows(Protocol):
     def file_name(self, url: str) -> str: ...
 
 
+class Masking(Protocol):
+    """Takes personal data out of texts; `bizllm.methods.pii.masker` is one. Pickles."""
+
+    def column(self, texts: pa.ChunkedArray) -> pa.ChunkedArray:
+        """A string column, masked; as long, and of the same type."""
+
+
 class Source:
     """A named input of a job. Pickles for workers, which call `read` alone.
 
     place: `place("sources", name, "path")` says for people where a setting stands in the job file.
     warehouse: where the tables of `settings.table` are; not needed for a path.
+    masking: what `settings.mask` asks for, where it asks.
     """
 
     def __init__(
-        self, name: str, settings: SourceSettings, place: Callable[..., str], warehouse: Tables | None = None
+        self,
+        name: str,
+        settings: SourceSettings,
+        place: Callable[..., str],
+        warehouse: Tables | None = None,
+        masking: Masking | None = None,
     ) -> None:
+        assert (settings.mask is None) == (masking is None), "texts that are to be masked never get by"
+        self._masking = masking
         self.name = name
         self.settings = settings
         self._place: Callable[..., str] | None = place
@@ -98,7 +113,7 @@ class Source:
     @cached_property
     def _faults(self) -> list[Fault]:
         # In the order in which the settings apply; what builds on a faulty step can't be judged.
-        for check in (self._raw.faults, self._column_faults, self._sql_faults, self._key_faults):
+        for check in (self._raw.faults, self._column_faults, self._sql_faults, self._mask_faults, self._key_faults):
             if faults := check():
                 return faults
         return []
@@ -138,6 +153,7 @@ class Source:
         raw = raw.rename_columns([names.get(name, name) for name in raw.column_names])
         if (mask := self._sql.mask(raw)) is not None:
             raw, origin = raw.filter(mask), origin.filter(mask)
+        raw = self._masked(raw)
         auto = set(AUTO_KEY.names) if self.settings.key == "auto" else set()
         made = self._sql.project(raw, [name for name in columns if name not in auto])
         arrays = [origin.column(name) if name in auto else made.column(name) for name in columns]
@@ -162,6 +178,15 @@ class Source:
         names = self._raw_names()
         given = pa.schema([raw.field(name).with_name(names.get(name, name)) for name in kept])
         return RowSql(given, self.settings.select, self.settings.filter)
+
+    def _masked(self, rows: pa.Table) -> pa.Table:
+        """The rows as all that follows sees them: `select` too, so that what it derives holds no raw text."""
+        for name in self.settings.mask.columns if self.settings.mask else ():
+            if name in rows.column_names:
+                assert self._masking is not None
+                at = rows.column_names.index(name)
+                rows = rows.set_column(at, rows.schema.field(at), self._masking.column(rows.column(at)))
+        return rows
 
     def _raw_columns(self, columns: Sequence[str]) -> list[str]:
         auto = set(AUTO_KEY.names) if self.settings.key == "auto" else set()
@@ -199,6 +224,25 @@ class Source:
 
     def _sql_faults(self) -> list[Fault]:
         return [Fault(self._at(f.key), f.value, f.expected, f.suggestion) for f in self._sql.faults()]
+
+    def _mask_faults(self) -> list[Fault]:
+        mask, given = self.settings.mask, self._sql.given
+        if mask is None:
+            return []
+        faults = []
+        for position, name in enumerate(mask.columns):
+            place = ("mask", "columns", str(position))
+            if name not in given.names:
+                faults.append(self._missing(name, given.names, *place))
+            elif not types.is_string(kind := given.field(name).type):
+                faults.append(Fault(self._at(*place), name, f"expected a string column; it is {kind}"))
+            elif mask.mode == "mask" and name in self.settings.key:
+                what = "is a key column, which `mode: mask` would make the same for many rows"
+                faults.append(Fault(self._at(*place), name, what, "use `mode: pseudonym`, or another key"))
+        if mask.entities is not None and "ORGANIZATION" in mask.entities:
+            what = "no rule finds these; they need the `model` of a `task: mask` step"
+            faults.append(Fault(self._at("mask", "entities"), "ORGANIZATION", what))
+        return faults
 
     def _key_faults(self) -> list[Fault]:
         given = self._sql.schema

@@ -61,6 +61,10 @@ class TaskSettings(BaseModel):
         description="Copy the answers of rows or groups that did not change since an earlier night, where model, "
         "settings and task are the same. Table tasks answer all anew.",
     )
+    drop: list[str] = Field(
+        default=[],
+        description="Columns of the task that its table leaves out, such as `summary`; `spans.text` of a list's items.",
+    )
     reject_budget: float = Field(
         default=0.01, ge=0.0, le=1.0, description="Share of rows that may be rejected before the step fails."
     )

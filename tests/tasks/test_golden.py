@@ -128,6 +128,19 @@ def tag(fine_tuned: Callable[..., Path]) -> Outcome:
     return _read("tag", fine_tuned(objective="token_classification", labels=labels, pooling="native"))
 
 
+def mask() -> Outcome:
+    """Both languages, with the rules alone and with pseudonyms."""
+    texts = [
+        *TEXTS,
+        "Dr. Jane Okonkwo (jane.okonkwo@example.com, 212-555-0142) lives at 12 Main Street, Apt 4. SSN 219-09-9999.",
+        "我叫张伟，手机138-1234-5678，身份证11010519491231002X，住在广东省深圳市南山区科技园路12号3栋402室。",
+    ]
+    rows = pa.table({"text": texts, "note": [None, *texts[:-1]]})
+    secret = {"mode": "pseudonym", "key": "0123456789abcdef" * 2}
+    task = _task("mask", rows.schema, columns=["text", "note"], **secret)
+    return task.answer(task.prepare(rows))
+
+
 def _rounded(value: Any) -> Any:
     """Six significant digits: other CPUs and library builds move the last ones."""
     if isinstance(value, float):
@@ -149,7 +162,9 @@ def _near(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize("make", [summarize, forecast, segment, embed, classify, tag], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [summarize, forecast, segment, embed, classify, tag, mask], ids=lambda make: make.__name__
+)
 def test_outputs_move_only_with_the_version(make: Callable[..., Outcome], fine_tuned: Callable[..., Path]) -> None:
     outcome = make(fine_tuned) if signature(make).parameters else make()
     name = make.__name__
