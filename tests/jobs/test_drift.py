@@ -54,7 +54,10 @@ def test_a_column_that_no_step_reads_may_go_or_change(path: str, tmp_path: Path)
             {"body": [1, 2, 3, 4]},
             r"steps\.summary\.text: 'body': .*column 'body' is string in the first and int64",
         ),
-        ({"ticket_id": None}, r"sources\.tickets\.key\[0\]: 'ticket_id': .*column 'ticket_id' is missing in the second"),
+        (
+            {"ticket_id": None},
+            r"sources\.tickets\.key\[0\]: 'ticket_id': .*column 'ticket_id' is missing in the second",
+        ),
         ({"ticket_id": [1, 2, 3, 4]}, r"sources\.tickets\.key\[0\]: 'ticket_id': .* is string in the first and int64"),
     ],
 )
