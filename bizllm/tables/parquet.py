@@ -237,21 +237,23 @@ class ParquetFiles:
 
     def _footer(self, file: FileInfo, used: set[str]) -> _Footer | Fault:
         name = self.file_name(file.url)
+
+        def read() -> _Footer | Fault:
+            with storage.open_input(file.url) as stream:
+                try:
+                    with pq.ParquetFile(stream) as opened:
+                        by_column = None if self.partition is None or self._level(file.url) else self.partition
+                        schema = opened.schema_arrow.remove_metadata()
+                        return _Footer(file, schema, _row_groups(opened, used, by_column))
+                except (pa.ArrowException, OSError) as fault:
+                    if storage.named(fault):  # the store's fault, not the file's
+                        raise
+                    return Fault(self._at("path"), name, "expected a Parquet file")
+
         try:
-            stream = storage.open_input(file.url)
+            return storage.again(file.url, "read", read)
         except FileNotFoundError:
             return Fault(self._at("path"), name, "the file is gone since it was listed")
-        with stream:
-            try:
-                with pq.ParquetFile(stream) as opened:
-                    by_column = None if self.partition is None or self._level(file.url) else self.partition
-                    schema = opened.schema_arrow.remove_metadata()
-                    return _Footer(file, schema, _row_groups(opened, used, by_column))
-            except (pa.ArrowException, OSError) as fault:
-                if "AWS Error" in str(fault):  # the store's fault, not the file's
-                    with storage.explained(file.url, "read"):
-                        raise
-                return Fault(self._at("path"), name, "expected a Parquet file")
 
     def _own(self, schema: pa.Schema) -> pa.Schema:
         """The part of a file's schema that matters, in normal types, without a column that a folder level gives."""
