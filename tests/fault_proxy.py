@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of an object store's server that fails requests as a script says: for tests of what we survive.
+"""An HTTP proxy in front of an object store's server that fails requests as a script says.
 
 It runs in threads of the test's process, keeps connections alive, and passes bodies on as they are (multipart uploads,
 `aws-chunked`, `Transfer-Encoding: chunked`). Signatures are not recomputed: the server behind must not check the host.
@@ -10,6 +10,7 @@ import http.client
 import random
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -58,9 +59,9 @@ class Rule:
 
 
 class FaultProxy:
-    """Started with its first request to `serving`; `endpoint` is what clients are given."""
+    """Answers while the block of `serving` runs; `endpoint` is what clients are given. tls: speak https."""
 
-    def __init__(self, upstream: str, stall_s: float = 6.0) -> None:
+    def __init__(self, upstream: str, stall_s: float = 6.0, tls: ssl.SSLContext | None = None) -> None:
         self.upstream, self.stall_s = urlsplit(upstream).netloc, stall_s
         self.rules: list[Rule] = []
         self.seen: list[tuple[str, str]] = []  # (method, target) of every request
@@ -70,6 +71,9 @@ class FaultProxy:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            self.endpoint = self.endpoint.replace("http:", "https:")
 
     @contextmanager
     def serving(self) -> Iterator[FaultProxy]:

@@ -2,8 +2,8 @@
 
 `abfs://container@account/path` and, with AZURE_STORAGE_ACCOUNT set, `abfs://container/path` mean the same. Streams go
 through pyarrow's filesystem; the rest through Azure's own client, because pyarrow gives neither ETags nor
-`If-None-Match`. Credentials: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN, the first that
-is set, else what DefaultAzureCredential finds. The functions raise as the clients do: `storage` explains it and tries again.
+`If-None-Match`. Credentials: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else what
+DefaultAzureCredential finds. The functions raise as the clients do: `storage` explains it and tries again.
 """
 
 from __future__ import annotations

@@ -31,19 +31,17 @@ def wait(attempt: int) -> None:
     time.sleep(random.uniform(longest / 2, longest))
 
 
-def retried(
-    call: Callable[[], Answer], url: str, action: str, renew: Callable[[], None], attempts: int = ATTEMPTS
-) -> Answer:
+def retried(call: Callable[[], Answer], url: str, action: str, renew: Callable[[], None]) -> Answer:
     """What `call` gives, asked again where the store's fault may pass. Raises as `explained` does.
 
     renew: reads credentials anew; called where they had expired.
     """
-    for attempt in range(1, attempts + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             with explained(url, action):
                 return call()
         except StorageUnavailable as fault:
-            if attempt == attempts:
+            if attempt == ATTEMPTS:
                 raise
             if fault.stale:
                 renew()

@@ -131,12 +131,12 @@ def default_key(url: str) -> str | None:
 
     bucket, _ = split(url)
     try:
-        rules = client().get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+        answer = client().get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
     except ClientError as fault:
         if fault.response["Error"]["Code"] == "ServerSideEncryptionConfigurationNotFoundError":
             return None
         raise
-    for rule in rules:
+    for rule in answer.get("Rules", []):  # Ceph answers without any
         default = rule.get("ApplyServerSideEncryptionByDefault", {})
         if str(default.get("SSEAlgorithm", "")).startswith("aws:kms"):
             return str(default.get("KMSMasterKeyID", "")) or "alias/aws/s3"

@@ -16,6 +16,7 @@ ROLE = "BIZLLM_S3_ROLE"
 KMS_KEY = "BIZLLM_S3_KMS_KEY"
 TIMEOUT = "BIZLLM_STORAGE_TIMEOUT_S"
 AZURE_ENDPOINT = "BIZLLM_AZURE_ENDPOINT"
+ADDRESSES = ("endpoint", "sts_endpoint", "azure_endpoint")
 _TIMEOUT_S = 60.0
 
 
@@ -39,7 +40,7 @@ class StorageSettings(Closed):
     azure_account: str | None = Field(default=None, description="Storage account of `abfs://container/path`.")
     azure_endpoint: str | None = Field(default=None, description="Blob address of an account that is not Azure's own.")
 
-    @field_validator("endpoint", "sts_endpoint", "azure_endpoint")
+    @field_validator(*ADDRESSES)
     @classmethod
     def _address(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
