@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-finetune test test-slow lint check-lock lock clean bench-nightly bench-forecast bench-summarize bench-finetune
+.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite lint check-lock lock clean bench-nightly bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,12 +47,18 @@ demo-finetune: setup ## fine-tune a model on sample tickets with two workers, th
 
 test: setup lint check-lock ## lint, types, layers, lock and all tests but the slow ones
 	@$(BIN)/coverage erase
-	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+	@$(BIN)/python -m pytest -m "not slow and not azurite" --cov --cov-report=term
 
 test-slow: setup ## the tests that take minutes; writes benchmarks/results/test-slow.md
 	@rm -f build/test-slow.xml
 	@$(BIN)/python -m pytest -m slow --junitxml=build/test-slow.xml; status=$$?; \
 	$(BIN)/python .ci/slow_results.py build/test-slow.xml benchmarks/results/test-slow.md; exit $$status
+
+test-objectstore: setup ## S3 tests and a night against Ceph, from Debian's packages
+	@PYTHON=$(BIN)/python tests/objectstore/run.sh
+
+test-azurite: setup ## abfs:// tests and a night against Azurite, from npm
+	@PYTHON=$(BIN)/python tests/objectstore/azurite.sh
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

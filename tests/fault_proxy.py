@@ -66,6 +66,7 @@ class FaultProxy:
         self.rules: list[Rule] = []
         self.seen: list[tuple[str, str]] = []  # (method, target) of every request
         self.failed: Counter[str] = Counter()  # how many requests failed, by kind
+        self.without: frozenset[str] = frozenset()  # headers that the store does not get to see, in lower case
         self._rate, self._random, self._kinds = 0.0, random.Random(0), KINDS
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -100,7 +101,7 @@ class FaultProxy:
     def clear(self) -> None:
         """No more faults, and nothing was seen."""
         with self._lock:
-            self.rules, self.seen, self._rate = [], [], 0.0
+            self.rules, self.seen, self._rate, self.without = [], [], 0.0, frozenset()
             self.failed.clear()
 
     def verdict(self, method: str, target: str) -> Kind | None:
@@ -172,7 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+        proxy = self.server.proxy
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP | proxy.without}
         headers["Content-Length"] = str(len(body))
         for fresh in (False, True):  # the server may have closed a connection that was kept
             if self._upstream is None or fresh:

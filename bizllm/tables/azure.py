@@ -168,7 +168,8 @@ def _blob(url: str) -> Any:
 
 
 def _no_container(fault: Any) -> bool:
-    return "Container" in str(getattr(fault, "error_code", ""))
+    code = getattr(fault, "error_code", None)
+    return "Container" in str(getattr(code, "value", code))
 
 
 def _marks_folder(container: Any, name: str) -> bool:

@@ -163,8 +163,8 @@ def _of_client(fault: BaseException) -> Refusal:
     """Of botocore, Azure's and Google's clients: by code, else by status, else by what the exception is called."""
     response = getattr(fault, "response", None)
     answer = response if isinstance(response, dict) else {}
-    code = str(answer.get("Error", {}).get("Code", "") or getattr(fault, "error_code", "") or "")
-    code = code.removeprefix("StorageErrorCode.")
+    named_code = getattr(fault, "error_code", None)
+    code = str(answer.get("Error", {}).get("Code", "") or getattr(named_code, "value", named_code) or "")
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(fault, "status_code", None)
     status = status or getattr(fault, "code", None)
     operation = str(getattr(fault, "operation_name", "") or "")

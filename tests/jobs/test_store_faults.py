@@ -18,6 +18,7 @@ import pytest
 from bizllm import api
 from tests.fault_proxy import FaultProxy, Kind
 
+pytestmark = pytest.mark.objectstore
 NIGHT = "2026-03-10"
 SURVIVED: tuple[Kind, ...] = ("slow_down", "too_many", "error_500", "reset", "stall", "truncate", "expired", "lost")
 APART = {"run_id", "produced_at"}  # what two nights of the same answers differ in
@@ -34,7 +35,7 @@ def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def lake(proxy: FaultProxy, s3_endpoint: str, job: Job, tmp_path: Path) -> Callable[..., str]:
-    """The shop's tickets in a bucket, 12 in units of 5; `lake(name, endpoint)` is its job with a warehouse of its own."""
+    """The shop's tickets in a bucket, 12 in units of 5; `lake(name, endpoint)`: its job with a warehouse of its own."""
     store = boto3.client("s3", endpoint_url=s3_endpoint)
     proxy.clear()
     for file in tmp_path.rglob("tickets/**/*.parquet"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import boto3
 import pyarrow as pa
@@ -11,11 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
-from bizllm.errors import RunError, StorageUnavailable
+from bizllm.errors import RunError, StorageUnavailable, UserError
 from bizllm.tables import retry, s3_clients, storage
+from bizllm.tables.settings import WarehouseSettings
 from bizllm.tables.store_settings import TIMEOUT
-from tests.fault_proxy import KINDS, FaultProxy, Kind
+from bizllm.tables.warehouse import Warehouse
+from tests.fault_proxy import FaultProxy, Kind
 
+pytestmark = pytest.mark.objectstore
 BUCKET = "faulty"
 TOP = f"s3://{BUCKET}/lake"
 ROWS = pa.table({"n": range(50_000)})
@@ -124,7 +128,13 @@ def url(proxy: FaultProxy, s3_endpoint: str) -> str:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "denied"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("slow_down", "reset", "truncate", "expired", "lost"),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("too_many", "error_500", "stall")),
+    ],
+)
 def test_one_fault_is_survived(proxy: FaultProxy, url: str, operation: str, kind: Kind) -> None:
     call, method, path = OPERATIONS[operation]
     if call is stream_in:
@@ -177,6 +187,14 @@ def test_a_lock_whose_answer_was_lost_is_ours_and_another_is_not(proxy: FaultPro
     assert not storage.create_exclusive(f"{url}/two.lock", b"mine")
     assert storage.read_bytes(f"{url}/two.lock") == b"theirs"
     assert not storage.create_exclusive(f"{url}/one.lock", b"mine"), "no answer was lost: an equal one is another's"
+
+
+def test_a_store_without_conditional_writes_is_refused_as_a_warehouse(proxy: FaultProxy, tmp_path: Path) -> None:
+    proxy.without = frozenset({"if-none-match"})
+    warehouse = Warehouse(WarehouseSettings(path=f"s3://{BUCKET}/wh", uri=f"sqlite:///{tmp_path}/catalog.db"))
+    with pytest.raises(UserError, match=r"warehouse.path: .*ignores `If-None-Match: \*`.*docs/storage.md"):
+        warehouse.check_writable()
+    assert storage.list_files(f"s3://{BUCKET}/wh") == []
 
 
 def test_expired_credentials_are_read_again(proxy: FaultProxy, url: str) -> None:
