@@ -16,6 +16,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -128,12 +129,14 @@ def _work(stage: Stage, unit: Unit, tables: list[pa.Table] | Receipt) -> Receipt
 
 def _attempted(stage: Stage, unit: Unit, call: Callable[[], _Made]) -> _Made | Receipt:
     """What `call` gives, tried again where the store failed under it; at last the failed receipt."""
+    began = time.monotonic()
     for attempt in range(1, retry.UNIT_ATTEMPTS + 1):
         try:
             return call()
         except Exception as raised:
             fault = refusals.named(raised) or raised
-            if not isinstance(fault, StorageUnavailable) or attempt == retry.UNIT_ATTEMPTS:
+            last = attempt == retry.UNIT_ATTEMPTS or time.monotonic() - began > retry.LONGEST_S
+            if last or not isinstance(fault, StorageUnavailable):
                 return Receipt(stage.name, unit.id, "", error=safe_text(fault))
             if fault.stale:
                 storage.forget()

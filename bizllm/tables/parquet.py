@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from bizllm.errors import Fault, RunError, UserError, nearest
+from bizllm.errors import Fault, RunError, StorageUnavailable, UserError, nearest
 from bizllm.tables import storage
 from bizllm.tables.manifest import Dates, FileSlices, FrozenFile, Part, Unit
 from bizllm.tables.storage import FileInfo
@@ -76,6 +76,8 @@ class ParquetFiles:
             files = self._listed()
         except FileNotFoundError:
             files = []
+        except StorageUnavailable:
+            raise  # no fault of what the user wrote
         except RunError as fault:
             return [Fault(self._at("path"), self.path, str(fault))]
         if not files:

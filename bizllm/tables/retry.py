@@ -21,12 +21,13 @@ REQUEST_ATTEMPTS = 4  # of one request, by boto3 and by pyarrow
 ATTEMPTS = 4  # of one operation of the storage module
 UNIT_ATTEMPTS = 3  # of a unit whose streams broke
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
+LONGEST_S = 300.0  # after that long no attempt is begun: a store that does not even refuse takes minutes for each
 
 _log = logs.get(__name__)
 
 
 def wait(attempt: int) -> None:
-    """Before attempt `attempt` + 1: half to the whole of 0.5, 2, 8, 15 s, so that many workers do not come at once."""
+    """Before attempt `attempt` + 1: half to the whole of 0.5, 2, 8, 15 s, so that workers do not come all at once."""
     longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 4 ** (attempt - 1))
     time.sleep(random.uniform(longest / 2, longest))
 
@@ -36,12 +37,13 @@ def retried(call: Callable[[], Answer], url: str, action: str, renew: Callable[[
 
     renew: reads credentials anew; called where they had expired.
     """
+    began = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with explained(url, action):
                 return call()
         except StorageUnavailable as fault:
-            if attempt == ATTEMPTS:
+            if attempt == ATTEMPTS or time.monotonic() - began > LONGEST_S:
                 raise
             if fault.stale:
                 renew()

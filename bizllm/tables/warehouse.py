@@ -164,7 +164,7 @@ class Warehouse:
         wanted = expression(("==", column, value) for column, value in (where or {}).items())
         with asking(self.settings, f"read {job}.{step}"):
             scan = table.scan(wanted, tuple(columns) if columns is not None else ("*",), snapshot_id=snapshot_id)
-            rows = scan.to_arrow()
+            rows = scan.to_arrow() if storage.is_local(self.path) else storage.again(self.path, "read", scan.to_arrow)
         schema = arrow_schema(scan.projection())
         rows = rows.select(schema.names).cast(schema)
         return rows.select(list(columns)) if columns is not None else rows

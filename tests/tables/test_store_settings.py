@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import uuid
@@ -97,7 +98,7 @@ def test_a_role_is_assumed_for_boto3_and_for_streams(
     assert credentials is not None
     first = credentials.get_frozen_credentials().access_key
     assert first != os.environ["AWS_ACCESS_KEY_ID"] and first.startswith("ASIA")
-    store = storage.filesystem(url)[0]
+    store = pickle.loads(pickle.dumps(storage.filesystem(url)[0]))
     s3_clients.forget()
     assert store.get_file_info(f"{bucket}/x").size == 1, "a filesystem that is kept takes the newest keys"
 
