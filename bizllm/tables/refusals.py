@@ -141,6 +141,8 @@ def _reason(said: Refusal, bucket: str) -> str:
         case "denied":
             permission = _permission(said.operation)
             return f"{where}access denied{doing}" + (f"; it takes {permission}" if permission else "")
+        case "expired" if said.code == "400":
+            return f"{where}refused without a reason, as where credentials have expired{doing}"
         case "expired":
             return f"{where}the credentials have expired{doing}"
         case "no_bucket":

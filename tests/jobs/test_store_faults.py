@@ -105,6 +105,7 @@ def test_denied_writes_end_the_night_at_once(proxy: FaultProxy, lake: Callable[.
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["reset", "slow_down", "stall"])
 def test_an_outage_for_good_ends_in_bounded_time(proxy: FaultProxy, lake: Callable[..., str], kind: Kind) -> None:
     """From the first read of a source's rows on nothing is answered any more."""
