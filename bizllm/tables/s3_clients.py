@@ -1,7 +1,8 @@
 """How clients of S3 are built: boto3's and pyarrow's, with one region, one identity and one authority for both.
 
-pyarrow can assume a role by itself, but asks AWS's own STS for it whatever endpoint is set. So boto3 does that, and
-pyarrow is handed the keys; they live an hour, hence a filesystem that looks for newer ones at each call (`_Renewed`).
+pyarrow can assume a role by itself, but asks AWS's own STS for it whatever endpoint is set, and it knows fewer kinds of
+profiles. So boto3 finds the keys of a role or a profile, and pyarrow is handed them; they live an hour, hence a
+filesystem that looks for newer ones at each call (`_Renewed`). Keys in variables and those of a machine pyarrow finds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from bizllm.errors import RunError
 from bizllm.tables.retry import REQUEST_ATTEMPTS
 from bizllm.tables.store_settings import KMS_KEY, ROLE, timeout_s
 
@@ -33,6 +35,7 @@ class Environment:
     endpoint: str
     region: str
     identity: str
+    profile: str
     role: str
     sts_endpoint: str
     kms_key: str
@@ -46,7 +49,8 @@ def environment() -> Environment:
     return Environment(
         endpoint=said("AWS_ENDPOINT_URL_S3") or said("AWS_ENDPOINT_URL") or "",
         region=said("AWS_REGION") or said("AWS_DEFAULT_REGION") or "",
-        identity="@".join(said(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_PROFILE")),
+        identity="@".join(said(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN")),
+        profile=said("AWS_PROFILE", ""),
         role=said(ROLE, ""),
         sts_endpoint=said("AWS_ENDPOINT_URL_STS") or said("AWS_ENDPOINT_URL") or "",
         kms_key=said(KMS_KEY, ""),
@@ -63,7 +67,7 @@ def client() -> S3Client:
 def filesystem_of(bucket: str) -> fs.FileSystem:
     """pyarrow's filesystem for a bucket."""
     given = environment()
-    return fs.PyFileSystem(_Renewed(bucket)) if given.role else _filesystem(bucket, given, None)
+    return fs.PyFileSystem(_Renewed(bucket)) if given.role or given.profile else _filesystem(bucket, given, None)
 
 
 def forget() -> None:
@@ -139,7 +143,7 @@ def _filesystem(bucket: str, given: Environment, keys: tuple[str, str, str | Non
 
 
 class _Renewed(fs.FileSystemHandler):
-    """A bucket's filesystem with a role's keys, the newest at each call: they change 15 minutes before their end."""
+    """A bucket's filesystem with the keys that boto3 has, the newest at each call: a role's change every 45 minutes."""
 
     def __init__(self, bucket: str) -> None:
         self.bucket = bucket
@@ -147,7 +151,8 @@ class _Renewed(fs.FileSystemHandler):
     def _now(self) -> fs.FileSystem:
         given = environment()
         credentials = _session(given).get_credentials()
-        assert credentials is not None, "a role has credentials"
+        if credentials is None:
+            raise RunError(f"s3://{self.bucket}: the profile '{given.profile}' has no credentials")
         keys = credentials.get_frozen_credentials()
         return _filesystem(self.bucket, given, (keys.access_key, keys.secret_key, keys.token))
 

@@ -103,6 +103,29 @@ def test_a_role_is_assumed_for_boto3_and_for_streams(
     assert store.get_file_info(f"{bucket}/x").size == 1, "a filesystem that is kept takes the newest keys"
 
 
+def test_a_profile_counts_for_streams_too(
+    bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that assumes a role through another profile: pyarrow by itself would not find its keys."""
+    told = (
+        f"[profile base]\naws_access_key_id = a\naws_secret_access_key = b\n[profile nightly]\nrole_arn = {ROLE_ARN}\n"
+    )
+    (tmp_path / "config").write_text(told + "source_profile = base\nregion = us-east-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    configure(StorageSettings(endpoint=s3_endpoint, sts_endpoint=s3_endpoint, profile="nightly"))
+    with storage.open_output(f"s3://{bucket}/x") as sink:
+        sink.write(b"1")
+    assert storage.read_bytes(f"s3://{bucket}/x") == b"1"
+    credentials = s3_clients._session(s3_clients.environment()).get_credentials()
+    assert credentials is not None and credentials.get_frozen_credentials().access_key.startswith("ASIA")
+    configure(StorageSettings(endpoint=s3_endpoint, profile="nobody"))
+    for act in (storage.read_bytes, storage.open_input):
+        with pytest.raises(RunError, match=r"no usable credentials \(ProfileNotFound\)"):
+            act(f"s3://{bucket}/x")
+
+
 def test_a_role_that_can_not_be_assumed(bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "ATTEMPTS", 1)
     configure(StorageSettings(endpoint=s3_endpoint, sts_endpoint="http://127.0.0.1:9", role=ROLE_ARN))
