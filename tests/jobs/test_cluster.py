@@ -72,6 +72,8 @@ def head() -> Iterator[Head]:
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "AWS_ACCESS_KEY_ID": "testing",  # nodes have an identity; where the store is they must be told
+        "AWS_SECRET_ACCESS_KEY": "testing",
     }
     gcs, dashboard, client, agent = _free_ports(4)
     sizes = ["--num-cpus", "2", "--object-store-memory", "200000000"]
@@ -157,6 +159,32 @@ def test_a_night_as_a_ray_job(head: Head, shop: Path, tmp_path: Path) -> None:
 def test_a_night_from_elsewhere(head: Head, job: Job) -> None:
     """The driver is a Ray client; more units than go through plain Ray on the cluster itself."""
     path = job(steps__summary=None, sources__tickets=None, runtime={"unit_rows": 2})
+    done = subprocess.run(
+        [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--address", head.client, "--json"],
+        env=head.env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    (step,) = json.loads(done.stdout)["steps"]
+    assert (step["state"], step["rows_in"], step["rows_out"]) == ("done", 40, 40)
+
+
+@pytest.mark.slow
+def test_workers_elsewhere_are_told_of_the_store(head: Head, job: Job, s3_endpoint: str, tmp_path: Path) -> None:
+    """Neither the cluster nor the driver has more than keys: what the file says of the store must reach both."""
+    import boto3
+
+    store = boto3.client("s3", endpoint_url=s3_endpoint)
+    store.create_bucket(Bucket="elsewhere")
+    store.upload_file(str(tmp_path / "orders/part-0.parquet"), "elsewhere", "orders/part-0.parquet")
+    path = job(
+        steps__summary=None,
+        sources={"orders": {"path": "s3://elsewhere/orders", "key": ["order_id"]}},
+        warehouse={"path": "s3://elsewhere/wh", "uri": f"sqlite:///{tmp_path}/catalog.db"},
+        storage={"endpoint": s3_endpoint, "region": "us-east-1"},
+    )
     done = subprocess.run(
         [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--address", head.client, "--json"],
         env=head.env,
