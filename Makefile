@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-finetune test test-slow chaos lint check-lock lock clean bench-nightly bench-forecast bench-summarize bench-finetune
+.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean bench-nightly bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,7 +47,7 @@ demo-finetune: setup ## fine-tune a model on sample tickets with two workers, th
 
 test: setup lint check-lock ## lint, types, layers, lock and all tests but the slow ones
 	@$(BIN)/coverage erase
-	@$(BIN)/python -m pytest -m "not slow and not chaos" --cov --cov-report=term
+	@$(BIN)/python -m pytest -m "not slow and not chaos and not azurite" --cov --cov-report=term
 
 test-slow: setup ## the tests that take minutes; writes benchmarks/results/test-slow.md
 	@rm -f build/test-slow.xml
@@ -58,6 +58,12 @@ chaos: setup ## the fault matrix, a run hit at every moment; writes benchmarks/r
 	@rm -f build/chaos.xml
 	@$(BIN)/python -m pytest tests/chaos --junitxml=build/chaos.xml; status=$$?; \
 	$(BIN)/python .ci/chaos_results.py build/chaos.xml benchmarks/results/chaos.md; exit $$status
+
+test-objectstore: setup ## S3 tests and a night against Ceph, from Debian's packages
+	@PYTHON=$(BIN)/python tests/objectstore/run.sh
+
+test-azurite: setup ## abfs:// tests and a night against Azurite, from npm
+	@PYTHON=$(BIN)/python tests/objectstore/azurite.sh
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

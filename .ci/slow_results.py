@@ -1,4 +1,4 @@
-"""The last result of `make test-slow` as a page: `python .ci/slow_results.py JUNIT.xml PAGE.md`."""
+"""The last result of tests as a page: `python .ci/slow_results.py JUNIT.xml PAGE.md [TARGET [NOTE]]`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 
-def page(report: Path) -> str:
-    """A line about the run, and a row for each test, the longest first."""
+def page(report: Path, target: str = "make test-slow", note: str = "") -> str:
+    """A line about the run, a note, and a row for each test, the longest first."""
     found = ElementTree.parse(report).iter("testcase")  # noqa: S314  # pytest wrote it a moment ago
     cases = sorted(found, key=lambda case: -float(case.get("time", 0)))
     outcomes = Counter(outcome(case) for case in cases)
@@ -21,10 +21,11 @@ def page(report: Path) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("ray", "torch", "deepspeed"))
     seconds = sum(float(case.get("time", 0)) for case in cases)
     lines = [
-        "# `make test-slow`",
+        f"# `{target}`",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} CPUs, Python "
         f"{platform.python_version()}, {packages}: {counted} in {seconds:,.0f} s.",
+        *(["", note] if note else []),
         "",
         "| seconds | outcome | tests of | test |",
         "|---|---|---|---|",
@@ -49,4 +50,4 @@ def outcome(case: ElementTree.Element) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(page(Path(sys.argv[1])))
+    Path(sys.argv[2]).write_text(page(Path(sys.argv[1]), *sys.argv[3:]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import LoadedJob, load_job, parse_date, run_date
+from bizllm.tables.store_settings import configure
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,10 +57,11 @@ def plan(
 
     if is_training_file(job_path):
         recipe = load_recipe(job_path, sets)
+        configure(recipe.recipe.storage)
         from bizllm.jobs.training_plan import plan_training
 
         return plan_training(recipe)
-    loaded = load_job(job_path, sets)
+    loaded = _loaded(job_path, sets)
     day = run_date(loaded.job, date, datetime.now(UTC))
     from bizllm.jobs.plan import plan as plan_night
     from bizllm.jobs.prepare import prepare
@@ -86,7 +88,7 @@ def run(
     """
     if fresh and retry_rejects:
         raise UserError(Fault("--retry-rejects", None, "expected either --fresh or --retry-rejects"))
-    loaded = load_job(job_path, sets)
+    loaded = _loaded(job_path, sets)
     day = run_date(loaded.job, date, datetime.now(UTC))
     from bizllm.jobs.run import run as run_night
 
@@ -105,7 +107,7 @@ def backfill(
     observer: Observer | None = None,
 ) -> list[RunResult]:
     """Run a job for every date from `start` to `end`, oldest first, one publish each; stops after a failed one."""
-    loaded = load_job(job_path, sets)
+    loaded = _loaded(job_path, sets)
     now = datetime.now(UTC)
     first, last = parse_date(start, "--from"), run_date(loaded.job, end, now)
     if first > last:
@@ -157,7 +159,7 @@ def runs(job_path: str, run: str | None = None, *, sets: Sequence[str] = ()) -> 
     """The ledger: a row for each step of each run, newest first; or the rows of one run."""
     from bizllm.jobs import ledger
 
-    loaded = load_job(job_path, sets)
+    loaded = _loaded(job_path, sets)
     rows = ledger.read(_warehouse(loaded), loaded.job.name, **({"run_id": run} if run else {}))
     if run is not None and not rows:
         raise UserError(Fault("RUN", run, f"no such run of {loaded.job.name}", "`bizllm runs JOB` lists them"))
@@ -183,7 +185,7 @@ def show(
     from bizllm.tables.query import connect, select
     from bizllm.tables.sql import quoted
 
-    loaded = load_job(job_path, sets)
+    loaded = _loaded(job_path, sets)
     name = loaded.job.name
     day = parse_date(date, "--date") if date else None
     warehouse = _warehouse(loaded)
@@ -212,7 +214,7 @@ def report(job_path: str, run: str | None = None, *, sets: Sequence[str] = ()) -
     from bizllm.jobs.prepare import prepare
     from bizllm.tables import storage
 
-    loaded = load_job(job_path, sets)
+    loaded = _loaded(job_path, sets)
     warehouse = _warehouse(loaded)
     rows = runs(job_path, run, sets=sets)
     if not rows:
@@ -322,6 +324,7 @@ def finetune(
     from bizllm.jobs.training_file import load_recipe
 
     loaded = load_recipe(train_path, sets, registry)
+    configure(loaded.recipe.storage)
     from bizllm.jobs.finetune import finetune as run_training
 
     return run_training(loaded, address=address, resume=resume, observer=observer)
@@ -339,6 +342,13 @@ def schema(kind: str = "job") -> dict[str, Any]:
     from bizllm.jobs.schema import json_schema
 
     return json_schema(kind)
+
+
+def _loaded(job_path: str, sets: Sequence[str]) -> LoadedJob:
+    """The job, with its object stores configured for this process: the newest file's `storage:` counts."""
+    loaded = load_job(job_path, sets)
+    configure(loaded.job.storage)
+    return loaded
 
 
 def _warehouse(loaded: LoadedJob) -> Warehouse:

@@ -43,6 +43,20 @@ class RunError(Exception):
     """The run failed for a reason that is not the user's YAML; exit status 1. The message never holds row text."""
 
 
+class StorageUnavailable(RunError):
+    """An object store failed in a way that may pass: another attempt may succeed. Told after all attempts in vain.
+
+    stale: whether credentials must be read again before.
+    """
+
+    def __init__(self, message: str, stale: bool = False) -> None:
+        super().__init__(message, stale)  # all of it, so that it survives pickling
+        self.stale = stale
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class LockHeld(RunError):
     """Another run holds this job and date; exit status 3."""
 

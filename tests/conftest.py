@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -34,8 +35,9 @@ def s3_endpoint() -> Iterator[str]:
     """Address of an S3 server of its own process, which keeps everything in memory and knows no access rights.
 
     For the session, AWS_ENDPOINT_URL and the other AWS variables point the whole process and its children at it.
+    BIZLLM_TEST_S3 names a store that is there instead, with the keys testing and testing.
     """
-    with _aws_server() as endpoint:
+    with _aws_server(os.environ.get("BIZLLM_TEST_S3", "")) as endpoint:
         yield endpoint
 
 
@@ -47,16 +49,19 @@ def own_aws() -> Iterator[str]:
 
 
 @contextmanager
-def _aws_server() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
+def _aws_server(endpoint: str = "") -> Iterator[str]:
+    """Of its own process, or the one that is at `endpoint`."""
+    server = None
+    if not endpoint:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        endpoint = f"http://127.0.0.1:{port}"
     settings = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_REGION": "us-east-1",
@@ -67,17 +72,37 @@ def _aws_server() -> Iterator[str]:
     }
     before = {name: os.environ.get(name) for name in settings}
     try:
-        _await(endpoint, server)
+        if server is not None:
+            _await(endpoint, server)
         os.environ.update(settings)
         yield endpoint
     finally:
-        server.terminate()
-        server.wait(timeout=10)
+        if server is not None:
+            server.terminate()
+            server.wait(timeout=10)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@pytest.fixture
+def azurite(monkeypatch: pytest.MonkeyPatch) -> str:
+    """`abfs://CONTAINER@devstoreaccount1` of a new container in the Azurite that `make test-azurite` has started."""
+    endpoint = os.environ.get("BIZLLM_TEST_AZURITE")
+    if not endpoint:
+        pytest.skip("make test-azurite starts one")
+    from azure.storage.blob import BlobServiceClient
+
+    # The emulator's only key, which its manual prints.
+    key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    monkeypatch.setenv("AZURE_STORAGE_KEY", key)
+    monkeypatch.setenv("BIZLLM_AZURE_ENDPOINT", endpoint)
+    name = f"lake-{uuid.uuid4().hex[:12]}"
+    service = BlobServiceClient(endpoint, credential={"account_name": "devstoreaccount1", "account_key": key})
+    service.create_container(name)
+    return f"abfs://{name}@devstoreaccount1"
 
 
 @pytest.fixture(scope="session")

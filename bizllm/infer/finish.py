@@ -107,8 +107,11 @@ def audits_of(receipt: Receipt) -> list[AuditResult]:
 
 
 def _read(url: str) -> pa.Table:
-    with storage.open_input(url) as source:
-        return pq.read_table(source)
+    def read() -> pa.Table:
+        with storage.open_input(url) as source:
+            return pq.read_table(source)
+
+    return storage.again(url, "read", read)
 
 
 def merged_exhibit(receipts: Sequence[Receipt], most: int = 64) -> pa.Table | None:

@@ -5,7 +5,8 @@ Many units go through Ray Data, where a unit is one row from end to end, so that
 whose every row is rejected still has its receipt. A stage of few units goes through plain Ray tasks and actors with the
 same two functions: on one machine it is the faster way (benchmarks/pipeline.py measures both). Ray Data is there for
 the many units of a cluster: plain tasks lack its back-pressure and its spreading over nodes.
-A failure inside a unit is a failed receipt, never an exception through Ray. Retries of lost workers are bounded.
+A failure inside a unit is a failed receipt, never an exception through Ray. Retries of lost workers are bounded, and so
+are those of units whose store failed while they read or wrote: a new attempt stages new files.
 """
 
 from __future__ import annotations
@@ -15,23 +16,26 @@ import os
 import pickle
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
 import ray.util.client
 
 from bizllm import logs
-from bizllm.errors import Cancelled, RunError, safe_text
+from bizllm.errors import Cancelled, RunError, StorageUnavailable, safe_text
 from bizllm.infer.receipts import Receipt, ReceiptBook
 from bizllm.infer.work import Stage, Unit
+from bizllm.tables import refusals, retry, storage
 
 _log = logs.get(__name__)
+_Made = TypeVar("_Made")
 
 FEW_UNITS = 64  # up to here plain Ray; Ray Data took 1.5 times as long at 64 light units, 1.4 times at 256
 READ_CPUS = 0.15  # a reader mostly waits for storage; odd on purpose: Ray Data fuses operators of equal CPUs
@@ -115,20 +119,32 @@ def _taken(receipt: Receipt, book: ReceiptBook, failed: list[Receipt], log: logs
 
 def _read(stage: Stage, unit: Unit) -> list[pa.Table] | Receipt:
     """What `stage.read` gives, or the failed receipt."""
-    try:
-        return stage.read(unit)
-    except Exception as fault:
-        return Receipt(stage.name, unit.id, "", error=safe_text(fault))
+    return _attempted(stage, unit, lambda: stage.read(unit))
 
 
 def _work(stage: Stage, unit: Unit, tables: list[pa.Table] | Receipt) -> Receipt:
     """The receipt of a unit, failed or not."""
     if isinstance(tables, Receipt):
         return tables
-    try:
-        return stage.work(unit, tables)
-    except Exception as fault:
-        return Receipt(stage.name, unit.id, "", error=safe_text(fault))
+    return _attempted(stage, unit, lambda: stage.work(unit, tables))
+
+
+def _attempted(stage: Stage, unit: Unit, call: Callable[[], _Made]) -> _Made | Receipt:
+    """What `call` gives, tried again where the store failed under it; at last the failed receipt."""
+    began = time.monotonic()
+    for attempt in range(1, retry.UNIT_ATTEMPTS + 1):
+        try:
+            return call()
+        except Exception as raised:
+            fault = refusals.named(raised) or raised
+            last = attempt == retry.UNIT_ATTEMPTS or time.monotonic() - began > retry.LONGEST_S
+            if last or not isinstance(fault, StorageUnavailable):
+                return Receipt(stage.name, unit.id, "", error=safe_text(fault))
+            if fault.stale:
+                storage.forget()
+            _log.warning("unit_retried", stage=stage.name, unit=unit.id, attempt=attempt, error=str(fault))
+            retry.wait(attempt)
+    raise AssertionError("unreachable")
 
 
 def _both(stage: Stage, unit: Unit, threads: int) -> Receipt:

@@ -304,7 +304,7 @@ def write_parquet(
 ) -> tuple[pq.FileMetaData, int]:
     """Write one file, as the given slices (start, length), a row group each; its footer and size in bytes."""
     collected: list[pq.FileMetaData] = []
-    with storage.open_output(url) as sink:
+    with storage.explained(url, "write"), storage.open_output(url) as sink:
         with pq.ParquetWriter(sink, table.schema, compression="zstd", metadata_collector=collected) as writer:
             if row_groups is None:
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)

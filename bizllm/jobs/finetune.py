@@ -126,6 +126,7 @@ def _run(loaded: LoadedRecipe, run: Run, local: Path, address: str | None, resum
 def _frozen(loaded: LoadedRecipe, run: Run, local: Path, address: str | None) -> tuple[Work, dict[str, Any], Registry]:
     """The run's own input, checked and written."""
     run.observer.stage("check")
+    storage.check_encryption(run.url, "output")
     home = storage.join(run.url, kept.WORK)
     prepared = prepare(run.recipe, loaded.place, zero.device_name())
     registry = Registry(prepared.registry)

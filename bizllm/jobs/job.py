@@ -23,6 +23,7 @@ from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, kind_of, read_d
 from bizllm.models.load import check as check_model
 from bizllm.models.registry_uri import checked_uri
 from bizllm.tables.settings import Closed, SourceSettings, WarehouseSettings
+from bizllm.tables.store_settings import ADDRESSES, StorageSettings
 from bizllm.tasks.base import TaskSettings, task_class
 
 NAME = r"[a-z][a-z0-9_]{0,62}"
@@ -61,6 +62,7 @@ class Job(Closed):
     name: str = Field(description="Names the tables: `<job>.<step>`.")
     timezone: str = Field(default="UTC", description="IANA time zone that decides what last night is.")
     warehouse: WarehouseSettings = Field(description="Where the tables go.")
+    storage: StorageSettings | None = Field(default=None, description="How the object stores are reached.")
     registry: str | None = Field(default=None, description="MLflow registry of models: a URL or a SQLite file.")
     sources: dict[str, SourceSettings] = Field(min_length=1, description="The inputs, by name.")
     models: dict[str, str] = Field(default={}, description="Models by name, as URIs: builtin:, hf:, path:, registry:.")
@@ -212,7 +214,9 @@ def check_secrets(document: Document) -> None:
             document.fault(
                 (*place, "key"), None, "holds a secret; expected an environment variable: ${BIZLLM_MASK_KEY}"
             )
-    for at, uri in ((("warehouse", "uri"), warehouse.get("uri")), (("registry",), document.values.get("registry"))):
+    logins: list[Keys] = [("warehouse", "uri"), ("registry",), *(("storage", name) for name in ADDRESSES)]
+    for at in logins:
+        uri = document.at(*at)
         login = re.match(r"[^/]*//[^/@:]*:([^/@]+)@", uri) if isinstance(uri, str) else None
         if login and not _only_from_environment(login[1]):
             document.fault(at, None, "holds a password; expected a variable: user:${DB_PASSWORD}@host")
@@ -330,7 +334,7 @@ def _make_paths_absolute(document: Document) -> None:
     values = document.values
     for name in _mapping(values.get("sources")):
         document.make_absolute(("sources", name, "path"))
-    for keys in (("warehouse", "path"), ("registry",)):
+    for keys in (("warehouse", "path"), ("registry",), ("storage", "ca_bundle")):
         document.make_absolute(keys)
     document.make_absolute(("warehouse", "uri"), "sqlite:///")
     for name in _mapping(values.get("models")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def save(night: Night, run_id: str, results: Sequence[StepResult], details: Mapp
                 "of_run": _standing_run(night, result) or run_id,
             }
             if detail.exhibit is not None:
-                write_parquet(detail.exhibit, storage.join(folder, f"{result.step}.exhibit.parquet"))
+                url = storage.join(folder, f"{result.step}.exhibit.parquet")
+                storage.again(url, "write", partial(write_parquet, detail.exhibit, url))
         kept["results"] = [_plain(result) for result in results]
         storage.write_bytes(storage.join(folder, "run.json"), json.dumps(kept, ensure_ascii=False).encode())
         return render_run(night, run_id)
@@ -166,8 +168,7 @@ def _panel(night: Night, step: PreparedStep, run_id: str, connection: DuckDBPyCo
     exhibit_url = storage.join(run_folder(night.warehouse.path, night.job.name, run_id), f"{step.name}.exhibit.parquet")
     exhibit = None
     if kind in ("series", "samples") and storage.exists(exhibit_url):
-        with storage.open_input(exhibit_url) as source:
-            exhibit = pq.read_table(source)
+        exhibit = pq.read_table(pa.BufferReader(storage.read_bytes(exhibit_url)))
     if kind == "categories":
         return _categories(step, connection)
     if kind == "samples" and exhibit is not None:

@@ -24,6 +24,7 @@ from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, check_tables, prepare
 from bizllm.jobs.step import StepRun
 from bizllm.tables import storage
+from bizllm.tables.store_settings import configured
 from bizllm.tables.warehouse import Warehouse
 
 STOP_WAIT_S = 10.0  # for the units at work when a run is interrupted
@@ -200,7 +201,8 @@ def cluster(runtime: Runtime, address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; the warning is noise
     try:
         if address:
-            ray.init(address=address, **quiet)
+            carried = configured()  # workers elsewhere do not inherit them
+            ray.init(address=address, runtime_env={"env_vars": carried} if carried else None, **quiet)
         else:
             store = runtime.object_store_mb * 1_000_000 if runtime.object_store_mb else 500_000_000
             ray.init(

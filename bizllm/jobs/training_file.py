@@ -25,6 +25,7 @@ _PATHS: tuple[Keys, ...] = (
     ("path",),
     ("output",),
     ("registry",),
+    ("storage", "ca_bundle"),
     ("zero", "nvme_path"),
     ("augment", "synonyms_file"),
     ("continual", "path"),

@@ -170,6 +170,10 @@ def write_failure(run: Run, said: str) -> None:
 
 def write_table(rows: pa.Table, url: str) -> dict[str, Any]:
     """Keep rows for people as Parquet; where, and how many."""
-    with storage.open_output(url) as sink:
-        pq.write_table(rows, sink)
+
+    def write() -> None:
+        with storage.open_output(url) as sink:
+            pq.write_table(rows, sink)
+
+    storage.again(url, "write", write)
     return {"path": url, "rows": len(rows)}

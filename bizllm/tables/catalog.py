@@ -23,18 +23,8 @@ _CLIENT_PACKAGES = {"pyiceberg", "sqlalchemy", "sqlite3", "requests", "urllib3",
 
 
 def io_properties(properties: dict[str, str]) -> dict[str, str]:
-    """PyIceberg's file properties: the job's, over what the usual AWS environment variables say.
-
-    Credentials are left out on purpose: the AWS credential chain finds them on each machine.
-    """
-    found = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO"}
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        found["s3.endpoint"] = endpoint
-    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
-        found["s3.region"] = region
-    elif endpoint:
-        found["s3.region"] = "us-east-1"  # else PyIceberg asks AWS for the bucket's region
-    return found | properties
+    """PyIceberg's file properties: files go through `storage`, unless the job's properties say more of a store."""
+    return {"py-io-impl": "bizllm.tables.iceberg_io.StorageFileIO"} | properties
 
 
 def sqlite_file(settings: WarehouseSettings) -> str:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from bizllm.errors import Fault, RunError, UserError, nearest
+from bizllm.errors import Fault, RunError, StorageUnavailable, UserError, nearest
 from bizllm.tables import storage
 from bizllm.tables.manifest import Dates, FileSlices, FrozenFile, Part, Unit
 from bizllm.tables.storage import FileInfo
@@ -78,6 +78,8 @@ class ParquetFiles:
             files = self._listed()
         except FileNotFoundError:
             files = []
+        except StorageUnavailable:
+            raise  # no fault of what the user wrote
         except RunError as fault:
             return [Fault(self._at("path"), self.path, str(fault))]
         if not files:
@@ -237,21 +239,23 @@ class ParquetFiles:
 
     def _footer(self, file: FileInfo, used: set[str]) -> _Footer | Fault:
         name = self.file_name(file.url)
+
+        def read() -> _Footer | Fault:
+            with storage.open_input(file.url) as stream:
+                try:
+                    with pq.ParquetFile(stream) as opened:
+                        by_column = None if self.partition is None or self._level(file.url) else self.partition
+                        schema = opened.schema_arrow.remove_metadata()
+                        return _Footer(file, schema, _row_groups(opened, used, by_column))
+                except (pa.ArrowException, OSError) as fault:
+                    if storage.named(fault):  # the store's fault, not the file's
+                        raise
+                    return Fault(self._at("path"), name, "expected a Parquet file")
+
         try:
-            stream = storage.open_input(file.url)
+            return storage.again(file.url, "read", read)
         except FileNotFoundError:
             return Fault(self._at("path"), name, "the file is gone since it was listed")
-        with stream:
-            try:
-                with pq.ParquetFile(stream) as opened:
-                    by_column = None if self.partition is None or self._level(file.url) else self.partition
-                    schema = opened.schema_arrow.remove_metadata()
-                    return _Footer(file, schema, _row_groups(opened, used, by_column))
-            except (pa.ArrowException, OSError) as fault:
-                if "AWS Error" in str(fault):  # the store's fault, not the file's
-                    with storage.explained(file.url, "read"):
-                        raise
-                return Fault(self._at("path"), name, "expected a Parquet file")
 
     def _own(self, schema: pa.Schema) -> pa.Schema:
         """The part of a file's schema that matters, in normal types, without a column that a folder level gives."""

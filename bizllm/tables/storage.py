@@ -1,7 +1,8 @@
 """Files on local disk and in object stores. Callers give a URL and need not know which store it is in.
 
-A URL is a local path, `file://`, `s3://bucket/key` (see `s3`), `gs://bucket/key` or `abfs://container@account/key`;
-the last two go through pyarrow's filesystems alone.
+A URL is a local path, `file://`, `s3://bucket/key` (see `s3`), `abfs://container@account/key` (`azure`) or
+`gs://bucket/key` (`gcs`). What a store may do better a second later is tried again (`retry`); what stays wrong is told
+in one line (`refusals`). Streams are tried again only where they are opened: who reads or writes one starts anew.
 """
 
 from __future__ import annotations
@@ -9,30 +10,35 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
-from bizllm.errors import RunError
-from bizllm.tables import s3
-from bizllm.tables.urls import FileInfo, explained, is_local, is_s3, join, local_path, scheme
+from bizllm.errors import Fault, RunError, UserError
+from bizllm.tables import azure, gcs, retry, s3
+from bizllm.tables.refusals import explained, named
+from bizllm.tables.store_settings import KMS_KEY
+from bizllm.tables.urls import FileInfo, is_local, is_s3, join, local_path, scheme, split
 
 __all__ = [
     "FileInfo",
     "abort_upload",
+    "again",
+    "check_encryption",
     "create_exclusive",
     "delete",
     "delete_tree",
     "exists",
     "explained",
     "filesystem",
+    "forget",
     "is_local",
     "join",
     "list_files",
+    "named",
     "open_input",
     "open_output",
     "read_bytes",
@@ -41,17 +47,37 @@ __all__ = [
     "write_bytes",
 ]
 
+Answer = TypeVar("Answer")
+_STORES: dict[str, Any] = {
+    **dict.fromkeys(("s3", "s3a", "s3n"), s3),
+    **dict.fromkeys(("abfs", "abfss"), azure),
+    **dict.fromkeys(("gs", "gcs"), gcs),
+}
+
 
 def filesystem(url: str) -> tuple[fs.FileSystem, str]:
     """The pyarrow filesystem that holds the URL, and the URL's path in it. Filesystems are cached."""
     if is_local(url):
         return fs.LocalFileSystem(), local_path(url)
-    if is_s3(url):
-        return s3.filesystem(url)
-    parts = urlsplit(url)
-    with explained(url, "open"):
-        store, root = _other_filesystem(scheme(url), parts.netloc)
-    return store, "/".join(part for part in (root.strip("/"), parts.path.strip("/")) if part)
+    store, path = again(url, "open", lambda: _store(url).filesystem(url))
+    return store, path
+
+
+def again(url: str, action: str, call: Callable[[], Answer]) -> Answer:
+    """What `call` gives, a few times asked where the URL's store fails in a way that may pass: for whole streams.
+
+    Raises StorageUnavailable where it does not pass, RunError, or FileNotFoundError.
+    """
+    if is_local(url):
+        with explained(url, action):
+            return call()
+    return retry.retried(call, url, action, _store(url).forget)
+
+
+def forget() -> None:
+    """Read all credentials again at the next use."""
+    for store in (s3, azure, gcs):
+        store.forget()
 
 
 # -- looking ------------------------------------------------------------------------------------------------------
@@ -61,11 +87,12 @@ def exists(url: str) -> bool:
     """Whether a file, or a folder with something in it, is there."""
     if is_local(url):
         return os.path.exists(local_path(url))
-    if is_s3(url):
-        return s3.head(url) is not None or next(s3.list_objects(url, recursive=True), None) is not None
-    store, path = filesystem(url)
-    with explained(url, "look at"):
-        return bool(store.get_file_info(path).type != fs.FileType.NotFound)
+    store = _store(url)
+
+    def look() -> bool:
+        return store.head(url) is not None or next(iter(store.list_objects(url, recursive=True)), None) is not None
+
+    return again(url, "look at", look)
 
 
 def list_files(url: str, recursive: bool = True) -> list[FileInfo]:
@@ -73,23 +100,52 @@ def list_files(url: str, recursive: bool = True) -> list[FileInfo]:
 
     Local files come back as absolute paths, whatever the form of `url`.
     """
-    with explained(url, "list"):
+
+    def look() -> list[FileInfo]:
         if is_local(url):
-            found = list(_local_list(local_path(url), recursive))
-        elif is_s3(url):
-            found = list(s3.list_objects(url, recursive))
-            if not found and (itself := s3.head(url)):
-                found = [itself]
-        else:
-            found = list(_other_list(url, recursive))
-    return sorted(found, key=lambda file: file.url)
+            return list(_local_list(local_path(url), recursive))
+        store = _store(url)
+        found = list(store.list_objects(url, recursive))
+        if not found and (itself := store.head(url)):
+            found = [itself]
+        return found
+
+    return sorted(again(url, "list", look), key=lambda file: file.url)
 
 
 def stat(url: str) -> FileInfo | None:
     """One file's size and etag now; None where there is no such file."""
-    if is_s3(url):
-        return s3.head(url)
-    return next(iter(list_files(url, recursive=False)), None) if not _is_folder(url) else None
+    if is_local(url):
+        path = local_path(url)
+        return None if os.path.isdir(path) else next(iter(list_files(path, recursive=False)), None)
+
+    def look() -> FileInfo | None:
+        found: FileInfo | None = _store(url).head(url)
+        return found
+
+    return again(url, "look at", look)
+
+
+def check_encryption(url: str, place: str) -> None:
+    """Hold `storage.kms_key` against what the URL's bucket does by itself. Raises UserError.
+
+    Streams can't ask for a key, nor can other engines be made to: only the bucket's default covers every object.
+    """
+    key = os.environ.get(KMS_KEY)
+    if not key:
+        return
+    if not is_s3(url):
+        raise UserError(Fault("storage.kms_key", key, f"expected {place} on s3://, not {scheme(url)}://"))
+    default = again(url, "look at the encryption of", lambda: s3.default_key(url))
+    if default is None or not _same_key(key, default):
+        found = "it has no aws:kms default" if default is None else f"it uses {default}"
+        what = f"expected bucket '{split(url)[0]}' to encrypt with this key by default; {found}"
+        raise UserError(Fault("storage.kms_key", key, what, "set it by `aws s3api put-bucket-encryption`"))
+
+
+def _same_key(one: str, other: str) -> bool:
+    """Two spellings of a key: an ARN, or its last part alone."""
+    return one == other or one.rpartition(":")[2].removeprefix("key/") == other.rpartition(":")[2].removeprefix("key/")
 
 
 # -- reading and writing ------------------------------------------------------------------------------------------
@@ -98,102 +154,111 @@ def stat(url: str) -> FileInfo | None:
 def open_input(url: str) -> pa.NativeFile:
     """A seekable stream of the file. Raises FileNotFoundError."""
     store, path = filesystem(url)
-    with explained(url, "read"):
-        return store.open_input_file(path)
+    return again(url, "read", lambda: store.open_input_file(path))
 
 
 def open_output(url: str) -> pa.NativeFile:
     """A stream into a new file; on an object store nothing is seen before it is closed."""
     store, path = filesystem(url)
-    with explained(url, "write"):
+
+    def opened() -> pa.NativeFile:
         if is_local(url):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         return store.open_output_stream(path)
 
+    return again(url, "write", opened)
+
 
 def read_bytes(url: str) -> bytes:
     """The whole file. Raises FileNotFoundError."""
-    if is_s3(url):
-        with explained(url, "read"):
-            return s3.read(url)
+    if not is_local(url):
+        return again(url, "read", lambda: bytes(_store(url).read(url)))
     with open_input(url) as stream:
         return bytes(stream.read())
 
 
 def write_bytes(url: str, data: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new one and nothing between."""
-    with explained(url, "write"):
-        if is_local(url):
-            path = local_path(url)
-            with _durable_copy(path, data) as written:
-                os.replace(written, path)
-        elif is_s3(url):
-            s3.write(url, data)
-        else:
-            with open_output(url) as stream:
-                stream.write(data)
+
+    def write() -> None:
+        if not is_local(url):
+            _store(url).write(url, data)
+            return
+        path = local_path(url)
+        with _durable_copy(path, data) as written:
+            os.replace(written, path)
+
+    again(url, "write", write)
 
 
 def create_exclusive(url: str, data: bytes) -> bool:
-    """Create the file with that content, or return False where one is there already. One caller of many wins."""
-    with explained(url, "write"):
-        if is_local(url):
-            path = local_path(url)
-            with _durable_copy(path, data) as written:
-                try:
-                    os.link(written, path)  # unlike rename, link never replaces; unlike O_EXCL, it is never half full
-                except FileExistsError:
-                    return False
-            return True
-        if is_s3(url):
-            return s3.create(url, data)
-    raise RunError(f"{url}: this store has no create-if-absent here; keep the warehouse on local disk or s3://")
+    """Create the file with that content, or return False where one is there already. One caller of many wins.
+
+    data: unlike any other caller's. Where an answer was lost on the way, it tells whose file it is.
+    """
+    asked = [False]
+
+    def create() -> bool:
+        if not is_local(url):
+            asked_before, asked[0] = asked[0], True
+            return bool(_store(url).create(url, data, asked_before))
+        path = local_path(url)
+        with _durable_copy(path, data) as written:
+            try:
+                os.link(written, path)  # unlike rename, link never replaces; unlike O_EXCL, it is never half full
+            except FileExistsError:
+                return False
+        return True
+
+    return again(url, "write", create)
 
 
 def delete(url: str) -> None:
     """Delete a file; no error where there is none."""
-    with explained(url, "delete"):
-        if is_local(url):
-            with suppress(FileNotFoundError):
-                os.unlink(local_path(url))
-        elif is_s3(url):
-            s3.delete(url)
-        else:
-            store, path = filesystem(url)
-            with suppress(FileNotFoundError):
-                store.delete_file(path)
+
+    def remove() -> None:
+        if not is_local(url):
+            _store(url).delete(url)
+            return
+        with suppress(FileNotFoundError):
+            os.unlink(local_path(url))
+
+    again(url, "delete", remove)
 
 
 def delete_tree(url: str) -> None:
     """Delete everything under a folder; no error where there is nothing."""
-    with explained(url, "delete"):
-        if is_local(url):
-            with suppress(FileNotFoundError):
-                shutil.rmtree(local_path(url))
-        elif is_s3(url):
-            s3.delete_below(url)
-        else:
-            store, path = filesystem(url)
-            store.delete_dir_contents(path, missing_dir_ok=True)
+
+    def remove() -> None:
+        if not is_local(url):
+            _store(url).delete_below(url)
+            return
+        with suppress(FileNotFoundError):
+            shutil.rmtree(local_path(url))
+
+    again(url, "delete", remove)
+
+
+def _store(url: str) -> Any:
+    """The module that knows the URL's store."""
+    kind = scheme(url)
+    if kind not in _STORES:
+        raise RunError(f"{url}: can't open: expected a local path, s3://, gs:// or abfs://")
+    return _STORES[kind]
 
 
 def unfinished_uploads(url: str) -> list[FileInfo]:
     """What writers that died left half uploaded below a folder; etag: the upload's id, size 0. [] where a store has no
     such thing, or cleans up by itself (Azure after a week)."""
-    return list(s3.unfinished_uploads(url)) if is_s3(url) else []
+    return again(url, "list the uploads of", lambda: list(s3.unfinished_uploads(url))) if is_s3(url) else []
 
 
 def abort_upload(upload: FileInfo) -> None:
     """Give up one of `unfinished_uploads`; no error where it is gone."""
-    s3.abort_upload(upload)
+    again(upload.url, "abort the upload of", lambda: s3.abort_upload(upload))
 
 
 # -- local --------------------------------------------------------------------------------------------------------
-
-
-def _is_folder(url: str) -> bool:
-    store, path = filesystem(url)
-    return bool(store.get_file_info(path).type == fs.FileType.Directory)
 
 
 def _local_list(path: str, recursive: bool) -> Iterator[FileInfo]:
@@ -248,27 +313,3 @@ def _durable_copy(path: str, data: bytes) -> Iterator[str]:
         os.fsync(entries)
     finally:
         os.close(entries)
-
-
-# -- other stores -------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=32)
-def _other_filesystem(kind: str, netloc: str) -> tuple[fs.FileSystem, str]:
-    try:
-        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(f"{kind}://{netloc}/")
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as fault:
-        raise RunError(f"{kind}://{netloc}: can't open: expected a local path, s3://, gs:// or abfs://") from fault
-    return found
-
-
-def _other_list(url: str, recursive: bool) -> Iterator[FileInfo]:
-    store, path = filesystem(url)
-    at = store.get_file_info(path)
-    found = [at] if at.is_file else store.get_file_info(fs.FileSelector(path, recursive, allow_not_found=True))
-    base = url.rstrip("/")
-    for file in found:
-        if file.is_file:
-            place = base if file.path == path else f"{base}/{file.path[len(path) :].lstrip('/')}"
-            etag = f"{file.mtime_ns or 0:x}-{file.size:x}"
-            yield FileInfo(place, file.size, etag, (file.mtime_ns or 0) / 1e9)

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bizllm.errors import Fault, RunError, UserError, nearest
+from bizllm.errors import Fault, RunError, StorageUnavailable, UserError, nearest
 from bizllm.tables import storage
 from bizllm.tables.catalog import asking, open_catalog, reason, sqlite_file
 from bizllm.tables.evolution import arrow_schema, clash, grows, nullable
@@ -81,15 +81,21 @@ class Warehouse:
         return storage.join(self.path, job, step)
 
     def check_writable(self) -> None:
-        """Write and remove a small file in the warehouse. Raises UserError."""
+        """Write and remove a small file in the warehouse, which a second one must not replace. Raises UserError."""
         url = storage.join(self.path, "_bizllm", f"writable-{uuid4().hex}")
         try:
-            storage.write_bytes(url, b"")
+            storage.check_encryption(self.path, "warehouse.path")
+            one, other = (storage.create_exclusive(url, part) for part in (b"1", b"2"))
             storage.delete(url)
+        except StorageUnavailable:
+            raise
         except (RunError, OSError) as fault:
             raise UserError(
                 Fault("warehouse.path", self.settings.path, f"can't write there ({reason(fault)})", "check its rights")
             ) from fault
+        if not one or other:
+            what = "this store ignores `If-None-Match: *`: two runs could both hold the lock of a night"
+            raise UserError(Fault("warehouse.path", self.settings.path, what, "see docs/storage.md"))
         _ = self.catalog
 
     # -- what is there --------------------------------------------------------------------------------------------
@@ -164,7 +170,7 @@ class Warehouse:
         wanted = expression(("==", column, value) for column, value in (where or {}).items())
         with asking(self.settings, f"read {job}.{step}"):
             scan = table.scan(wanted, tuple(columns) if columns is not None else ("*",), snapshot_id=snapshot_id)
-            rows = scan.to_arrow()
+            rows = scan.to_arrow() if storage.is_local(self.path) else storage.again(self.path, "read", scan.to_arrow)
         schema = arrow_schema(scan.projection())
         rows = rows.select(schema.names).cast(schema)
         return rows.select(list(columns)) if columns is not None else rows
@@ -242,11 +248,15 @@ class Warehouse:
         if not rows.num_rows or (table and with_token(table, token) is not None):
             return
         url = storage.join(self.table_location(job, step), "data", f"run_date={run_date}", f"{uuid4().hex}.parquet")
-        collected: list[pq.FileMetaData] = []
-        with storage.open_output(url) as stream:
-            pq.write_table(rows, stream, compression="zstd", metadata_collector=collected)
-            size = stream.tell()
-        staged = describe(url, collected[0], size)
+
+        def write() -> StagedFile:
+            collected: list[pq.FileMetaData] = []
+            with storage.open_output(url) as stream:
+                pq.write_table(rows, stream, compression="zstd", metadata_collector=collected)
+                size = stream.tell()
+            return describe(url, collected[0], size)
+
+        staged = storage.again(url, "write", write)
 
         class Appended(Exception):
             pass

@@ -8,14 +8,12 @@ work/                   the frozen input (see `work`)
 from __future__ import annotations
 
 import json
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
 
-from bizllm.errors import RunError
 from bizllm.tables import storage
 from bizllm.tables.urls import local_path
 from bizllm.train.checkpoint import STATE, disk_space
@@ -26,7 +24,6 @@ WORK = "work"
 LATEST = "latest"
 NEWEST = 2  # checkpoints that stay: the newest, and the one before it
 
-_PAUSES_S = (1.0, 10.0)  # before a store is asked again
 _CHUNK = 64 << 20  # bytes
 
 
@@ -124,24 +121,25 @@ def _paths(url: str) -> list[str]:
 
 
 def upload(folder: Path, url: str) -> None:
-    """Copy a local folder to a URL. A store that fails is asked three times; a full disk is told at once."""
-    for pause_s in (*_PAUSES_S, None):
-        try:
-            store, path = storage.filesystem(url)
-            with storage.explained(url, "write"), disk_space(Path(url)):
-                store.create_dir(path)
-                # pyarrow's threads may lock each other up where files are uploaded to S3.
-                fs.copy_files(str(folder), path, None, store, chunk_size=_CHUNK, use_threads=storage.is_local(url))
-            return
-        except RunError as fault:
-            if pause_s is None or storage.is_local(url) or "no space left" in str(fault):
-                raise
-            time.sleep(pause_s)
+    """Copy a local folder to a URL. A store that fails is asked again, a few times; a full disk is told at once."""
+
+    def copy() -> None:
+        store, path = storage.filesystem(url)
+        with disk_space(Path(url)):
+            store.create_dir(path)
+            # pyarrow's threads may lock each other up where files are uploaded to S3.
+            fs.copy_files(str(folder), path, None, store, chunk_size=_CHUNK, use_threads=storage.is_local(url))
+
+    storage.again(url, "write", copy)
 
 
 def download(url: str, folder: Path) -> None:
     """Copy what lies under a URL to a new local folder."""
-    store, path = storage.filesystem(url)
     folder.mkdir(parents=True)
-    with storage.explained(url, "read"), disk_space(folder):
-        fs.copy_files(path, str(folder), store, fs.LocalFileSystem(), chunk_size=_CHUNK)
+
+    def copy() -> None:
+        store, path = storage.filesystem(url)
+        with disk_space(folder):
+            fs.copy_files(path, str(folder), store, fs.LocalFileSystem(), chunk_size=_CHUNK)
+
+    storage.again(url, "read", copy)

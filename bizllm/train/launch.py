@@ -44,6 +44,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bizllm import logs
 from bizllm.errors import Fault, RunError, UserError, safe_text
 from bizllm.tables import storage
+from bizllm.tables.store_settings import configured
 from bizllm.tables.urls import local_path
 from bizllm.train import kept, plain
 from bizllm.train.host import work_as_one
@@ -150,6 +151,7 @@ def _resources(recipe: Recipe) -> dict[str, float]:
 
 def _environment(threads: int) -> dict[str, str]:
     return {
+        **configured(),
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from bizllm.models.saved import Inputs, Pooling
 from bizllm.tables.settings import Closed, SourceSettings
+from bizllm.tables.store_settings import StorageSettings
 from bizllm.train.augment import AugmentSettings
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -292,6 +293,7 @@ class Recipe(Closed):
     track: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default=[], description="Where figures go, too.")
     output: str = Field(default="../out/models", description="Folder of runs and models.")
     registry: str | None = Field(default=None, description="MLflow registry of models: a URL or a SQLite file.")
+    storage: StorageSettings | None = Field(default=None, description="How object stores are reached, as in a job.")
     license: str | None = Field(default=None, description="Of the new model, for its card.")
     seed: int = Field(default=1, description="Of the order of rows, dropout, a fresh head, augmentation.")
 

@@ -69,6 +69,8 @@ def started_head(dashboard: int | None = None) -> Iterator[Head]:
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "AWS_ACCESS_KEY_ID": "testing",  # nodes have an identity; where the store is they must be told
+        "AWS_SECRET_ACCESS_KEY": "testing",
     }
     gcs, web_port, client, agent = free_ports(4)
     web_port = dashboard or web_port

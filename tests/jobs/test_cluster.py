@@ -67,6 +67,32 @@ def test_a_night_from_elsewhere(head: Head, job: Job) -> None:
     assert (step["state"], step["rows_in"], step["rows_out"]) == ("done", 40, 40)
 
 
+@pytest.mark.slow
+def test_workers_elsewhere_are_told_of_the_store(head: Head, job: Job, s3_endpoint: str, tmp_path: Path) -> None:
+    """Neither the cluster nor the driver has more than keys: what the file says of the store must reach both."""
+    import boto3
+
+    store = boto3.client("s3", endpoint_url=s3_endpoint)
+    store.create_bucket(Bucket="elsewhere")
+    store.upload_file(str(tmp_path / "orders/part-0.parquet"), "elsewhere", "orders/part-0.parquet")
+    path = job(
+        steps__summary=None,
+        sources={"orders": {"path": "s3://elsewhere/orders", "key": ["order_id"]}},
+        warehouse={"path": "s3://elsewhere/wh", "uri": f"sqlite:///{tmp_path}/catalog.db"},
+        storage={"endpoint": s3_endpoint, "region": "us-east-1"},
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--address", head.client, "--json"],
+        env=head.env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    (step,) = json.loads(done.stdout)["steps"]
+    assert (step["state"], step["rows_in"], step["rows_out"]) == ("done", 40, 40)
+
+
 def test_a_client_without_the_token_is_refused(head: Head, shop: Path) -> None:
     bare = {name: value for name, value in head.env.items() if not name.startswith("RAY_AUTH")}
     status, said = head.submit(shop, "python", "-c", "print('ran')", env=bare | {"RAY_AUTH_MODE": "disabled"})

@@ -15,6 +15,7 @@ import pytest
 
 from bizllm import api
 
+pytestmark = pytest.mark.objectstore
 NIGHT = "2026-03-10"
 Job = Callable[..., str]
 

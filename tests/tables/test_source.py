@@ -143,6 +143,7 @@ def test_times_finer_than_microseconds_fail_by_column_without_the_value(tmp_path
     assert "1001" not in str(caught.value)
 
 
+@pytest.mark.objectstore
 def test_s3(s3_endpoint: str) -> None:
     import boto3
 

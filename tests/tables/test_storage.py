@@ -15,11 +15,19 @@ from bizllm.errors import RunError
 from bizllm.tables import storage
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("s3", marks=pytest.mark.objectstore),
+        pytest.param("abfs", marks=pytest.mark.azurite),
+    ]
+)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty folder on each kind of store."""
     if request.param == "local":
         return str(tmp_path / "lake")
+    if request.param == "abfs":
+        return f"{request.getfixturevalue('azurite')}/lake"
     return _bucket(request)
 
 

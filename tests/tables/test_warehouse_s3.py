@@ -18,6 +18,7 @@ from bizllm.tables import storage
 from bizllm.tables.settings import WarehouseSettings
 from bizllm.tables.warehouse import StagedFile, Warehouse, describe, read_scan_files
 
+pytestmark = pytest.mark.objectstore
 DAY = date(2024, 1, 2)
 ROWS = pa.table({"key": ["a", "小"], "value": [1.5, 2.5], "run_date": [DAY, DAY]})
 
