@@ -230,7 +230,7 @@ def rollback(job_path: str, step: str, *, to: str, sets: Sequence[str] = ()) -> 
     Returns table, run_date, run_id, replaced (the run whose night it was), rows and snapshot_id. The next `run` of that
     date builds it anew where its input or settings are not those of the restored night.
     """
-    loaded = load_job(job_path, sets)
+    loaded = _loaded(job_path, sets)
     from bizllm.jobs.rollback import rollback as restore_night
 
     return restore_night(loaded, step, to).to_dict()
@@ -246,7 +246,7 @@ def gc(job_path: str, *, older_than: str = "7d", dry_run: bool = False, sets: Se
     from bizllm.jobs.garbage import age, collect
 
     oldest = age(older_than)
-    return collect(load_job(job_path, sets), oldest, dry_run=dry_run).to_dict()
+    return collect(_loaded(job_path, sets), oldest, dry_run=dry_run).to_dict()
 
 
 def tasks(name: str | None = None) -> list[dict[str, Any]]:
