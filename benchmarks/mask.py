@@ -74,8 +74,9 @@ it, looks like any other word, and most names of this data stand so. Names behin
 they stand in tickets and forms, are what the rules are for; this data has few of them. English names in small letters
 and towns that no list has are missed too. A lower `score_threshold` finds more, and masks more that is nobody's name.
 
-On the tuning part the same rules score higher, in precision above all: what was written while looking at some
-templates holds less on others. Take the scored part for what to expect.
+On the tuning part the same rules score higher (English, known labels: precision 0.995, recall 0.870, F2 0.892), in
+precision above all: what was written while looking at some templates holds less on others. A row with a model that
+was fine-tuned on the tuning part (`--tagger`) is not measured yet.
 
 The scored part was scored twice. The first time IP addresses had recall 0.36 and phones 0.67; rules for IP addresses
 with a colon beside them and for phones with a leading zero were then mended on made-up values, without reading a
