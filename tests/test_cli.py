@@ -83,7 +83,7 @@ def test_backfill_and_show_pass_everything_on(monkeypatch: pytest.MonkeyPatch) -
     answer = invoke("show", "j.yaml", "a", "--date", "2026-01-01", "--limit", "2", "--sql", "select 1", "--json")
     assert json.loads(answer.stdout) == [{"text": "客户", "n": 1.5}, {"text": None, "n": None}]
     assert calls.args == ("j.yaml", "a")
-    assert calls.kwargs == {"date": "2026-01-01", "limit": 2, "sql": "select 1", "sets": ()}
+    assert calls.kwargs == {"date": "2026-01-01", "limit": 2, "sql": "select 1", "sets": (), "reveal": False}
 
 
 def test_runs_report_and_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
