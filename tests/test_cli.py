@@ -69,6 +69,7 @@ def test_run_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "only": ["x"],
         "address": "auto",
         "fresh": True,
+        "retry_rejects": False,
     }
 
 

@@ -64,12 +64,14 @@ def create(url: str, data: bytes, asked_before: bool) -> bool:
     """
     try:
         from google.api_core.exceptions import PreconditionFailed
-    except ImportError as fault:
+
+        store = _client()
+    except ImportError as fault:  # other packages bring api_core, without the client
         raise RunError("gs:// as a warehouse takes Google's own client: pip install 'bizllm[gcs]'") from fault
 
     bucket, key = split(url)
     try:
-        _client().bucket(bucket).blob(key).upload_from_string(data, if_generation_match=0, timeout=timeout_s())
+        store.bucket(bucket).blob(key).upload_from_string(data, if_generation_match=0, timeout=timeout_s())
         return True
     except PreconditionFailed:
         try:
