@@ -87,6 +87,29 @@ def test_backfill_and_show_pass_everything_on(monkeypatch: pytest.MonkeyPatch) -
     assert calls.kwargs == {"date": "2026-01-01", "limit": 2, "sql": "select 1", "sets": (), "reveal": False}
 
 
+def test_rollback_and_gc_pass_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    restored = {"table": "j.a", "run_date": "2026-01-01", "run_id": "r1", "replaced": "r2", "rows": 1234}
+    calls = Calls(restored)
+    monkeypatch.setattr(api, "rollback", calls)
+    answer = invoke("rollback", "j.yaml", "a", "--to", "r1")
+    assert (calls.args, calls.kwargs) == (("j.yaml", "a"), {"to": "r1", "sets": ()})
+    assert answer.stdout == "j.a of 2026-01-01 is that of run r1 again: 1,234 rows; it was that of r2\n"
+    file = {"what": "file", "url": "/w/a.parquet", "bytes": 1_400_000}
+    upload = {"what": "upload", "url": "s3://b/c", "bytes": 0}
+    told = {"dry_run": True, "expired": {"a": 2}, "files": 2, "bytes": 1_400_000, "removed": [upload, file]}
+    calls = Calls({**told, "left": {"/w/x": "holds a table that this catalog doesn't know"}})
+    monkeypatch.setattr(api, "gc", calls)
+    answer = invoke("gc", "j.yaml", "--older-than", "2w", "--dry-run")
+    assert (calls.args, calls.kwargs) == (("j.yaml",), {"older_than": "2w", "dry_run": True, "sets": ()})
+    assert answer.stdout.splitlines() == [
+        "   1.4 MB  /w/a.parquet  (no snapshot needs it)",
+        "      0 B  s3://b/c  (an upload that never ended)",
+        "a: 2 snapshots would be expired",
+        "left alone: /w/x holds a table that this catalog doesn't know",
+        "2 files, 1.4 MB, would be removed",
+    ]
+
+
 def test_runs_report_and_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "runs", Calls([{"run_id": "r1"}]))
     assert json.loads(invoke("runs", "j.yaml", "--json").stdout) == [{"run_id": "r1"}]
