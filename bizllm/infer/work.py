@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -192,6 +193,11 @@ class Writer:
         self.rejects: list[pa.Table] = []
         self.rejected: dict[str, int] = {}
 
+    @cached_property
+    def produced_at(self) -> datetime:
+        """When the unit's answers were made: one time for all, so that copies of one answer are equal."""
+        return datetime.now(UTC)
+
     def file_name(self, suffix: str = ".parquet") -> str:
         """run, unit and attempt: never reused, since rewriting a published file changes the table unseen."""
         return f"{self.context.run_id}-{self.stage}-{self.unit}-{self.attempt}{suffix}"
@@ -231,7 +237,7 @@ class Writer:
             "model": pa.array([context.model] * n, pa.string()),
             "model_version": pa.array([context.model_version] * n, pa.string()),
             "input_hash": hashing.hex(subjects.hi[outcome.subject], subjects.lo[outcome.subject]),
-            "produced_at": pa.array([datetime.now(UTC)] * n, pa.timestamp("us", "UTC")),
+            "produced_at": pa.array([self.produced_at] * n, pa.timestamp("us", "UTC")),
         }
         values |= {name: keys[name] for name in keys.column_names}
         # A copied answer brings contract columns of its own, such as when it was produced.

@@ -1,0 +1,94 @@
+"""What is copied and what is asked, for any rows in any units: the stages one after the other, without Ray."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bizllm.infer.receipts import Receipt
+from bizllm.infer.work import StepContext
+from bizllm.jobs.stages import EarlierNights, work
+from bizllm.tables.manifest import freeze
+from bizllm.tables.warehouse import DataFile, Slice
+from bizllm.tasks.summarize import Summarize
+
+TEXTS = [None, "", *(f"Parcel {i} came late. The box was wet. I want my money back." for i in range(5))]
+ROWS = st.lists(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=24)
+
+
+class Night:
+    """A row step over texts, in units of so many rows; copies from an earlier one."""
+
+    def __init__(self, folder: Path, context: Callable[..., StepContext], run: str, texts: Sequence[int], size: int):
+        shutil.rmtree(folder / run, ignore_errors=True)
+        (folder / run / "in").mkdir(parents=True)
+        rows = {
+            "id": [f"{run}{i}" for i in range(len(texts))],
+            "body": pa.array([TEXTS[t] for t in texts], pa.string()),
+        }
+        pq.write_table(pa.table(rows), folder / run / "in/a.parquet", row_group_size=size)
+        self.context = context(folder / run / "in", ["id"], run=run, task="summarize", text="body", max_sentences=1)
+        self.manifest = freeze(self.context.source, self.context.run_date, "all", ["id", "body"], size, 10**9)
+        self.texts = {f"{run}{i}": TEXTS[t] for i, t in enumerate(texts)}
+
+    def work(self, earlier: Night | None = None) -> None:
+        files = [DataFile(f.url, f.rows, f.bytes) for r in earlier.receipts for f in r.files] if earlier else []
+        slice_ = Slice(self.context.schema, files, 1, plain=True)
+        published: Any = object() if earlier else None
+        before = EarlierNights(None, published, lambda _: slice_, lambda: self.context.source)
+
+        def run(stage: Any, units: Any) -> list[Receipt]:
+            stage.open() if stage.holds_model else None
+            return [Receipt.from_json(stage.work(unit, stage.read(unit)).to_json()) for unit in units]
+
+        self.receipts, self.counts = work(run, self.context, self.manifest, 1, before, "")
+
+    def rows(self, rejects: bool = False) -> list[dict[str, Any]]:
+        files = [file for r in self.receipts for file in (r.reject_files if rejects else r.files)]
+        return [row for file in files for row in pq.read_table(file.url, partitioning=None).to_pylist()]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=st.none() | ROWS, now=ROWS, size=st.integers(1, 9))
+def test_every_row_has_its_answer_and_every_text_is_asked_once(
+    tmp_path: Path, context: Callable[..., StepContext], monkeypatch: Any, before: Any, now: list[int], size: int
+) -> None:
+    asked: Counter[str] = Counter()
+    answer = Summarize.answer
+
+    def counted(self: Summarize, batch: Any) -> Any:
+        asked.update(text for text in batch["body"].to_pylist() if text)
+        return answer(self, batch)
+
+    earlier = None
+    if before is not None:
+        earlier = Night(tmp_path, context, "e", before, 4)
+        earlier.work()
+    with monkeypatch.context() as patch:
+        patch.setattr(Summarize, "answer", counted)
+        night = Night(tmp_path, context, "n", now, size)
+        night.work(earlier)
+
+    answered = {row["id"]: row for row in night.rows()}
+    rejected = {row["id"]: row for row in night.rows(rejects=True)}
+    assert len(night.rows()) == len(answered) and len(night.rows(rejects=True)) == len(rejected), "each once"
+    assert answered.keys() == {key for key, text in night.texts.items() if text}
+    assert rejected.keys() == {key for key, text in night.texts.items() if not text}
+    for key, row in answered.items():
+        assert row["summary"] == str(night.texts[key]).partition(".")[0] + "." and row["run_id"] == "n"
+    known = {text for text in earlier.texts.values() if text} if earlier else set()
+    assert asked == Counter({text for text in night.texts.values() if text} - known), "what is new, once"
+    counts = night.counts
+    assert counts.rows_in == len(now) == counts.rows_out + counts.rows_rejected
+    assert counts.rows_out == len(answered)
+    assert counts.rows_reused == sum(text in known for text in night.texts.values() if text)
+    when = {row["input_hash"]: row["produced_at"] for row in earlier.rows()} if earlier else {}
+    assert all(row["produced_at"] == when.get(row["input_hash"], row["produced_at"]) for row in answered.values())
