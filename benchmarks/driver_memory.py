@@ -89,7 +89,7 @@ def main() -> None:
     lines = [
         "# The driver's memory",
         "",
-        f"{machine}: peak resident memory of the driver of a night of `summarize`, {growth:.2f} times at 100 times the rows.",
+        f"{machine}: peak resident memory of the driver; at 100 times the rows {growth:.2f} times that of the first.",
         "",
         "| rows | units | driver's peak, MB | seconds |",
         "|---|---|---|---|",
