@@ -63,15 +63,14 @@ def create(url: str, data: bytes, asked_before: bool) -> bool:
     An object with this very content counts as the caller's own: an answer may have been lost on the way.
     """
     try:
-        from google.api_core.exceptions import PreconditionFailed
-
-        store = _client()
-    except ImportError as fault:  # other packages bring api_core, without the client
+        client = _client()
+    except ImportError as fault:
         raise RunError("gs:// as a warehouse takes Google's own client: pip install 'bizllm[gcs]'") from fault
+    from google.api_core.exceptions import PreconditionFailed
 
     bucket, key = split(url)
     try:
-        store.bucket(bucket).blob(key).upload_from_string(data, if_generation_match=0, timeout=timeout_s())
+        client.bucket(bucket).blob(key).upload_from_string(data, if_generation_match=0, timeout=timeout_s())
         return True
     except PreconditionFailed:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,6 +191,8 @@ def test_a_lock_whose_answer_was_lost_is_ours_and_another_is_not(proxy: FaultPro
 
 
 def test_a_store_without_conditional_writes_is_refused_as_a_warehouse(proxy: FaultProxy, tmp_path: Path) -> None:
+    if "BIZLLM_TEST_S3" in os.environ:
+        pytest.skip("a store that checks signatures sees that the header is gone")
     proxy.without = frozenset({"if-none-match"})
     warehouse = Warehouse(WarehouseSettings(path=f"s3://{BUCKET}/wh", uri=f"sqlite:///{tmp_path}/catalog.db"))
     with pytest.raises(UserError, match=r"warehouse.path: .*ignores `If-None-Match: \*`.*docs/storage.md"):
