@@ -66,9 +66,11 @@ def read(warehouse: Warehouse, job: str, **where: Any) -> list[dict[str, Any]]:
 
 
 def missing(warehouse: Warehouse, job: str, published: Sequence[tuple[str, str, Published]]) -> list[StepResult]:
-    """Rows for published slices (step, task, snapshot) whose run ended before it could write its ledger."""
+    """Rows for published slices (step, task, snapshot) whose run ended before it could write that it is done."""
     dates = {snapshot.run_date for _, _, snapshot in published}
-    known = {(row["run_id"], row["step"]) for day in dates for row in read(warehouse, job, run_date=day)}
+    # A run may have been told that its commit failed, when it had landed: then the ledger has it as failed.
+    rows = (row for day in dates for row in read(warehouse, job, run_date=day))
+    known = {(row["run_id"], row["step"]) for row in rows if row["state"] == "done"}
     return [
         from_snapshot(job, step, task, snapshot)
         for step, task, snapshot in published

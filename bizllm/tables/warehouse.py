@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -300,7 +301,7 @@ class Warehouse:
         tried: list[int] = []
         for attempt in range(_ATTEMPTS):
             table = self.load(job, step)
-            # A commit whose answer was lost may have landed all the same.
+            # A commit whose answer was lost may have landed all the same, and the catalog may have been away until now.
             if landed := [i for i in tried if table is not None and table.snapshot_by_id(i)]:
                 return landed[0]
             with asking(self.settings, f"commit to {job}.{step}"):
@@ -312,7 +313,11 @@ class Warehouse:
                     tried.append(change.snapshot_id)
                     tx.commit_transaction()
                     return change.snapshot_id
-                except conflicts as fault:
+                except Exception as fault:
+                    if (night := self._landed(job, step, tried)) is not None:
+                        return night
+                    if not isinstance(fault, conflicts):
+                        raise
                     if attempt + 1 == _ATTEMPTS:
                         raise RunError(
                             f"warehouse {self.settings.path}: {job}.{step}: no commit in {_ATTEMPTS} attempts "
@@ -321,6 +326,13 @@ class Warehouse:
             longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)
             time.sleep(random.uniform(longest / 2, longest))  # else two losers meet again
         raise AssertionError("unreachable")
+
+    def _landed(self, job: str, step: str, tried: Sequence[int]) -> int | None:
+        """Which of these snapshots the table has, as far as the catalog can be asked."""
+        with suppress(RunError):
+            table = self.load(job, step)
+            return next((i for i in tried if table is not None and table.snapshot_by_id(i)), None)
+        return None
 
     def _begin(self, job: str, step: str, schema: pa.Schema, table: Table | None) -> Transaction:
         """A transaction in which the table has (at least) the columns of `schema`."""
