@@ -76,8 +76,9 @@ def test_files_that_are_wrong(job: Job, tmp_path: Path) -> None:
     (folder / "part-0.parquet").write_text("order_id,amount\n1,2\n")
     (line,) = faults(job())
     assert "part-0.parquet" in line and "Parquet" in line
-    pq.write_table(pa.table({"order_id": ["1"], "amount": [1.0]}), folder / "part-0.parquet")
-    pq.write_table(pa.table({"order_id": ["1"], "amount": ["x"]}), folder / "part-1.parquet")
+    rows = {"order_id": ["1"], "customer_id": ["c"], "at": [datetime(2026, 3, 9)]}
+    for name, amount in (("part-0", 1.0), ("part-1", "x")):
+        pq.write_table(pa.table({**rows, "amount": [amount]}), folder / f"{name}.parquet")
     (line,) = faults(job())
     assert "part-0.parquet" in line and "part-1.parquet" in line and "amount" in line
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,11 +42,24 @@ def log_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("logs") / "events.jsonl"
     before = {name: os.environ.get(name) for name in ("BIZLLM_LOG", "BIZLLM_LOG_FILE", "BIZLLM_MASK_KEY")}
     os.environ |= {"BIZLLM_LOG": "debug", "BIZLLM_LOG_FILE": str(path), "BIZLLM_MASK_KEY": KEY}
-    ray.init(address="local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
-    yield path
+    shared = ray.is_initialized()  # the Ray of other tests, whose workers know nothing of this file
     ray.shutdown()
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    logger = logging.getLogger("bizllm")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers.clear()  # so that this process, too, looks at the variables anew
+    logger.propagate = True  # pytest puts its own handler on loggers that don't propagate
+    how: Any = {"address": "local", "num_cpus": 2, "include_dashboard": False, "log_to_driver": False}
+    try:
+        ray.init(object_store_memory=100_000_000, **how)
+        yield path
+    finally:
+        ray.shutdown()
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        if shared:
+            ray.init(object_store_memory=200_000_000, **how)
 
 
 @pytest.fixture
