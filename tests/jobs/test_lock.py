@@ -134,6 +134,27 @@ def test_stopped_run_elsewhere_is_followed_after_a_lease_and_fails_its_check(
         process.wait()
 
 
+@pytest.mark.parametrize("days", [-10, 10])
+def test_a_clock_that_jumps_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    """Neither here nor there: a holder that beats holds, one that stopped is followed after a lease, not before."""
+    url = f"{tmp_path}/d.json"
+    process = hold(url, lease_s=1.0)
+    now = time.time
+    as_elsewhere(monkeypatch)
+    monkeypatch.setattr(time, "time", lambda: now() + days * 24 * 3600.0)
+    try:
+        with pytest.raises(LockHeld, match=r"for \d+ s"):
+            RunLock(url, "second", lease_s=1.0).__enter__()
+        os.kill(process.pid, signal.SIGSTOP)
+        before = time.monotonic()
+        with RunLock(url, "second", lease_s=1.0) as lock:
+            assert time.monotonic() - before >= 1.0
+            lock.check()
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_check_fails_after_a_take_over(tmp_path: Path) -> None:
     url = f"{tmp_path}/d.json"
     with RunLock(url, "first", lease_s=3600) as first:
