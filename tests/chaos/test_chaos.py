@@ -68,7 +68,7 @@ ALWAYS = [
     Case("model", 4, "kill worker"),
     Case("stage", 3, "disk full"),
     Case("read", 4, "error"),
-    Case("commit", 2, "lost"),
+    Case("commit", 2, "hang"),
     Case("committed", 2, "kill driver"),
     Case("commit", 1, "locked"),
     Case("model", 3, "kill node"),
