@@ -91,7 +91,10 @@ def collect(loaded: LoadedJob, older_than: timedelta, *, dry_run: bool = False) 
     left: dict[str, str] = {}
     garbage: list[Garbage] = []
     state = storage.join(warehouse.path, "_bizllm", job.name, "state")
-    alive, given_up = _states(state, before.timestamp())
+    locks = storage.join(warehouse.path, "_bizllm", job.name, "locks")
+    # The holder of a lock writes it anew every so often, however long a unit takes.
+    held = {lock.url.rsplit("/", 2)[-2] for lock in storage.list_files(locks) if lock.modified >= before.timestamp()}
+    alive, given_up = _states(state, before.timestamp(), held)
     garbage += given_up
     known = warehouse.tables(job.name)
     for name in dict.fromkeys([*known, *(n for step in job.steps for n in (step, f"{step}__rejects")), "runs"]):
@@ -122,16 +125,19 @@ def collect(loaded: LoadedJob, older_than: timedelta, *, dry_run: bool = False) 
     return Cleaned(dry_run, before, expired, garbage, left)
 
 
-def _states(url: str, before: float) -> tuple[set[str], list[Garbage]]:
-    """(files that receipts of unfinished runs name, files of runs that were given up: nothing in them is newer)."""
+def _states(url: str, before: float, held: set[str]) -> tuple[set[str], list[Garbage]]:
+    """(files that receipts of unfinished runs name, files of runs that were given up: nothing in them is newer).
+
+    held: dates whose lock was held of late: a run may be under way, in a unit that takes long.
+    """
     folders: dict[str, list[FileInfo]] = {}
     for file in storage.list_files(url):
         day, step = file.url[len(_same(url)) :].strip("/").split("/")[:2]
         folders.setdefault(f"{day}/{step}", []).append(file)
     alive: set[str] = set()
     given_up: list[Garbage] = []
-    for files in folders.values():
-        if max(file.modified for file in files) < before:
+    for name, files in folders.items():
+        if name.partition("/")[0] not in held and max(file.modified for file in files) < before:
             given_up += [Garbage("state", file) for file in files]
         else:
             alive |= {_same(named) for file in files for named in _named(file.url)}

@@ -132,6 +132,9 @@ def test_gc_spares_an_unfinished_run(nights: tuple[str, list[str]], tmp_path: Pa
     book.enter(Receipt("answer", "u0", "r", files=(made,)))
     assert api.gc(path)["files"] == 0 and staged.exists()
     age(tmp_path, 8)
+    with RunLock(str(tmp_path / "wh/_bizllm/shop/locks/2026-03-08")):
+        assert api.gc(path)["files"] == 0, "a run is under way, in a unit that takes long"
+    age(tmp_path, 8)
     assert {one["what"] for one in api.gc(path)["removed"]} == {"file", "state"} and not staged.exists()
 
 
