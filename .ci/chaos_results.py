@@ -17,18 +17,18 @@ asked for in both runs; an undisturbed run asks for {undisturbed}. Passed: the t
 run row by row, every row is accounted for, the ledger has each step once, nothing of the runs is left, and every look
 saw the old night or the new one, whole.
 """
-UNDISTURBED = 252  # a text that is empty, too, and the groups
 
 
 def main(junit: str, out: str) -> None:
     """Write the page."""
     tree = ElementTree.parse(junit)  # noqa: S314  # pytest wrote it a moment ago
     cases = [case for case in tree.iter("testcase") if "[" in case.get("name", "")]
-    rows, passed = [], 0
+    rows, passed, undisturbed = [], 0, None
     for case in cases:
         said = {p.get("name"): p.get("value") for p in case.iter("property")}
         failed = case.find("failure") is not None or case.find("error") is not None
         passed += not failed
+        undisturbed = undisturbed or said.get("undisturbed")
         name = (case.get("name") or "").partition("[")[2].rstrip("]").replace("-", " ")
         exits = f"{said.get('first_exit')}, {said.get('again_exit')}".replace("-", "−")
         cells = [
@@ -44,7 +44,7 @@ def main(junit: str, out: str) -> None:
     machine = f"{date.today()}, {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     Path(out).write_text(
         f"# The fault matrix (`make chaos`)\n\n{machine}: {passed} of {len(cases)} passed in {seconds:.0f} s.\n"
-        + LEGEND.format(undisturbed=UNDISTURBED)
+        + LEGEND.format(undisturbed=undisturbed)
         + "\n| fault | exit | looks | asked | seconds | outcome |\n|---|---|---|---|---|---|\n"
         + "\n".join(rows)
         + "\n"

@@ -58,6 +58,7 @@ class Report:
     looks: int = 0
     seconds: float = 0.0
     asked: int = 0
+    undisturbed: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -87,6 +88,7 @@ class Shop:
         shutil.copytree(self.live, self.kept)
         self._run_quietly()
         self.new = self.night()
+        self.undisturbed = self.asked()
         assert self.old != self.new and self.accounted() == []
 
     def restore(self) -> None:
@@ -95,16 +97,15 @@ class Shop:
         shutil.copytree(self.kept, self.live)
 
     def _write(self, version: int) -> None:
-        rows = [
-            {
-                "id": f"t{i}",
-                "shop": f"s{i % SHOPS}",
-                "body": None
-                if i % 240 == 7
-                else f"Parcel {i} of {version} came late. The box {i} was wet. I want my money back. Call me.",
-            }
-            for i in range(ROWS)
-        ]
+        """A fourth of the rows, three whole shops among them, is the same in all versions; some are the same in each
+        unit; one has no text."""
+
+        def body(i: int) -> str | None:
+            of = f"{i % UNIT if i % UNIT == 1 else i} of {version if i % 4 else 0}"
+            text = f"Parcel {of} came late. The box {of} was wet. I want my money back. Call me."
+            return None if i == 7 else text
+
+        rows = [{"id": f"t{i}", "shop": f"s{i % SHOPS}", "body": body(i)} for i in range(ROWS)]
         pq.write_table(pa.Table.from_pylist(rows), self.live / "tickets/part-0.parquet", row_group_size=UNIT)
 
     # -- runs -----------------------------------------------------------------------------------------------------
@@ -128,6 +129,11 @@ class Shop:
         process = self.start()
         out, err = process.communicate(timeout=200)
         assert process.returncode == 0, out + err
+
+    def asked(self) -> int:
+        """How many texts tasks were asked for since `clear`."""
+        calls = self.faults / "calls.log"
+        return sum(map(int, calls.read_text().split())) if calls.exists() else 0
 
     def clear(self) -> None:
         """No fault is ordered, nothing was called."""
@@ -199,7 +205,7 @@ def looking_on(shop: Shop, report: Report) -> Iterator[None]:
 
 def play(shop: Shop, case: Case) -> Report:
     """The run that is hit, then a plain one. What is wrong is in the report's faults."""
-    report, began = Report(), time.monotonic()
+    report, began = Report(undisturbed=shop.undisturbed), time.monotonic()
     shop.clear()
     shop.restore()
     order = {"point": case.point, "nth": case.nth, "action": case.action}
@@ -216,9 +222,8 @@ def play(shop: Shop, case: Case) -> Report:
     if shop.night() != shop.new:
         report.faults.append("the table is not that of an undisturbed run")
     report.faults += shop.accounted()
-    calls = shop.faults / "calls.log"
-    report.asked = sum(map(int, calls.read_text().split())) if calls.exists() else 0
-    most = ROWS + SHOPS + 2 * UNIT + SHOPS  # what was under way when it was hit may be asked again
+    report.asked = shop.asked()
+    most = shop.undisturbed + 2 * UNIT + SHOPS  # what was under way when it was hit may be asked again
     if report.asked > most:
         report.faults.append(f"{report.asked} texts were asked, at most {most} were expected")
     if not report.hit:

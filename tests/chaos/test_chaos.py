@@ -41,6 +41,7 @@ DRIVER = {
     "write": 10,
 }
 WORKER = {"read": 10, "model": 8, "stage": 8, "staged": 8, "compact": 2, "audit": 2}
+REUSE = {"hashes": 6, "earlier": 1, "match": 1, "carry": 1, "spread": 1}
 
 
 def matrix(seed: int) -> list[Case]:
@@ -52,6 +53,9 @@ def matrix(seed: int) -> list[Case]:
             cases.append(Case(point, rng.randint(1, calls), action))
     for point, calls in WORKER.items():
         for action in ("kill driver", "kill worker", "error", "hang"):
+            cases.append(Case(point, rng.randint(1, calls), action))
+    for point, calls in REUSE.items():
+        for action in ("kill driver", "kill worker", "error"):
             cases.append(Case(point, rng.randint(1, calls), action))
     for point, calls in {"keep": 2, "receipt": 12, "stage": 8, "output": 6, "write": 10}.items():
         cases.append(Case(point, rng.randint(1, calls), "disk full"))
@@ -107,7 +111,7 @@ def test_a_rerun_makes_the_night_whole(shop: Shop, case: Case, record_property: 
 
 def test_the_matrix_is_as_large_as_it_should_be() -> None:
     cases = {*ALWAYS, *matrix(SEED)}
-    assert len(cases) >= 60 and len({case.point for case in cases}) == len({*DRIVER, *WORKER, "output"})
+    assert len(cases) >= 60 and len({case.point for case in cases}) == len({*DRIVER, *WORKER, *REUSE, "output"})
     assert {case.action for case in cases} == {
         *("kill driver", "kill worker", "kill node", "error", "hang", "disk full", "locked", "lost")
     }
