@@ -10,13 +10,19 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bizllm.errors import RunError
+from bizllm.infer.groups import Scatter
 from bizllm.infer.receipts import Receipt
+from bizllm.infer.reuse import Hashes
+from bizllm.infer.rows import AnswerRows, RowUnit
 from bizllm.infer.work import StepContext
 from bizllm.jobs.stages import EarlierNights, work
 from bizllm.tables.manifest import freeze
+from bizllm.tables.source import Source
 from bizllm.tables.warehouse import DataFile, Slice
 from bizllm.tasks.summarize import Summarize
 
@@ -92,3 +98,24 @@ def test_every_row_has_its_answer_and_every_text_is_asked_once(
     assert counts.rows_reused == sum(text in known for text in night.texts.values() if text)
     when = {row["input_hash"]: row["produced_at"] for row in earlier.rows()} if earlier else {}
     assert all(row["produced_at"] == when.get(row["input_hash"], row["produced_at"]) for row in answered.values())
+
+
+@pytest.mark.parametrize("stage", [lambda c: AnswerRows(c), lambda c: Hashes(c, 1), lambda c: Scatter(c, 1)])
+def test_a_file_that_changes_in_the_midst_of_its_reading_is_named(
+    tmp_path: Path, context: Callable[..., StepContext], monkeypatch: pytest.MonkeyPatch, stage: Callable[..., Any]
+) -> None:
+    """Whatever was read then, half of the old file and half of the new, goes nowhere."""
+    night = Night(tmp_path, context, "n", [2, 3, 4], 3)
+    (unit,) = night.manifest.units
+    read = Source.read
+
+    def disturbed(self: Source, *args: Any) -> pa.Table:
+        rows = read(self, *args)
+        file = tmp_path / "n/in/a.parquet"
+        pq.write_table(pq.read_table(file, partitioning=None).slice(1), file)
+        return rows
+
+    monkeypatch.setattr(Source, "read", disturbed)
+    made = stage(night.context)
+    with pytest.raises(RunError, match=r"a\.parquet: the file changed since the input was frozen"):
+        made.read(RowUnit(unit) if isinstance(made, AnswerRows) else unit)
