@@ -76,8 +76,8 @@ check-lock: setup ## the lock files hold what pyproject.toml asks for
 
 lock: ## resolve requirements/*.lock anew (PyPI, and PIP_FIND_LINKS for the CPU build of torch)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'; }
-	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra azure --extra dev --python-version 3.11 $(UV_SOURCES) -o requirements/cpu.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra azure --extra dev --extra gpu --python-version 3.11 -o requirements/gpu.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --python-version 3.11 $(UV_SOURCES) -o requirements/cpu.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --extra gpu --python-version 3.11 -o requirements/gpu.lock
 
 bench-nightly: setup ## the retail job on real data (BIZLLM_DATA), its time and memory, and the two below
 	@$(BIN)/python benchmarks/nightly.py

@@ -26,8 +26,8 @@ def main() -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = {
-        "cpu": [*project["dependencies"], *extras["train"], *extras["azure"], *extras["dev"]],
-        "gpu": [*project["dependencies"], *extras["train"], *extras["azure"], *extras["dev"], *extras["gpu"]],
+        "cpu": [*project["dependencies"], *extras["train"], *extras["engines"], *extras["azure"], *extras["dev"]],
+        "gpu": [*project["dependencies"], *extras["train"], *extras["engines"], *extras["azure"], *extras["dev"], *extras["gpu"]],
     }
     wrong = []
     for lock, requirements in wanted.items():
