@@ -192,7 +192,7 @@ class AnswerGroups(TaskStage):
         outcome = answered(answer, groups, len(groups), lambda a, b: cut(groups, a, b))
         writer.reject("group", subjects.keys, list(outcome.rejects), hashing.hex(subjects.hi, subjects.lo))
         if not self.features:
-            return writer.receipt(len(groups) + reused, outcome, subjects, copied, reused)
+            return writer.receipt(len(groups) + reused, outcome, subjects, copied, reused, extra=self.engines())
         url = storage.join(context.state_url, "features", writer.file_name())
         where = pa.array(outcome.subject)
         features = subjects.keys.take(where)
@@ -200,14 +200,18 @@ class AnswerGroups(TaskStage):
             features = features.append_column(name, outcome.columns[name])
         features = features.append_column(HI, pa.array(subjects.hi[outcome.subject]))
         features = features.append_column(LO, pa.array(subjects.lo[outcome.subject]))
-        staged = {}
+        staged: dict[str, Any] = self.engines()
         if features.num_rows:
             write_parquet(features, url)
-            staged = {"features": url, "rows": features.num_rows}
+            staged |= {"features": url, "rows": features.num_rows}
         plain = Outcome(
             outcome.subject, pa.table({}), outcome.rejects, outcome.tokens, outcome.exhibit, outcome.skipped
         )
         return writer.receipt(len(groups), plain, subjects, extra=staged)
+
+    def few(self, tables: list[pa.Table]) -> list[pa.Table]:
+        """What `read` gave: a bucket is little enough."""
+        return tables
 
     def _unpack(self, own: pa.Table, rows: pa.Table) -> tuple[Groups, Subjects]:
         task = self.context.task

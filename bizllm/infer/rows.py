@@ -20,6 +20,7 @@ from bizllm.tasks.base import Outcome, Reject
 KEY = "__key_"  # before the names of key columns, which may be those of columns that the task reads
 CODE, MESSAGE = "__code", "__message"  # of a reject, among answers that other units take
 OTHERS_WAIT = "__others_wait"  # of a hash that a unit is told of: it answers it for others; else it leaves it out
+SOME_ROWS = 4_096  # what engines are chosen on
 _OWN, _FOR_OTHERS, _LEFT_OUT = 0, 1, 2
 
 
@@ -84,7 +85,7 @@ class AnswerRows(TaskStage):
         made = answered(context.task.answer, batch, batch.num_rows, lambda a, b: batch.slice(a, b - a))
         outcome = _each(made, own["__at"].to_numpy(), batch.num_rows)
         writer.reject("row", subjects.keys, list(outcome.rejects), hashing.hex(subjects.hi, subjects.lo))
-        extra = {}
+        extra = self.engines()
         if (affair == _LEFT_OUT).any():
             waiting = rows.filter(pa.array(affair == _LEFT_OUT)).drop_columns(["__at", "__affair"])
             extra["waiting"] = self._write(waiting, writer, "-waiting.parquet")
@@ -92,6 +93,11 @@ class AnswerRows(TaskStage):
             given = own["__affair"].to_numpy() == _FOR_OTHERS
             extra["shared"] = self._write(_offers(writer, subjects, outcome, given), writer, "-shared.parquet")
         return writer.receipt(len(own) + len(missing), outcome, subjects, extra=extra)
+
+    def few(self, tables: list[pa.Table]) -> list[pa.Table]:
+        """What `read` gave, of some rows only."""
+        batch, rows = tables
+        return [batch.slice(0, SOME_ROWS), rows.filter(pc.less(rows["__at"], SOME_ROWS))]
 
     def _write(self, table: pa.Table, writer: Writer, suffix: str) -> dict[str, object]:
         number = (table[LO].to_numpy() % np.uint64(self.buckets)).astype(np.int32)

@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 
 from bizllm import logs
 from bizllm.errors import RunError, safe_text
+from bizllm.infer.kept_engines import Kept
 from bizllm.infer.receipts import Receipt, reject_key
+from bizllm.models.engines.base import Engine, Network
+from bizllm.models.engines.choice import engine_of
 from bizllm.models.load import ModelLoader, ResolvedModel
 from bizllm.tables import dropped, hashing, storage
 from bizllm.tables.source import Source
@@ -77,6 +80,7 @@ class StepContext:
     reject_url: str  # … and of the rejects
     state_url: str  # the run's private folder for this step and date
     pinned: Mapping[str, ResolvedModel] = field(default_factory=dict)  # by URI: what the driver resolved
+    engines: Mapping[str, Kept] = field(default_factory=dict)  # by URI: what computes it, where that was measured
     shown: bool = True  # whether the report may show rows of it
 
     @property
@@ -110,6 +114,7 @@ class TaskStage:
     """A stage that asks the task: where the task has models, it runs in processes that load them once."""
 
     context: StepContext
+    loader: ModelLoader | None = field(default=None, init=False, repr=False)
 
     @property
     def holds_model(self) -> bool:
@@ -117,8 +122,21 @@ class TaskStage:
         return bool(self.context.task.models())
 
     def open(self) -> None:
-        """Load them, once a worker."""
-        self.context.task.open(ModelLoader(pinned=self.context.pinned))
+        """Load them, once a worker, each with the engine that was chosen."""
+        self.loader = ModelLoader(pinned=self.context.pinned, engine=self._engine)
+        self.context.task.open(self.loader)
+
+    def engines(self) -> dict[str, Any]:
+        """For a receipt's `extra`: what computed each model here, by its URI."""
+        used = self.loader.engines if self.loader else {}
+        return {"engines": {uri: f"{engine.name} {engine.precision}" for uri, engine in used.items()}} if used else {}
+
+    def _engine(self, uri: str, network: Network) -> Engine:
+        import torch
+
+        found = self.context.engines.get(uri)
+        choice, folder = (found.choice, found.folder()) if found else (None, None)
+        return engine_of(choice, network, folder, torch.get_num_threads())
 
 
 @dataclass(frozen=True)

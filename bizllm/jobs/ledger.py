@@ -38,11 +38,12 @@ class StepResult:
     snapshot_id: int | None = None
     fingerprint: str | None = None
     error: str | None = None
+    engine: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """An entry of `steps` in `run --json`."""
         names = ("step", "task", "table", "state", "rows_in", "rows_out", "rows_rejected", "rows_reused")
-        more = ("records_out", "tokens", "seconds", "cost", "error")
+        more = ("records_out", "tokens", "seconds", "cost", "error", "engine")
         return {name: getattr(self, name) for name in (*names, *more)}
 
 
@@ -98,4 +99,5 @@ def from_snapshot(job: str, step: str, task: str, published: Published) -> StepR
         seconds=float(said.get("seconds", 0)),
         snapshot_id=published.snapshot_id,
         fingerprint=said.get("fingerprint"),
+        engine=said.get("engine"),
     )

@@ -16,6 +16,7 @@ from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import MODEL_SETTINGS, Job, LoadedJob
 from bizllm.methods.pii.masker import VERSION as MASK_VERSION
 from bizllm.methods.pii.masker import Masker
+from bizllm.models.engines.choice import installed
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import read_info
@@ -138,7 +139,7 @@ def _step(
         Fault(loaded.place("steps", name, *setting.split(".")), value, *_mixed(source, value, expected, hint))
         for setting, value, expected, hint in task.check()
     ]
-    faults += _drop_faults(loaded, name, task) if not faults else []
+    faults += [*_drop_faults(loaded, name, task), *_engine_faults(loaded, name, task)] if not faults else []
     if faults:
         return None, faults
     key_place = loaded.place("sources", given.name, "key") if given.name in sources else loaded.place("steps", name)
@@ -191,6 +192,24 @@ def _step(
     )
 
 
+def _engine_faults(loaded: LoadedJob, name: str, task: Task) -> list[Fault]:
+    """What was asked of engines where none computes, or of one that is not there."""
+    settings = task.settings
+    setting = "engine" if settings.engine != "auto" else "precision"
+    place, value = loaded.place("steps", name, setting), getattr(settings, setting)
+    if settings.any_engine:
+        return []
+    if not set(task.models()) - {"generator"}:
+        return [Fault(place, value, "is for steps with an encoder or a fine-tuned classifier, and this has none")]
+    if settings.engine not in ("auto", "torch") and not installed(settings.engine):
+        return [Fault(place, value, "is not installed", "pip install 'bizllm[engines]', or leave it to `auto`")]
+    if settings.engine == "torch" and settings.precision == "int8":
+        return [
+            Fault(loaded.place("steps", name, "precision"), "int8", "torch does not compute in int8", "engine: auto")
+        ]
+    return []
+
+
 def _mixed(source: Source | None, value: object, expected: str, hint: str) -> tuple[str, str]:
     """Expected and hint; of a column that only some files of the source have, what differs."""
     why = source.mixed(value) if source is not None and isinstance(value, str) else ""
@@ -237,7 +256,7 @@ def _registry(loaded: LoadedJob, uri: str) -> str | None:
 
 
 # Settings that decide which rows are read or how a step may fail, not what a row's answer is.
-_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", "reuse", "drop", *MODEL_SETTINGS}
+_NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", "reuse", "drop", "engine", "precision", *MODEL_SETTINGS}
 
 
 def _fingerprint(task: Task, models: dict[str, str], upstream: str, mask: SourceMask | None) -> str:
@@ -252,6 +271,8 @@ def _fingerprint(task: Task, models: dict[str, str], upstream: str, mask: Source
         "keys": task.keys(),
         "upstream": upstream,
     }
+    if not task.settings.any_engine:  # whatever computes, where all may, agrees with torch
+        said["engine"] = [task.settings.engine, task.settings.precision]
     if task.settings.drop:
         said["drop"] = task.settings.drop
     if mask is not None:

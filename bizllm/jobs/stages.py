@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bizllm.infer.buckets import pieces
 from bizllm.infer.fit import AnswerFeatures, Fit, FitUnit, feature_files
@@ -38,6 +38,20 @@ class RunStage(Protocol):
     def __call__(self, stage: Stage, units: Sequence[Unit]) -> list[Receipt]: ...
 
 
+Asks = TypeVar("Asks", AnswerRows, AnswerGroups)
+
+
+class Ready(Protocol):
+    """The stage, with the engines that its models are computed by."""
+
+    def __call__(self, stage: Asks, units: Sequence[Unit]) -> Asks: ...
+
+
+def as_it_is(stage: Asks, units: Sequence[Unit]) -> Asks:
+    """A stage whose engines nobody chose."""
+    return stage
+
+
 @dataclass(frozen=True)
 class EarlierNights:
     """What a step published before.
@@ -54,39 +68,52 @@ class EarlierNights:
 
 
 def work(
-    run: RunStage, context: StepContext, manifest: Manifest, buckets: int, before: EarlierNights, fit_url: str
+    run: RunStage,
+    context: StepContext,
+    manifest: Manifest,
+    buckets: int,
+    before: EarlierNights,
+    fit_url: str,
+    ready: Ready = as_it_is,
 ) -> tuple[list[Receipt], Counts]:
-    """Every receipt of the step's stages, and what they add up to. fit_url: where a table task's fit goes."""
+    """Every receipt of the step's stages, and what they add up to.
+
+    fit_url: where a table task's fit goes. ready: gives the stage that asks the task, with the engines of its models.
+    """
     if context.task.shape == "row":
-        answers = _rows(run, context, manifest, before)
+        answers = _rows(run, context, manifest, before, ready)
         return answers, Counts.of(answers, answers, "row", manifest.rows)
     scattered = run(Scatter(context, buckets), manifest.units)
     units = gathered(scattered, _scattered_earlier(run, context, buckets, before))
     if context.task.shape == "group":
-        answers = run(AnswerGroups(context), units)
+        answers = run(ready(AnswerGroups(context), units), units)
         return [*scattered, *answers], Counts.of(answers, answers, "group", manifest.rows)
-    featured = run(AnswerGroups(context, features=True), units)
+    featured = run(ready(AnswerGroups(context, features=True), units), units)
     answers = _fitted(run, context, featured, before.newest, fit_url)
     return [*scattered, *featured, *answers], Counts.of(featured, answers, "group", manifest.rows)
 
 
-def _rows(run: RunStage, context: StepContext, manifest: Manifest, before: EarlierNights) -> list[Receipt]:
+def _rows(
+    run: RunStage, context: StepContext, manifest: Manifest, before: EarlierNights, ready: Ready
+) -> list[Receipt]:
     kept = before.files(before.answers) if before.answers else None
     # Files beside which another engine put deletes are not read: a deleted row is no answer.
     files = [EarlierFile(i, file.url) for i, file in enumerate(kept.files)] if kept and kept.plain else []
     if len(manifest.units) == 1 and not files:
-        return run(AnswerRows(context), [RowUnit(unit) for unit in manifest.units])
+        only = [RowUnit(unit) for unit in manifest.units]
+        return run(ready(AnswerRows(context), only), only)
     buckets = bucket_count(manifest.rows + (sum(file.rows for file in kept.files) if kept else 0))
     hashes = run(Hashes(context, buckets), manifest.units)
     earlier = run(Earlier(context, buckets), files) if files else []
     matched = run(Match(context), pairs(hashes, earlier))
-    answers = run(AnswerRows(context, buckets=buckets), row_units(manifest.units, matched))
+    units = row_units(manifest.units, matched)
+    answers = run(ready(AnswerRows(context, buckets=buckets), units), units)
     waiting = [(number, of) for number, of in pieces(answers).items() if of.get("waiting")]
     if not waiting:
         return answers
     found = any(receipt.extra["found"] for receipt in matched)
     carried = pieces(run(Carry(context, buckets), files)) if found else {}
-    units = [
+    left = [
         Waiting(
             number,
             tuple(of["waiting"]),
@@ -95,7 +122,7 @@ def _rows(run: RunStage, context: StepContext, manifest: Manifest, before: Earli
         )
         for number, of in waiting
     ]
-    return [*answers, *run(Spread(context), units)]
+    return [*answers, *run(Spread(context), left)]
 
 
 def _scattered_earlier(run: RunStage, context: StepContext, buckets: int, before: EarlierNights) -> list[Receipt]:

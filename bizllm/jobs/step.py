@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,15 +15,16 @@ import pyarrow as pa
 from bizllm import logs
 from bizllm.errors import RunError
 from bizllm.infer.finish import Audit, Compact, Slice, audits_of, merged_exhibit, piled
+from bizllm.infer.kept_engines import Kept
 from bizllm.infer.pipeline import run_stage
 from bizllm.infer.receipts import Receipt, ReceiptBook, sum_rejects
 from bizllm.infer.work import Stage, StepContext, Unit
-from bizllm.jobs import stages
+from bizllm.jobs import engines, stages
 from bizllm.jobs.accounting import Counts, Refused, Rejects
 from bizllm.jobs.ledger import StepResult
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, PreparedStep
-from bizllm.jobs.stages import EarlierNights
+from bizllm.jobs.stages import Asks, EarlierNights
 from bizllm.tables import storage
 from bizllm.tables.audit import AuditResult
 from bizllm.tables.manifest import Manifest, freeze
@@ -87,6 +88,8 @@ class StepRun:
         self.started = time.perf_counter()
         self.log = logs.get(__name__, job=night.job.name, run_id=run_id, step=step.name)
         self.details = StepDetails()
+        self.engines: dict[str, Kept] = {}
+        self.engine: str | None = None  # in words
         self._input: tuple[Source, Manifest, Frozen] | None = None
 
     # -- the whole ------------------------------------------------------------------------------------------------
@@ -112,6 +115,7 @@ class StepRun:
         except Refused:
             storage.delete_tree(self.state_url)  # the data must change: the next run is to freeze it anew
             raise
+        self.engine = engines.told(context, self.engines, receipts)
         properties = self._properties(manifest, counts, receipts)
         name = self.step.name
         self.check()
@@ -147,7 +151,7 @@ class StepRun:
             storage.join(rejects, "data", day),
             self.state_url,
             self.step.pinned,
-            self.night.loaded.sensitive(self.step.name) is None
+            shown=self.night.loaded.sensitive(self.step.name) is None
             and not (self.step.settings.drop and self.step.task.exhibits == "samples"),
         )
 
@@ -237,7 +241,14 @@ class StepRun:
             lambda: slice_source(self.night, name, self.step.task.group_by()),
         )
         fit_url = storage.join(self.location, "fits", f"{self.run_id}.json")
-        return stages.work(self._run, context, manifest, frozen.buckets, before, fit_url)
+
+        def ready(stage: Asks, units: Sequence[Unit]) -> Asks:
+            tokens, _ = self.step.task.estimate(manifest.rows, manifest.bytes)
+            root = engines.root_of(self.warehouse.path, job, name)
+            self.engines = engines.chosen(self._run, stage, units, root, tokens)
+            return replace(stage, context=replace(stage.context, engines=self.engines))
+
+        return stages.work(self._run, context, manifest, frozen.buckets, before, fit_url, ready)
 
     def _earlier(self) -> int | None:
         """The snapshot whose answers may be copied: of this date, else of the newest earlier one, where the same
@@ -317,6 +328,7 @@ class StepRun:
             "records_out": str(counts.records_out),
             "tokens": str(counts.tokens),
         }
+        said |= {"engine": self.engine} if self.engine else {}
         return said | {"fit": fits.pop()} if fits else said
 
     def _result(
@@ -351,6 +363,7 @@ class StepRun:
             cost=None if price is None else round(seconds / 3600 * price * (_cpus() if counts else 0), 6),
             snapshot_id=published.snapshot_id if published else snapshot_id,
             fingerprint=self.step.fingerprint,
+            engine=self.engine or said.get("engine"),
         )
 
 

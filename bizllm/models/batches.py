@@ -12,45 +12,67 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Floats = npt.NDArray[np.float32]
 Whole = npt.NDArray[np.int64]
 Asked = TypeVar("Asked", str, tuple[str, str])
 Made = TypeVar("Made")
 
-# A batch holds about this many tokens, padding included: small enough to stay in the cache of a CPU core.
-_CPU_BATCH_TOKENS = 2_048
-_GPU_BATCH_TOKENS = 65_536
-
 
 @dataclass(frozen=True)
 class Windows:
     """What a model reads at once.
 
-    ids: the token ids of each window, special tokens included.
+    tokens: (all tokens,) int32: the ids of each window, special tokens included, one window after the other.
+    lengths: (windows,) tokens of each.
     owner: (windows,) the position of the text that each belongs to, ascending.
-    types: for pairs the segment, 0 or 1, of each token; None where the model knows no segments.
+    types: (all tokens,) for pairs the segment, 0 or 1, of each token; None where the model knows no segments.
     """
 
-    ids: list[list[int]]
+    tokens: npt.NDArray[np.int32]
+    lengths: Whole
     owner: Whole
-    types: list[list[int]] | None = None
+    types: npt.NDArray[np.int32] | None = None
+
+    @classmethod
+    def of(cls, ids: Sequence[list[int]], owner: Whole, types: Sequence[list[int]] | None = None) -> Windows:
+        """From the ids, and types, of each window."""
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        total = int(lengths.sum())
+        flat = np.fromiter(chain.from_iterable(ids), np.int32, total)
+        return cls(flat, lengths, owner, None if types is None else np.fromiter(chain(*types), np.int32, total))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     @cached_property
-    def lengths(self) -> Whole:
-        """(windows,) tokens of each."""
-        return np.array([len(window) for window in self.ids], np.int64)
+    def starts(self) -> Whole:
+        """(windows,) where each begins in `tokens`."""
+        return np.cumsum(self.lengths) - self.lengths
 
-    def tokens(self, texts: int) -> Whole:
+    def take(self, windows: Whole) -> Windows:
+        """Some windows, each a text of its own."""
+        at = np.repeat(self.starts[windows], self.lengths[windows]) + _counted_up(self.lengths[windows])
+        types = None if self.types is None else self.types[at]
+        return Windows(self.tokens[at], self.lengths[windows], np.arange(len(windows)), types)
+
+    def tokens_read(self, texts: int) -> Whole:
         """(texts,) tokens that the model reads of each text."""
         return np.bincount(self.owner, self.lengths, texts).astype(np.int64)
 
     def weighted_sum(self, values: Floats, texts: int) -> Floats:
         """(texts, dim): over the windows (windows, dim) of each text, each as often as it has tokens."""
+        if len(self) == texts:  # one window a text, in order
+            return values * self.lengths[:, None].astype(np.float32)
         total = np.zeros((texts, values.shape[1]), np.float32)
         np.add.at(total, self.owner, values * self.lengths[:, None].astype(np.float32))
         return total
+
+
+def _counted_up(lengths: Whole) -> Whole:
+    """0, 1, … of each length, one after the other."""
+    return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def distinct(asked: Sequence[Asked]) -> tuple[list[Asked], Whole]:
@@ -66,7 +88,7 @@ def text_windows(tokenizer: Any, texts: list[str], max_tokens: int) -> Windows:
     plain = plain_ids(tokenizer, texts)
     counts = [max(1, -(-len(ids) // size)) for ids in plain]
     windows = [[*before, *part, *after] for ids, n in zip(plain, counts, strict=True) for part in _equal_parts(ids, n)]
-    return Windows(windows, np.repeat(np.arange(len(texts)), counts))
+    return Windows.of(windows, np.repeat(np.arange(len(texts)), counts))
 
 
 def pair_windows(tokenizer: Any, pairs: list[tuple[str, str]], max_tokens: int) -> Windows:
@@ -89,7 +111,7 @@ def pair_windows(tokenizer: Any, pairs: list[tuple[str, str]], max_tokens: int) 
             types.append([0] * head + [1] * (len(other) + len(after)))
         counts.append(len(parts))
     known = "token_type_ids" in tokenizer.model_input_names
-    return Windows(windows, np.repeat(np.arange(len(pairs)), counts), types if known else None)
+    return Windows.of(windows, np.repeat(np.arange(len(pairs)), counts), types if known else None)
 
 
 def special_tokens(tokenizer: Any, texts: int) -> list[list[int]]:
@@ -108,25 +130,6 @@ def plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """The token ids of each text, whole and without special tokens."""
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return ids
-
-
-def outputs(
-    forward: Callable[..., torch.Tensor], windows: Windows, pad: int, device: str, dtype: str
-) -> Iterator[tuple[Whole, Floats]]:
-    """(windows of a batch, what `forward` says of them), longest windows first, until each was read once.
-
-    forward: gets input_ids and attention_mask (rows, tokens), and token_type_ids where the windows have types.
-    dtype: bfloat16 computes under autocast.
-    """
-    import torch
-
-    def run(rows: Whole) -> Floats:
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            said: Floats = forward(**padded(windows, rows, pad, device)).float().cpu().numpy()
-        return said
-
-    for batch in by_budget(windows.lengths, _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS):
-        yield from within_memory(run, batch)
 
 
 def within_memory(run: Callable[[Whole], Made], rows: Whole) -> Iterator[tuple[Whole, Made]]:
@@ -151,8 +154,9 @@ def within_memory(run: Callable[[Whole], Made], rows: Whole) -> Iterator[tuple[W
 def _is_out_of_memory(fault: BaseException) -> bool:
     import torch
 
-    # On a CPU torch's allocator raises a plain RuntimeError.
-    return isinstance(fault, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(fault)
+    # On a CPU the allocators of torch and OpenVINO raise a plain RuntimeError.
+    said = ("DefaultCPUAllocator", "bad_alloc", "Failed to allocate")
+    return isinstance(fault, MemoryError | torch.OutOfMemoryError) or any(words in str(fault) for words in said)
 
 
 def _free() -> None:
@@ -178,19 +182,20 @@ def by_budget(lengths: Whole, budget: int, equal: bool = False) -> Iterator[Whol
         start += rows
 
 
-def padded(windows: Windows, rows: Whole, pad: int, device: str) -> dict[str, torch.Tensor]:
-    """Tensors (rows, tokens) of some windows, padded on the right to the longest of them."""
-    import torch
+def padded(windows: Windows, rows: Whole, pad: int) -> dict[str, Whole]:
+    """Arrays (rows, tokens) of some windows, padded on the right to the longest of them: `input_ids`, `attention_mask`,
+    and `token_type_ids` where the windows have types."""
+    lengths = windows.lengths[rows]
+    columns = np.arange(int(lengths.max()))
+    real = columns[None, :] < lengths[:, None]  # (rows, tokens)
+    at = (windows.starts[rows][:, None] + columns[None, :])[real]
 
-    lengths = torch.from_numpy(windows.lengths[rows])
-    real = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]  # (rows, tokens)
+    def filled(values: npt.NDArray[np.int32], empty: int) -> Whole:
+        array = np.full(real.shape, empty, np.int64)
+        array[real] = values[at]
+        return array
 
-    def filled(values: list[list[int]], empty: int) -> torch.Tensor:
-        tensor = torch.full(real.shape, empty)
-        tensor[real] = torch.tensor(list(chain.from_iterable(values[row] for row in rows)))
-        return tensor.to(device)
-
-    batch = {"input_ids": filled(windows.ids, pad), "attention_mask": real.long().to(device)}
+    batch = {"input_ids": filled(windows.tokens, pad), "attention_mask": real.astype(np.int64)}
     if windows.types is not None:
         batch["token_type_ids"] = filled(windows.types, 0)
     return batch

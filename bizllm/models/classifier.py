@@ -58,12 +58,11 @@ class Classifier(FineTuned):
         else:
             couples, places = batches.distinct(list(zip(texts, pairs, strict=True)))
             windows = batches.pair_windows(self.tokenizer, couples, self.info.max_tokens)
-        read = np.empty((len(windows.ids), self.info.outputs), np.float32)
-        pad = self.tokenizer.pad_token_id or 0
-        for rows, logits in batches.outputs(self.network, windows, pad, self.device, self.dtype):
+        read = np.empty((len(windows), self.info.outputs), np.float32)
+        for rows, logits in self.engine.outputs(windows):
             read[rows] = logits
         count = int(places.max()) + 1
-        tokens = windows.tokens(count)
+        tokens = windows.tokens_read(count)
         mean: Floats = windows.weighted_sum(read, count) / tokens.astype(np.float32)[:, None]
         return mean[places], tokens[places]
 

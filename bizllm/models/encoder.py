@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bizllm.models import batches
+from bizllm.models.engines.base import Engine, Network
+from bizllm.models.engines.torch_engine import TorchEngine
 from bizllm.models.saved import Pooling, read_info
-
-if TYPE_CHECKING:
-    import torch
 
 Vectors = npt.NDArray[np.float32]
 
@@ -24,41 +23,36 @@ Vectors = npt.NDArray[np.float32]
 class Encoder:
     """A BERT-like model with its tokenizer, pooled to one unit vector a text. Never truncates.
 
-    model, tokenizer: of transformers; the tokenizer a fast one.
+    engine: computes the vector of a window: its tokens' vectors pooled, of length 1.
+    tokenizer: a fast one of transformers.
     max_tokens: the longest window the model was trained on, special tokens included; longer texts are cut into windows.
-    pooling: mean over the tokens, the first (CLS) or the last token.
-    dtype: bfloat16 or float32; the first only where the hardware multiplies it natively.
+    dim: length of a vector.
     """
 
-    model: Any
+    engine: Engine
     tokenizer: Any
     max_tokens: int
-    pooling: Pooling
-    device: str
-    dtype: str
+    dim: int
 
     @classmethod
-    def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Encoder:
+    def load(cls, folder: Path, engine: Callable[[Network], Engine] = TorchEngine) -> Encoder:
         """Load from a folder of safetensors, config and tokenizer. No code from the folder is run.
 
-        device: default cuda where there is one, else cpu. dtype: default the fastest that the device computes natively.
+        engine: what computes; by default torch, where and as is fastest.
         """
-        import torch
-        from transformers import AutoModel
+        from transformers import AutoConfig
 
         tokenizer = batches.load_tokenizer(folder)
-        model = AutoModel.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        )
-        device, dtype = batches.placement(device, dtype)
-        positions = getattr(model.config, "max_position_embeddings", 512)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        positions = getattr(config, "max_position_embeddings", 512)
         limit, pooling = _window_and_pooling(folder)
-        return cls(model.eval().to(device), tokenizer, min(limit or positions, positions), pooling, device, dtype)
-
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-        return int(self.model.config.hidden_size)
+        network = Network(
+            lambda: _unit_vectors(folder, pooling),
+            ("input_ids", "attention_mask"),
+            tokenizer.pad_token_id or 0,
+            "vectors",
+        )
+        return cls(engine(network), tokenizer, min(limit or positions, positions), int(config.hidden_size))
 
     def encode(self, texts: Sequence[str]) -> tuple[Vectors, int]:
         """(vectors float32 (texts, dim) of length 1, tokens the model read); see `encode_counted`."""
@@ -76,22 +70,35 @@ class Encoder:
             return np.zeros((0, self.dim), np.float32), np.zeros(0, np.int64)
         unique, places = batches.distinct(texts)
         windows = batches.text_windows(self.tokenizer, unique, self.max_tokens)
-        pooled = np.empty((len(windows.ids), self.dim), np.float32)
-        pad = self.tokenizer.pad_token_id or 0
-        for rows, vectors in batches.outputs(self._forward, windows, pad, self.device, self.dtype):
+        pooled = np.empty((len(windows), self.dim), np.float32)
+        for rows, vectors in self.engine.outputs(windows):
             pooled[rows] = vectors
         vectors = windows.weighted_sum(pooled, len(unique))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors[places], windows.tokens(len(unique))[places]
+        return vectors[places], windows.tokens_read(len(unique))[places]
 
-    def _forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Unit vectors (windows, dim) of one batch (windows, tokens)."""
-        from torch.nn.functional import normalize
 
-        from bizllm.models.network import pool
+def _unit_vectors(folder: Path, pooling: Pooling) -> Any:
+    """The network: (windows, tokens) → (windows, dim), each of length 1."""
+    import torch
+    from torch import nn
+    from torch.nn.functional import normalize
+    from transformers import AutoModel
 
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return normalize(pool(hidden.float(), attention_mask, self.pooling), dim=1)
+    from bizllm.models.network import PooledModel
+
+    class UnitVectors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = PooledModel(model, pooling, 0)
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return normalize(self.inner.pooled(input_ids, attention_mask), dim=1)
+
+    model = AutoModel.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    )
+    return UnitVectors().eval()
 
 
 def _window_and_pooling(folder: Path) -> tuple[int | None, Pooling]:

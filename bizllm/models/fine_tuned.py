@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from bizllm.errors import Fault, UserError
 from bizllm.models import batches
+from bizllm.models.engines.base import Engine, Kind, Network
+from bizllm.models.engines.torch_engine import TorchEngine
 from bizllm.models.saved import ModelInfo, read_info
 
 
@@ -15,22 +18,20 @@ from bizllm.models.saved import ModelInfo, read_info
 class FineTuned:
     """A network with its tokenizer, and what its outputs mean. Never truncates.
 
-    network: gives logits for input_ids and attention_mask. tokenizer: a fast one of transformers.
+    engine: computes logits. tokenizer: a fast one of transformers.
     """
 
     objectives: ClassVar[tuple[str, ...]]
 
-    network: Any
+    engine: Engine
     tokenizer: Any
     info: ModelInfo
-    device: str
-    dtype: str
 
     @classmethod
-    def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Self:
+    def load(cls, folder: Path, engine: Callable[[Network], Engine] = TorchEngine) -> Self:
         """Load from a fine-tuned model's folder. Raises UserError where it is of another kind.
 
-        device: default cuda where there is one, else cpu. dtype: default the fastest that the device computes natively.
+        engine: what computes; by default torch, where and as is fastest.
         """
         from bizllm.models.network import load_network
 
@@ -40,5 +41,20 @@ class FineTuned:
             expected = f"expected a model that was fine-tuned for {one_of}{', '.join(cls.objectives)}"
             raise UserError(Fault(str(folder), info and info.objective, expected))
         tokenizer = batches.load_tokenizer(folder)
-        device, dtype = batches.placement(device, dtype)
-        return cls(load_network(folder, info).to(device), tokenizer, info, device, dtype)
+        pairs = info.inputs == "pair" and "token_type_ids" in tokenizer.model_input_names
+        inputs = ("input_ids", "attention_mask", *(("token_type_ids",) if pairs else ()))
+        network = Network(
+            lambda: load_network(folder, info),
+            inputs,
+            tokenizer.pad_token_id or 0,
+            _KINDS.get(info.objective, "numbers"),
+        )
+        return cls(engine(network), tokenizer, info)
+
+
+_KINDS: dict[str, Kind] = {
+    "classification": "classes",
+    "pair": "classes",
+    "multi_label": "labels",
+    "token_classification": "tags",
+}

@@ -26,6 +26,7 @@ from bizllm.models.registry_uri import default_uri
 if TYPE_CHECKING:
     from bizllm.models.classifier import Classifier
     from bizllm.models.encoder import Encoder
+    from bizllm.models.engines.base import Engine, Network
     from bizllm.models.generator import Generator
     from bizllm.models.tagger import Tagger
 
@@ -98,29 +99,33 @@ class ModelLoader:
     base: the folder that a relative `path:` starts from.
     pinned: what the driver resolved, by the URI that the task asks for. The same content is loaded here, whatever an
         alias or a hub's branch points to meanwhile.
+    engine: what computes the network of a model, by its URI; None leaves it to torch.
+    engines: after loading: the engine of each model that has one, by its URI.
     """
 
     base: str = "."
     pinned: Mapping[str, ResolvedModel] = field(default_factory=dict)
+    engine: Callable[[str, Network], Engine] | None = None
+    engines: dict[str, Engine] = field(default_factory=dict, repr=False)
     _loaded: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
 
     def encoder(self, uri: str) -> Encoder:
         """The text encoder that `uri` names. Raises UserError."""
         from bizllm.models.encoder import Encoder
 
-        return self._once("encoder", uri, Encoder.load)
+        return self._once("encoder", uri, lambda folder: Encoder.load(folder, self._engine(uri)))
 
     def classifier(self, uri: str) -> Classifier:
         """The fine-tuned model with a head that `uri` names: classes or numbers. Raises UserError."""
         from bizllm.models.classifier import Classifier
 
-        return self._once("classifier", uri, Classifier.load)
+        return self._once("classifier", uri, lambda folder: Classifier.load(folder, self._engine(uri)))
 
     def tagger(self, uri: str) -> Tagger:
         """The fine-tuned model that `uri` names, which tags tokens. Raises UserError."""
         from bizllm.models.tagger import Tagger
 
-        return self._once("tagger", uri, Tagger.load)
+        return self._once("tagger", uri, lambda folder: Tagger.load(folder, self._engine(uri)))
 
     def generator(self, uri: str) -> Generator:
         """The generating model that `uri` names. Raises UserError."""
@@ -133,6 +138,15 @@ class ModelLoader:
             self._loaded[role, uri] = load(self._folder(uri))
         loaded: Loaded = self._loaded[role, uri]
         return loaded
+
+    def _engine(self, uri: str) -> Callable[[Network], Engine]:
+        def made(network: Network) -> Engine:
+            from bizllm.models.engines.torch_engine import TorchEngine
+
+            self.engines[uri] = self.engine(uri, network) if self.engine else TorchEngine(network)
+            return self.engines[uri]
+
+        return made
 
     def _folder(self, uri: str) -> Path:
         """Where the model lies on this machine. Raises RunError where it can only be had with other content."""

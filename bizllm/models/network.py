@@ -126,12 +126,12 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
     if pooling == "mean":
         weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-    rows = torch.arange(len(hidden), device=hidden.device)
-    if pooling == "cls":
-        return hidden[rows, attention_mask.long().argmax(1)]
-    assert pooling == "last", pooling
-    last = attention_mask.shape[1] - 1 - attention_mask.long().flip(1).argmax(1)
-    return hidden[rows, last]
+    place = attention_mask.long().argmax(1)  # (rows,)
+    if pooling == "last":
+        place = attention_mask.shape[1] - 1 - attention_mask.long().flip(1).argmax(1)
+    else:
+        assert pooling == "cls", pooling
+    return hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
 
 
 def new_network(folder: Path, info: ModelInfo, dropout: float | None = None) -> Network:

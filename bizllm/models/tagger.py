@@ -14,6 +14,7 @@ import numpy as np
 from bizllm.models import batches
 from bizllm.models.batches import Floats, Whole, Windows
 from bizllm.models.classifier import softmax
+from bizllm.models.engines.base import all_outputs
 from bizllm.models.fine_tuned import FineTuned
 
 # Han, kana: written without spaces between words, so each character is one.
@@ -57,11 +58,7 @@ class Tagger(FineTuned):
             verbose=False,
         )
         windows, starts = self._windows(encoded["input_ids"])
-        read: list[Floats] = [np.zeros((0, 0), np.float32)] * len(windows.ids)
-        pad = self.tokenizer.pad_token_id or 0
-        for rows, logits in batches.outputs(self.network, windows, pad, self.device, self.dtype):
-            for row, said in zip(rows.tolist(), logits, strict=True):
-                read[row] = said[: windows.lengths[row]]
+        read = all_outputs(self.engine, windows)
         first = np.searchsorted(windows.owner, np.arange(len(unique) + 1))
         lead, tail = map(len, batches.special_tokens(self.tokenizer, 1))
         tagged = []
@@ -69,7 +66,7 @@ class Tagger(FineTuned):
             parts = [said[lead : len(said) - tail] for said in read[first[i] : first[i + 1]]]
             logits = _joined(parts, starts[first[i] : first[i + 1]])
             tagged.append(self._words(spans, encoded.word_ids(i), logits))
-        return [tagged[place] for place in places], windows.tokens(len(unique))[places]
+        return [tagged[place] for place in places], windows.tokens_read(len(unique))[places]
 
     def _windows(self, texts: list[list[int]]) -> tuple[Windows, Whole]:
         """Overlapping windows of token ids, and where in its text each begins (windows,)."""
@@ -83,7 +80,7 @@ class Tagger(FineTuned):
                 ids.append([*before, *tokens[start : start + size], *after])
                 owner.append(text)
                 starts.append(start)
-        return Windows(ids, np.array(owner, np.int64)), np.array(starts, np.int64)
+        return Windows.of(ids, np.array(owner, np.int64)), np.array(starts, np.int64)
 
     def _words(self, spans: list[tuple[int, int]], owners: list[int], logits: Floats) -> list[Word]:
         """Words with the tag of their first token; none for what the tokenizer passes over (control characters).

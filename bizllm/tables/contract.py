@@ -54,6 +54,7 @@ LEDGER = pa.schema(
         pa.field("snapshot_id", pa.int64()),
         pa.field("fingerprint", pa.string()),
         pa.field("error", pa.string()),  # never row text
+        pa.field("engine", pa.string()),  # what computed the step's models, and how far it agrees with torch in float32
     ]
 )
 

@@ -61,6 +61,16 @@ class TaskSettings(BaseModel):
         description="Copy the answers of rows or groups that did not change since an earlier night, where model, "
         "settings and task are the same. Table tasks answer all anew.",
     )
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
+        default="auto",
+        description="What computes the step's model. `auto` measures on its first rows which is fastest of those that "
+        "say what torch says in float32.",
+    )
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        default="auto",
+        description="Of the model's numbers. `auto`: bfloat16 where the machine multiplies it by itself, else float32. "
+        "`int8` is quantized on the step's own rows, and used where its answers agree.",
+    )
     drop: list[str] = Field(
         default=[],
         description="Columns of the task that its table leaves out, such as `summary`; `spans.text` of a list's items.",
@@ -68,6 +78,11 @@ class TaskSettings(BaseModel):
     reject_budget: float = Field(
         default=0.01, ge=0.0, le=1.0, description="Share of rows that may be rejected before the step fails."
     )
+
+    @property
+    def any_engine(self) -> bool:
+        """Whether it is left to bizllm what computes the step's models."""
+        return self.engine == self.precision == "auto"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from bizllm.errors import UserError
 from bizllm.models.classifier import Classifier
+from bizllm.models.engines.torch_engine import TorchEngine, exact
 
 Make = Callable[..., Path]
 LABELS = ("refund", "delivery", "other")
@@ -35,7 +36,7 @@ def plain_pooled(folder: Path, text: str, pair: str | None = None, pooling: str 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_padded_equals_unpadded(fine_tuned: Make, pooling: str) -> None:
     folder = fine_tuned(objective="classification", labels=LABELS, pooling=pooling)
-    logits, tokens = Classifier.load(folder, "cpu", "float32").logits(TEXTS)
+    logits, tokens = Classifier.load(folder, exact).logits(TEXTS)
     expected = [plain_pooled(folder, text, pooling=pooling) for text in TEXTS]
     assert logits.dtype == np.float32 and np.ptp(logits, axis=0).min() > 0.1  # the texts differ
     np.testing.assert_allclose(logits, expected, atol=1e-5)
@@ -48,20 +49,20 @@ def test_transformers_own_head(fine_tuned: Make) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         expected = [model(**tokenizer(text, return_tensors="pt")).logits[0].numpy() for text in TEXTS]
-    np.testing.assert_allclose(Classifier.load(folder, "cpu", "float32").logits(TEXTS)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(Classifier.load(folder, exact).logits(TEXTS)[0], expected, atol=1e-5)
     assert tuple(model.config.id2label.values()) == LABELS
 
 
 def test_probabilities_are_calibrated(fine_tuned: Make) -> None:
     folder = fine_tuned(objective="classification", labels=LABELS, temperature=2.5)
-    model = Classifier.load(folder, "cpu", "float32")
+    model = Classifier.load(folder, exact)
     expected = softmax([plain_pooled(folder, text) / 2.5 for text in TEXTS], axis=1)
     found, _ = model.probabilities(TEXTS)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.dtype == np.float32 and model.threshold is None
 
     several = fine_tuned(objective="multi_label", labels=LABELS, temperature=0.5)
-    model = Classifier.load(several, "cpu", "float32")
+    model = Classifier.load(several, exact)
     expected = expit([plain_pooled(several, text) / 0.5 for text in TEXTS])
     np.testing.assert_allclose(model.probabilities(TEXTS)[0], expected, atol=1e-6)
     assert model.threshold == 0.5
@@ -69,7 +70,7 @@ def test_probabilities_are_calibrated(fine_tuned: Make) -> None:
 
 def test_a_long_text_is_the_mean_of_its_windows_by_tokens(fine_tuned: Make) -> None:
     folder = fine_tuned(objective="classification", labels=LABELS)
-    model = Classifier.load(folder, "cpu", "float32")
+    model = Classifier.load(folder, exact)
     tokenizer, backbone = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     head = load_file(folder / "head.safetensors")
     ids = tokenizer(LONG, add_special_tokens=False)["input_ids"]
@@ -87,7 +88,7 @@ def test_a_long_text_is_the_mean_of_its_windows_by_tokens(fine_tuned: Make) -> N
 
 def test_pairs(fine_tuned: Make) -> None:
     folder = fine_tuned(objective="pair", labels=("no", "yes"), inputs="pair")
-    model = Classifier.load(folder, "cpu", "float32")
+    model = Classifier.load(folder, exact)
     seconds = ["the kettle", "水壶", "ok", "no", "no", "lamp"]
     logits, _ = model.logits(TEXTS, seconds)
     expected = [plain_pooled(folder, a, b) for a, b in zip(TEXTS, seconds, strict=True)]
@@ -97,7 +98,7 @@ def test_pairs(fine_tuned: Make) -> None:
 
 
 def test_order_changes_nothing(fine_tuned: Make) -> None:
-    model = Classifier.load(fine_tuned(objective="classification", labels=LABELS), "cpu", "float32")
+    model = Classifier.load(fine_tuned(objective="classification", labels=LABELS), exact)
     texts = [*TEXTS, LONG, *(f"lamp {i} " * (i % 9) for i in range(200))]
     there, tokens = model.probabilities(texts)
     back, tokens_back = model.probabilities(texts[::-1])
@@ -109,7 +110,7 @@ def test_order_changes_nothing(fine_tuned: Make) -> None:
 @pytest.mark.parametrize(("objective", "levels", "outputs"), [("regression", (), 2), ("quantile", (0.1, 0.5, 0.9), 6)])
 def test_numbers(fine_tuned: Make, objective: str, levels: tuple[float, ...], outputs: int) -> None:
     folder = fine_tuned(objective=objective, levels=levels, horizon=2)
-    found = Classifier.load(folder, "cpu", "float32").numbers(TEXTS)
+    found = Classifier.load(folder, exact).numbers(TEXTS)
     assert found.shape == (len(TEXTS), outputs)
     np.testing.assert_allclose(found, [plain_pooled(folder, text) for text in TEXTS], atol=1e-5)
 
@@ -124,5 +125,5 @@ def test_other_models_are_refused(fine_tuned: Make, tmp_path: Path) -> None:
 
 def test_bfloat16_is_near(fine_tuned: Make) -> None:
     folder: Any = fine_tuned(objective="classification", labels=LABELS)
-    half = Classifier.load(folder, "cpu", "bfloat16").probabilities(TEXTS)[0]
-    np.testing.assert_allclose(half, Classifier.load(folder, "cpu", "float32").probabilities(TEXTS)[0], atol=0.03)
+    half = Classifier.load(folder, lambda network: TorchEngine(network, "cpu", "bfloat16")).probabilities(TEXTS)[0]
+    np.testing.assert_allclose(half, Classifier.load(folder, exact).probabilities(TEXTS)[0], atol=0.03)

@@ -4,6 +4,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from bizllm.models.encoder import Encoder
+from bizllm.models.engines.torch_engine import TorchEngine, exact
 from bizllm.models.load import ModelLoader, resolve
 
 TEXTS = [
@@ -23,7 +24,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def encoder(folder):
-    return Encoder.load(folder, device="cpu", dtype="float32")
+    return Encoder.load(folder, exact)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_a_long_text_is_windowed_not_truncated(encoder, plain):
 
 
 def test_bfloat16_keeps_the_direction(encoder, folder):
-    half = Encoder.load(folder, device="cpu", dtype="bfloat16")
+    half = Encoder.load(folder, lambda network: TorchEngine(network, "cpu", "bfloat16"))
     cosine = (half.encode(TEXTS)[0] * encoder.encode(TEXTS)[0]).sum(1)
     assert cosine.min() >= 0.9999
 

@@ -14,6 +14,7 @@ from scipy.special import softmax
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from bizllm.errors import UserError
+from bizllm.models.engines.torch_engine import TorchEngine, exact
 from bizllm.models.tagger import Tagger, words
 
 Make = Callable[..., Path]
@@ -44,7 +45,7 @@ def known(fine_tuned: Make) -> Tagger:
         return torch.eye(*data.shape) if name.endswith("classifier.weight") else None
 
     settings = {"objective": "token_classification", "labels": TAGS, "pooling": "native", "layers": 0}
-    return Tagger.load(fine_tuned(weights=weights, **vocabulary, **settings), "cpu", "float32")
+    return Tagger.load(fine_tuned(weights=weights, **vocabulary, **settings), exact)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_words_stand_where_the_text_has_them(known: Tagger, text: str, expected:
 
 def test_padded_equals_unpadded_and_order_changes_nothing(fine_tuned: Make) -> None:
     folder = fine_tuned(objective="token_classification", labels=TAGS, pooling="native", temperature=1.7)
-    tagger = Tagger.load(folder, "cpu", "float32")
+    tagger = Tagger.load(folder, exact)
     model, tokenizer = AutoModelForTokenClassification.from_pretrained(folder).eval(), tagger.tokenizer
     texts = ["a b c d", "lamp", "the kettle is broken", "a", "水壶漏了", "lamp", "b " * 28]
     found, _ = tagger.tags(texts)
@@ -106,7 +107,7 @@ def test_a_word_is_answered_where_it_is_farthest_from_a_cut(fine_tuned: Make, le
         objective="token_classification", labels=labels, pooling="native", layers=0, weights=weights, max_tokens=32
     )
     text = " ".join("abcdefg"[i % 7] for i in range(length))
-    (tagged,), tokens = Tagger.load(folder, "cpu", "float32").tags([text])
+    (tagged,), tokens = Tagger.load(folder, exact).tags([text])
     assert [text[word.start : word.end] for word in tagged] == text.split()
     places = [int(word.tag.removeprefix("at-")) - 1 for word in tagged]  # [CLS] is at 0
     starts = [t - place for t, place in enumerate(places)]
@@ -143,12 +144,15 @@ def test_a_text_is_tokenized_as_the_words_of_a_training_row(fine_tuned: Make) ->
     plain.pre_tokenizer = pre_tokenizers.Metaspace()
     plain.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
     PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>", pad_token="</s>").save_pretrained(folder)
-    tagger = Tagger.load(folder, "cpu", "float32")
+    tagger = Tagger.load(folder, exact)
     (tagged,), tokens = tagger.tags(["jane,水壶"])
     row = tagger.tokenizer(["jane", ",", "水", "壶"], is_split_into_words=True, return_tensors="pt")
     assert row["input_ids"].tolist() == [[0, 3, 5, 6, 7, 1]] and tokens.tolist() == [6]
+    assert isinstance(tagger.engine, TorchEngine)
     with torch.no_grad():
-        logits = tagger.network(input_ids=row["input_ids"], attention_mask=row["attention_mask"])[0, 1:-1].numpy()
+        logits = tagger.engine.network.module(input_ids=row["input_ids"], attention_mask=row["attention_mask"])[
+            0, 1:-1
+        ].numpy()
     np.testing.assert_allclose([word.probability for word in tagged], softmax(logits, axis=1).max(1), atol=1e-5)
     assert [(word.start, word.end) for word in tagged] == [(0, 4), (4, 5), (5, 6), (6, 7)]
 

@@ -21,6 +21,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from bizllm.methods.number_text import encode_history
 from bizllm.models.classifier import Classifier
+from bizllm.models.engines.torch_engine import exact
 from bizllm.models.network import new_network, save_network
 from bizllm.models.saved import ModelInfo, write_info
 from bizllm.tasks.base import Groups, Outcome, StepInput, task_class
@@ -278,7 +279,7 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     assert loss.item() < 0.002
     save_network(network, folder)
     write_info(folder, info)
-    return Classifier.load(folder, "cpu", "float32")
+    return Classifier.load(folder, exact)
 
 
 def _rhythm(phase: int) -> tuple[str, np.ndarray]:

@@ -20,6 +20,7 @@ import pytest
 
 from bizllm.models.classifier import Classifier
 from bizllm.models.encoder import Encoder
+from bizllm.models.engines.torch_engine import exact
 from bizllm.models.tagger import Tagger
 from bizllm.tasks.base import Groups, Outcome, StepInput, Task, task_class
 
@@ -91,13 +92,13 @@ class _Models:
     """Loads in float32 whatever the CPU multiplies natively; the models' weights are a formula."""
 
     def encoder(self, uri: str) -> Encoder:
-        return Encoder.load(Path(uri.removeprefix("path:")), "cpu", "float32")
+        return Encoder.load(Path(uri.removeprefix("path:")), exact)
 
     def classifier(self, uri: str) -> Classifier:
-        return Classifier.load(Path(uri.removeprefix("path:")), "cpu", "float32")
+        return Classifier.load(Path(uri.removeprefix("path:")), exact)
 
     def tagger(self, uri: str) -> Tagger:
-        return Tagger.load(Path(uri.removeprefix("path:")), "cpu", "float32")
+        return Tagger.load(Path(uri.removeprefix("path:")), exact)
 
     def generator(self, uri: str) -> Any:
         raise AssertionError(uri)

@@ -1,0 +1,118 @@
+"""The interface of engines, what they are made of, and what decides that one may stand for another."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from bizllm.models.batches import Floats, Whole, Windows, native_bfloat16
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["float32", "bfloat16", "int8"]
+Name = Literal["torch", "openvino", "onnxruntime"]
+Kind = Literal["vectors", "classes", "labels", "tags", "numbers"]
+
+# A batch holds about this many tokens, padding included, where nothing was measured: small enough to stay in the cache
+# of a CPU core, large enough to keep a GPU busy.
+CPU_BUDGET, GPU_BUDGET = 2_048, 65_536
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as engines take it.
+
+    build: makes the torch module, float32 on the CPU, in eval mode; called once, and only by whom needs it. It is asked
+        with `inputs` by name, int64 (rows, tokens), and gives (rows, outputs), or (rows, tokens, outputs) of tags.
+    inputs: input_ids, attention_mask, and token_type_ids of a model that reads pairs.
+    pad: the token that batches are padded with.
+    kind: what the outputs are: vectors of length 1, logits of classes, of labels of which several may hold, of a tag
+        for each token, or numbers.
+    """
+
+    build: Callable[[], Any]
+    inputs: tuple[str, ...]
+    pad: int
+    kind: Kind
+
+    @cached_property
+    def module(self) -> Any:
+        """The torch module."""
+        return self.build()
+
+
+class Engine(Protocol):
+    """Computes a network's outputs. budget: the tokens of a batch, padding included; may be set at any time."""
+
+    name: Name
+    precision: Precision
+    budget: int
+
+    def outputs(self, windows: Windows) -> Iterator[tuple[Whole, Floats]]:
+        """(windows of a batch, the outputs of each), longest windows first, until each was read once.
+
+        What does not fit into memory is tried again in halves. Outputs of tags are padded as their batch was.
+        """
+
+
+def all_outputs(engine: Engine, windows: Windows) -> list[Floats]:
+    """The outputs of each window, in order; of tags without the padding."""
+    found: list[Floats] = [np.zeros(0, np.float32)] * len(windows)
+    for rows, outputs in engine.outputs(windows):
+        for row, said in zip(rows.tolist(), outputs, strict=True):
+            found[row] = said[: windows.lengths[row]] if said.ndim == 2 else said
+    return found
+
+
+class Positional:
+    """Makes the module whose forward takes the inputs by position, as tracing wants them."""
+
+    @staticmethod
+    def of(network: Network) -> torch.nn.Module:
+        """The module to convert."""
+        from torch import nn
+
+        class Traced(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = network.module
+
+            def forward(self, *inputs: torch.Tensor) -> Any:
+                return self.network(**dict(zip(network.inputs, inputs, strict=True)))
+
+        return Traced().eval()
+
+
+def example(network: Network) -> tuple[torch.Tensor, ...]:
+    """Inputs of two rows of seven tokens, the second padded, for tracing."""
+    import torch
+
+    ids = torch.full((2, 7), 1, dtype=torch.long)
+    mask = torch.ones_like(ids)
+    ids[1, 4:], mask[1, 4:] = network.pad, 0
+    by_name = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    return tuple(by_name[name] for name in network.inputs)
+
+
+@cache
+def machine() -> str:
+    """What decides which engine is fast here: the kind of processor, or of GPU, and whether it multiplies bfloat16."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()}{' bf16' if native_bfloat16('cpu') else ''}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

@@ -1,0 +1,119 @@
+"""OpenVINO on a CPU: float32, bfloat16, or int8 quantized by NNCF (post-training, on the step's own texts)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bizllm.models import batches
+from bizllm.models.batches import Floats, Whole, Windows
+from bizllm.models.engines.base import CPU_BUDGET, Name, Network, Positional, Precision, example
+
+FILE = "openvino.xml"
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+CALIBRATION_BATCHES = 64
+
+
+class Converted:
+    """A converted network. As many batches are under way at once as there are threads: one thread computes a batch
+    faster than two compute it together."""
+
+    name: Name = "openvino"
+
+    def __init__(self, network: Network, folder: Path, precision: Precision, threads: int) -> None:
+        """folder: where `convert` (or `quantize`) wrote the network."""
+        import openvino
+
+        self.network, self.precision, self.budget = network, precision, CPU_BUDGET
+        config = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "int8" and _has_bf16() else _HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,
+            "ENABLE_CPU_PINNING": False,  # the workers of a node would share the first cores
+        }
+        self.compiled = openvino.Core().compile_model(str(folder / FILE), "CPU", config)
+        self.requests = [self.compiled.create_infer_request() for _ in range(threads)]
+
+    def outputs(self, windows: Windows) -> Iterator[tuple[Whole, Floats]]:
+        """As of `Engine`."""
+        free, running = deque(self.requests), deque[tuple[Any, Whole]]()
+        for rows in batches.by_budget(windows.lengths, self.budget):
+            if not free:
+                yield from self._ended(windows, *running.popleft(), free)
+            request = free.popleft()
+            request.start_async(self._inputs(windows, rows), share_inputs=True)
+            running.append((request, rows))
+        while running:
+            yield from self._ended(windows, *running.popleft(), free)
+
+    def _ended(self, windows: Windows, request: Any, rows: Whole, free: deque[Any]) -> Iterator[tuple[Whole, Floats]]:
+        def again(rows: Whole) -> Floats:
+            request.infer(self._inputs(windows, rows))
+            return _output(request)
+
+        try:
+            request.wait()
+        except RuntimeError:  # not enough memory perhaps
+            yield from batches.within_memory(again, rows)
+        else:
+            yield rows, _output(request)
+        free.append(request)
+
+    def _inputs(self, windows: Windows, rows: Whole) -> list[Whole]:
+        arrays = batches.padded(windows, rows, self.network.pad)
+        return [arrays[name] for name in self.network.inputs]
+
+
+def convert(network: Network, folder: Path) -> None:
+    """Write the network as OpenVINO's own format, float32, rows and tokens dynamic."""
+    import openvino
+    import torch
+
+    inputs = example(network)
+    with torch.inference_mode():
+        model = openvino.convert_model(Positional.of(network), example_input=inputs)
+    for port, name in zip(model.inputs, network.inputs, strict=True):
+        port.get_node().set_friendly_name(name)
+        port.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
+        port.get_node().set_element_type(openvino.Type.i64)
+    model.validate_nodes_and_infer_types()
+    openvino.save_model(model, str(folder / FILE), compress_to_fp16=False)
+
+
+def quantize(network: Network, converted: Path, folder: Path, windows: Windows) -> None:
+    """Write what `convert` wrote, its matrix products in int8, with the ranges of activations that the windows show.
+
+    Post-training quantization as NNCF does it for transformers, smooth-quant included (Xiao et al. 2023).
+    """
+    import nncf
+    import openvino
+
+    nncf.set_log_level(40)
+    model = openvino.Core().read_model(str(converted / FILE))
+
+    def inputs(rows: Whole) -> list[Whole]:
+        arrays = batches.padded(windows, rows, network.pad)
+        return [arrays[name] for name in network.inputs]
+
+    some = list(batches.by_budget(windows.lengths, 512))
+    chosen = [some[i] for i in np.unique(np.linspace(0, len(some) - 1, CALIBRATION_BATCHES).astype(int))]
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(chosen, inputs),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(chosen),
+        fast_bias_correction=True,
+    )
+    openvino.save_model(quantized, str(folder / FILE), compress_to_fp16=False)
+
+
+def _output(request: Any) -> Floats:
+    return np.array(request.get_output_tensor(0).data, np.float32)
+
+
+def _has_bf16() -> bool:
+    return batches.native_bfloat16("cpu")
