@@ -25,10 +25,8 @@ def main() -> int:
     """Print each difference; 1 where there is one."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = {
-        "cpu": [*project["dependencies"], *extras["train"], *extras["engines"], *extras["azure"], *extras["dev"]],
-        "gpu": [*project["dependencies"], *extras["train"], *extras["engines"], *extras["azure"], *extras["dev"], *extras["gpu"]],
-    }
+    cpu = [*project["dependencies"], *(r for name in ("train", "engines", "azure", "dev") for r in extras[name])]
+    wanted = {"cpu": cpu, "gpu": [*cpu, *extras["gpu"]]}
     wrong = []
     for lock, requirements in wanted.items():
         path = ROOT / "requirements" / f"{lock}.lock"

@@ -123,12 +123,13 @@ def print_plan(plan: dict[str, Any]) -> None:
     console = new_console()
     priced = [] if plan["cost"] is None else ["cost"]
     numbers = ["rows", "units", "tokens", "time", *priced]
-    table = new_table(["step", "task", "input", "dates", *numbers[:2], "model", *numbers[2:]], numbers)
+    table = new_table(["step", "task", "input", "dates", *numbers[:2], "model", "engine", *numbers[2:]], numbers)
     for step in plan["steps"]:
         table.add_row(
             *(plain(step[name]) for name in ("step", "task", "input", "dates")),
             *(count(step[name]) for name in ("rows", "units")),
             plain(step["model"]),
+            plain(step["engine"]),
             count(step["tokens"]),
             duration(step["seconds"]),
             *(_money(step[name]) for name in priced),

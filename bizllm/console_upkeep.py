@@ -8,7 +8,12 @@ from bizllm.console import count, new_console
 from bizllm.plain_text import plain
 
 _SHOWN = 20
-_WHAT = {"file": "no snapshot needs it", "state": "of a run that was given up", "upload": "an upload that never ended"}
+_WHAT = {
+    "file": "no snapshot needs it",
+    "state": "of a run that was given up",
+    "upload": "an upload that never ended",
+    "engine": "an engine that was chosen long ago",
+}
 
 
 def print_rollback(done: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ class Kept:
     choice: Choice
 
     def folder(self) -> Path | None:
-        """Where the converted network is on this machine, downloaded once; None where the choice has none.
+        """Where the converted network is on this machine, downloaded once; None where there is none (any more).
 
         Safe where several processes ask at once.
         """
@@ -35,22 +35,22 @@ class Kept:
             return None
         url = storage.join(self.url, self.choice.files)
         if storage.is_local(url):
-            return Path(local_path(url))
+            return Path(local_path(url)) if storage.exists(url) else None
         target = default_cache().parent / "engines" / hashlib.sha256(url.encode()).hexdigest()[:32]
-        if not target.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
-            try:
-                for file in storage.list_files(url):
-                    with (
-                        storage.open_input(file.url) as source,
-                        (part / file.url.rpartition("/")[2]).open("wb") as sink,
-                    ):
-                        shutil.copyfileobj(source, sink, _BLOCK)
-                with suppress(OSError):  # another process was first
-                    part.rename(target)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        files = [] if target.is_dir() else storage.list_files(url)
+        if not files:
+            return target if target.is_dir() else None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+        try:
+            for file in files:
+                to = part / file.url.rpartition("/")[2]
+                with storage.open_input(file.url) as source, to.open("wb") as sink:
+                    shutil.copyfileobj(source, sink, _BLOCK)
+            with suppress(OSError):  # another process was first
+                part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
         return target
 
 

@@ -14,7 +14,7 @@ from bizllm.jobs.prepare import PreparedStep
 from bizllm.models.engines.choice import Wanted
 from bizllm.models.load import ResolvedModel
 from bizllm.tables import storage
-from bizllm.tasks.base import Task
+from bizllm.tasks.base import Task, TaskSettings
 
 _log = logs.get(__name__)
 
@@ -41,6 +41,11 @@ def standing(step: PreparedStep, root: str) -> dict[str, Kept]:
     return {uri: choice for uri, choice in found.items() if choice is not None}
 
 
+def asks(settings: TaskSettings, tokens: int) -> bool:
+    """Whether a step that is to read so many tokens measures its engines."""
+    return tokens >= MANY_TOKENS or not settings.any_engine
+
+
 def chosen(run: Any, stage: TaskStage, units: Sequence[Unit], root: str, tokens: int) -> dict[str, Kept]:
     """The engine of each of the stage's models. tokens: how many the step is to read, roughly.
 
@@ -51,7 +56,7 @@ def chosen(run: Any, stage: TaskStage, units: Sequence[Unit], root: str, tokens:
     settings, urls = context.task.settings, urls_of(context.task, context.pinned, root)
     found = {uri: kept(url) for uri, url in urls.items()}
     missing = {uri: urls[uri] for uri, choice in found.items() if choice is None}
-    if missing and units and (tokens >= MANY_TOKENS or not settings.any_engine):
+    if missing and units and asks(settings, tokens):
         (receipt,) = run(choosing.ChooseEngine(stage, Wanted(settings.engine, settings.precision), missing), units[:1])
         found |= choosing.choices_of(receipt, missing)
     return {uri: choice for uri, choice in found.items() if choice is not None}

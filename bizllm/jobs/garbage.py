@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 from bizllm import logs
 from bizllm.errors import Fault, UserError
+from bizllm.infer.kept_engines import FILE
 from bizllm.infer.receipts import Receipt
 from bizllm.jobs.job import LoadedJob
+from bizllm.models.engines.choice import Choice
 from bizllm.tables import storage
 from bizllm.tables.storage import FileInfo
 from bizllm.tables.upkeep import expirable, expire, needed_files
@@ -26,12 +28,15 @@ _log = logs.get(__name__)
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 LEAST_AGE = timedelta(hours=1)
 
-What = Literal["file", "state", "upload"]
+ENGINE_AGE = timedelta(days=30)  # then the engine is chosen anew, on rows of the day
+
+What = Literal["file", "state", "upload", "engine"]
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """what: a file of a table, a file of an unfinished run that was given up, or an upload that never ended."""
+    """what: a file of a table, one of an unfinished run that was given up, an upload that never ended, or a choice of
+    engine that is old."""
 
     what: What
     file: FileInfo
@@ -96,6 +101,7 @@ def collect(loaded: LoadedJob, older_than: timedelta, *, dry_run: bool = False) 
     held = {lock.url.rsplit("/", 2)[-2] for lock in storage.list_files(locks) if lock.modified >= before.timestamp()}
     alive, given_up = _states(state, before.timestamp(), held)
     garbage += given_up
+    garbage += _engines(storage.join(warehouse.path, "_bizllm", job.name, "engines"), before, now - ENGINE_AGE)
     known = warehouse.tables(job.name)
     for name in dict.fromkeys([*known, *(n for step in job.steps for n in (step, f"{step}__rejects")), "runs"]):
         folder = warehouse.table_location(job.name, name)
@@ -142,6 +148,25 @@ def _states(url: str, before: float, held: set[str]) -> tuple[set[str], list[Gar
         else:
             alive |= {_same(named) for file in files for named in _named(file.url)}
     return alive, given_up
+
+
+def _engines(url: str, before: datetime, chosen_before: datetime) -> Iterator[Garbage]:
+    """Old choices of engines, and converted networks that none names: of a choice that another took the place of.
+
+    A worker that finds a network gone computes by torch.
+    """
+    files = storage.list_files(url)
+    choices = {file.url.rpartition("/")[0]: file for file in files if file.url.endswith(f"/{FILE}")}
+    for file in files:
+        choice = choices.get(file.url.rpartition("/")[0]) or choices.get(file.url.rsplit("/", 2)[0])
+        named = choice is not None and (file is choice or f"/{_kept_folder(choice.url)}/" in file.url)
+        oldest = chosen_before if choice is not None and named else before
+        if (choice.modified if choice is not None and named else file.modified) < oldest.timestamp():
+            yield Garbage("engine", file)
+
+
+def _kept_folder(url: str) -> str:
+    return Choice.from_json(storage.read_bytes(url)).files
 
 
 def _named(url: str) -> Iterator[str]:

@@ -141,6 +141,7 @@ def _report(night: Night, run_id: str, kept: dict[str, Any]) -> RunReport:
                 seconds=result.seconds,
                 error=result.error,
                 model=(step.model or "") if step else "",
+                engine=result.engine or "",
                 audits=[AuditResult(**a) for a in detail["audits"]],
                 rejects=[RejectCount(s, code, count, message) for s, code, message, count in detail["rejects"]],
                 panel=_panel(night, step, detail["of_run"], connection) if standing and step and not hidden else None,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
 from bizllm.errors import Fault, UserError
+from bizllm.jobs import engines
 from bizllm.jobs.prepare import Night, PreparedStep, check_tables
+from bizllm.models.engines.choice import Choice
 from bizllm.models.registry_uri import SQLITE
 from bizllm.tables import storage
 from bizllm.tables.manifest import Manifest, freeze
@@ -18,7 +21,10 @@ STEP_OVERHEAD_S = 5.0  # starting a step's workers; measured on 2 cores
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step of a plan. rows, units, tokens, seconds, cost: None where an earlier step decides them at run time."""
+    """One step of a plan. rows, units, tokens, seconds, cost: None where an earlier step decides them at run time.
+
+    engine: what computes its model, in words; None where it asks none.
+    """
 
     step: str
     task: str
@@ -34,6 +40,7 @@ class PlannedStep:
     tokens: int | None
     seconds: float | None
     cost: float | None
+    engine: str | None
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,15 @@ def plan(night: Night, address: str | None = None) -> Plan:
 
 def _planned(night: Night, step: PreparedStep, cpus: int, price: float | None) -> PlannedStep:
     manifest = _manifest(night, step)
+    root = engines.root_of(night.warehouse.path, night.job.name, step.name)
+    choices = [found.choice for found in engines.standing(step, root).values()]
     rows = size = units = files = tokens = None
     seconds = cost = None
     if manifest is not None:
         rows, size, units, files = manifest.rows, manifest.bytes, len(manifest.units), len(manifest.files)
         tokens, cpu_s = step.task.estimate(rows, size)
+        if choices and tokens:
+            cpu_s = tokens / choices[0].tokens_per_s * choices[0].threads
         seconds = round(STEP_OVERHEAD_S + cpu_s / cpus, 1)
         cost = None if price is None else round(seconds / 3600 * cpus * price, 6)
     return PlannedStep(
@@ -105,7 +116,19 @@ def _planned(night: Night, step: PreparedStep, cpus: int, price: float | None) -
         tokens,
         seconds,
         cost,
+        _engine(step, choices, tokens),
     )
+
+
+def _engine(step: PreparedStep, choices: Sequence[Choice], tokens: int | None) -> str | None:
+    """What computes the step's model tonight."""
+    if not set(step.task.models()) - {"generator"}:
+        return None
+    if choices:
+        return f"{choices[0].engine} {choices[0].precision}"
+    if tokens is None:
+        return "chosen where there is much to read" if step.settings.any_engine else "chosen on its first rows"
+    return "chosen on its first rows" if engines.asks(step.settings, tokens) else "torch"
 
 
 def _manifest(night: Night, step: PreparedStep) -> Manifest | None:

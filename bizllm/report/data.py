@@ -94,6 +94,7 @@ class StepReport:
     seconds: float = 0.0
     error: str | None = None
     model: str = ""
+    engine: str = ""  # what computed it, and how far it agrees, in words
     audits: list[AuditResult] = field(default_factory=list)
     rejects: list[RejectCount] = field(default_factory=list)
     panel: Panel | None = None

@@ -103,11 +103,8 @@ def test_low_precision_agrees(minilm: tuple[Network, Windows], converted: Path) 
     """bfloat16 within the tolerance that engines are held to; where the machine has none, it computes in float32."""
     network, windows = minilm
     reference = all_outputs(exact(network), windows)
-    openvino_engine.convert(network, tmp_path)
-    for engine in (
-        openvino_engine.Converted(network, tmp_path, "bfloat16", 1),
-        TorchEngine(network, "cpu", "bfloat16"),
-    ):
+    low = openvino_engine.Converted(network, converted, "bfloat16", 1)
+    for engine in (low, TorchEngine(network, "cpu", "bfloat16")):
         assert agreement("vectors", reference, all_outputs(engine, windows)).enough
 
 
