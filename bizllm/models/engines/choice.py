@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -137,10 +138,13 @@ def choose(network: Network, windows: Windows, wanted: Wanted, work: Path, threa
         for option in tier:
             name = " ".join(option)
             try:
-                engine = _prepared(option, network, sample, work, threads)
-                began = time.perf_counter()
-                found = agreement(network.kind, reference, all_outputs(engine, sample), cut)
-                took = time.perf_counter() - began
+                for spare in (False, True) if option[1] == "int8" else (False,):
+                    engine = _prepared(option, network, sample, work, threads, spare)
+                    began = time.perf_counter()
+                    found = agreement(network.kind, reference, all_outputs(engine, sample), cut)
+                    took = time.perf_counter() - began
+                    if found.enough or network.kind == "vectors":  # far too much is missing there
+                        break
             except Exception as fault:  # whatever a converter does not know
                 fell_back.append(f"{name} can't be had ({safe_text(fault)})")
                 continue
@@ -168,8 +172,10 @@ def _folder(option: Option) -> str:
     return f"{name}-int8" if precision == "int8" else name
 
 
-def _prepared(option: Option, network: Network, sample: Windows, work: Path, threads: int) -> Engine:
-    """The engine, with what it computes converted."""
+def _prepared(
+    option: Option, network: Network, sample: Windows, work: Path, threads: int, spare: bool = False
+) -> Engine:
+    """The engine, with what it computes converted. spare: of int8, the products that quantize worst."""
     name, precision = option
     if name == "torch":
         return TorchEngine(network, precision=precision)
@@ -179,8 +185,9 @@ def _prepared(option: Option, network: Network, sample: Windows, work: Path, thr
         plain.mkdir()
         converters.convert(network, plain)
     if folder != plain:
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        converters.quantize(network, plain, folder, sample)
+        converters.quantize(network, plain, folder, sample, spare)
     engine: Engine = converters.Converted(network, folder, precision, threads)
     return engine
 

@@ -84,10 +84,12 @@ def convert(network: Network, folder: Path) -> None:
     openvino.save_model(model, str(folder / FILE), compress_to_fp16=False)
 
 
-def quantize(network: Network, converted: Path, folder: Path, windows: Windows) -> None:
+def quantize(network: Network, converted: Path, folder: Path, windows: Windows, spare: bool) -> None:
     """Write what `convert` wrote, its matrix products in int8, with the ranges of activations that the windows show.
 
     Post-training quantization as NNCF does it for transformers, smooth-quant included (Xiao et al. 2023).
+    spare: products that bring a wide layer back to the width of the vectors stay as they are: they meet the activations
+    that quantize worst (Bondarenko, Nagel & Blankevoort 2021).
     """
     import nncf
     import openvino
@@ -106,9 +108,23 @@ def quantize(network: Network, converted: Path, folder: Path, windows: Windows) 
         nncf.Dataset(chosen, inputs),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(chosen),
+        ignored_scope=nncf.IgnoredScope(names=_narrowing(model) if spare else []),
         fast_bias_correction=True,
     )
     openvino.save_model(quantized, str(folder / FILE), compress_to_fp16=False)
+
+
+def _narrowing(model: Any) -> list[str]:
+    """Names of the products with weights that have at least twice as many inputs as outputs."""
+    found = []
+    for node in model.get_ops():
+        if node.get_type_name() != "MatMul":
+            continue
+        shape = node.input_value(1).get_partial_shape()
+        if shape.is_static and len(shape) == 2 and node.get_attributes().get("transpose_b"):
+            outputs, inputs = shape.to_shape()
+            found += [node.get_friendly_name()] if inputs >= 2 * outputs else []
+    return found
 
 
 def _output(request: Any) -> Floats:
