@@ -121,7 +121,7 @@ def test_int8_is_quantized_and_told_apart(minilm: tuple[Network, Windows], tmp_p
         found = agreement("vectors", reference, all_outputs(engine, windows))
         assert 0.9 < found.value < 0.9999 and not found.enough
         sizes.append(sum(f.stat().st_size for f in low.iterdir()))
-    assert sizes[0] < sizes[1] < 0.7 * sum(f.stat().st_size for f in plain.iterdir())
+    assert sizes[0] < sizes[1] < 0.8 * sum(f.stat().st_size for f in plain.iterdir())
 
 
 def test_the_fastest_that_agrees_is_chosen(minilm: tuple[Network, Windows], tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +105,15 @@ def quantize(network: Network, converted: Path, folder: Path, windows: Windows, 
 
     some = list(batches.by_budget(windows.lengths, 512))
     chosen = [some[i] for i in np.unique(np.linspace(0, len(some) - 1, CALIBRATION_BATCHES).astype(int))]
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(chosen, inputs),
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(chosen),
-        ignored_scope=nncf.IgnoredScope(names=_narrowing(model) if spare else []),
-        fast_bias_correction=True,
-    )
+    with redirect_stdout(StringIO()):  # its progress bars
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(chosen, inputs),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(chosen),
+            ignored_scope=nncf.IgnoredScope(names=_narrowing(model) if spare else []),
+            fast_bias_correction=True,
+        )
     openvino.save_model(quantized, str(folder / FILE), compress_to_fp16=False)
 
 
