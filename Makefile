@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean bench-nightly bench-forecast bench-summarize bench-finetune
+.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench-encode bench-nightly bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -78,6 +78,16 @@ lock: ## resolve requirements/*.lock anew (PyPI, and PIP_FIND_LINKS for the CPU 
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'; }
 	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --python-version 3.11 $(UV_SOURCES) -o requirements/cpu.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --extra gpu --python-version 3.11 -o requirements/gpu.lock
+
+build/peers: build/peers/.installed ## an environment of their own for benchmarks' peers that ours does not hold
+
+build/peers/.installed: benchmarks/peers/requirements.lock .venv/.installed
+	@$(PYTHON) -m venv build/peers
+	@$(BIN)/uv pip sync -q --python build/peers/bin/python $(UV_SOURCES) $<
+	@touch $@
+
+bench-encode: setup build/peers ## encoding and classifying beside others (BIZLLM_DATA; 15 minutes)
+	@$(BIN)/python benchmarks/encode.py
 
 bench-nightly: setup ## the retail job on real data (BIZLLM_DATA), its time and memory, and the two below
 	@$(BIN)/python benchmarks/nightly.py

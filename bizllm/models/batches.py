@@ -128,8 +128,11 @@ def special_tokens(tokenizer: Any, texts: int) -> list[list[int]]:
 
 def plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """The token ids of each text, whole and without special tokens."""
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    return ids
+    fast = tokenizer.backend_tokenizer  # transformers' own way asks for offsets and copies all it gets
+    fast.no_truncation()
+    fast.no_padding()
+    fast.encode_special_tokens = tokenizer.split_special_tokens
+    return [made.ids for made in fast.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def within_memory(run: Callable[[Whole], Made], rows: Whole) -> Iterator[tuple[Whole, Made]]:
@@ -219,6 +222,8 @@ def load_tokenizer(folder: Any) -> Any:
 
 
 def _equal_parts(ids: list[int], count: int) -> list[list[int]]:
+    if count == 1:
+        return [ids]
     return [part.tolist() for part in np.array_split(np.array(ids, np.int64), count)]
 
 

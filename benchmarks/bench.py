@@ -1,0 +1,115 @@
+"""What benchmarks share: the machine in words, rounds in turns, medians with their spread, and results beside the last.
+
+Systems take turns within a round, and each round begins with another one, so that a machine that slows down slows all.
+Ratios are taken within a round; their median is told, with the least and the largest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+REGRESSION = 0.15  # a ratio that is worse by more than that is shown in red
+RED, PLAIN = ("\033[31m", "\033[0m") if sys.stdout.isatty() else ("", "")
+
+
+def machine(*packages: str) -> str:
+    """Date, processor, cores, memory, Python, the versions of some packages, and the load before."""
+    with open("/proc/cpuinfo") as file:
+        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "")
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    found = [f"{name} {_version(name)}" for name in packages]
+    return ", ".join(
+        [
+            f"{datetime.now(UTC):%Y-%m-%d}",
+            f"{model or platform.machine()}, {os.cpu_count()} CPUs, {gib:.0f} GiB",
+            f"Python {platform.python_version()}",
+            *found,
+            f"load {os.getloadavg()[0]:.1f} before",
+        ]
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def in_turns(systems: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each system gives (seconds, or a rate), once a round."""
+    names = list(systems)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        shift = number % len(names)
+        for name in [*names[shift:], *names[:shift]]:
+            found[name].append(systems[name]())
+            print(f"round {number + 1}, {name}: {found[name][-1]:,.2f}", flush=True)
+    return found
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Ours over theirs, round by round."""
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """`12,345 (12,001 to 12,600)`."""
+    middle, least, most = statistics.median(values), min(values), max(values)
+    return f"{middle:,.{digits}f} ({least:,.{digits}f} to {most:,.{digits}f})"
+
+
+def times(values: Sequence[float]) -> str:
+    """A ratio with its spread: `8.1× (7.9 to 8.3)`."""
+    return f"{statistics.median(values):.2f}× ({min(values):.2f} to {max(values):.2f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def bar(name: str, value: float, least: float) -> dict[str, Any]:
+    """A bar and whether it was reached, for a result's `bars`."""
+    return {"name": name, "value": round(value, 3), "bar": least, "reached": value >= least}
+
+
+def bars_table(bars: Sequence[Mapping[str, Any]]) -> str:
+    """The bars of a result, as Markdown."""
+    rows = [[b["name"], f"{b['value']:.2f}", f"≥ {b['bar']:g}", "yes" if b["reached"] else "**no**"] for b in bars]
+    return table(["what", "measured", "bar", "reached"], rows)
+
+
+def write(name: str, result: Mapping[str, Any], text: str, out: Path = RESULTS) -> None:
+    """Write NAME.json and NAME.md, and hold the bars against those of the last committed result."""
+    out.mkdir(parents=True, exist_ok=True)
+    before = _committed(name)
+    (out / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    (out / f"{name}.md").write_text(text.rstrip() + "\n")
+    earlier = {b["name"]: b["value"] for b in before.get("bars", ())}
+    for found in result.get("bars", ()):
+        was = earlier.get(found["name"])
+        worse = was is not None and found["value"] < was * (1 - REGRESSION)
+        told = "" if was is None else f", last time {was:.2f}"
+        reached = "reached" if found["reached"] else f"bar {found['bar']:g} MISSED"
+        print(f"{RED if worse else ''}{found['name']}: {found['value']:.2f}{told}, {reached}{PLAIN if worse else ''}")
+
+
+def _committed(name: str) -> dict[str, Any]:
+    told = subprocess.run(
+        ["git", "show", f"HEAD:benchmarks/results/{name}.json"], cwd=ROOT, capture_output=True, text=True
+    )
+    return dict(json.loads(told.stdout)) if told.returncode == 0 else {}

@@ -1,0 +1,132 @@
+"""One system of benchmarks/encode.py in a process of its own: `encode_child.py SYSTEM MODEL TEXTS.json THREADS BATCH`.
+
+Says `ready` when it is warm. Then for each line of its input: `go` encodes all texts and prints the seconds, `first N`
+only so many, `save FILE` writes what came out, (texts, dim). Runs in the environment of bizllm or in that of the peers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Encode = Callable[[Sequence[str]], Any]
+
+
+def pipeline(model: str, batch: int, precision: str) -> Encode:
+    """transformers' pipeline, as its documentation has it."""
+    import torch
+    from transformers import pipeline as made
+
+    run = made("feature-extraction", model=model, dtype=getattr(torch, precision), device="cpu")
+
+    def encode(texts: Sequence[str]) -> Any:
+        tensors = run(list(texts), batch_size=batch, return_tensors=True, tokenize_kwargs={"truncation": True})
+        vectors = np.stack([tensor[0].float().mean(0).numpy() for tensor in tensors])
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    return encode
+
+
+def sentence_transformers(model: str, batch: int, backend: str, precision: str) -> Encode:
+    """sentence-transformers' encode."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    options: dict[str, Any] = {"torch_dtype": getattr(torch, precision)}
+    if backend == "openvino":
+        hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+        options = {"ov_config": {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}}
+    loaded = SentenceTransformer(model, backend=backend, device="cpu", model_kwargs=options, local_files_only=True)
+    return lambda texts: loaded.encode(list(texts), batch_size=batch, show_progress_bar=False)
+
+
+def ray_data(model: str, batch: int) -> Encode:
+    """Ray Data's map_batches over a class that holds a pipeline, as its documentation has batch inference."""
+    import ray
+
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    ray.init(address="local", num_cpus=threads, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+             object_store_memory=200_000_000)  # fmt: skip
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+    class Embed:
+        def __init__(self) -> None:
+            self.encode = pipeline(model, batch, "float32")
+
+        def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+            return {"vector": self.encode(rows["text"].tolist())}
+
+    def encode(texts: Sequence[str]) -> Any:
+        rows = ray.data.from_items([{"text": text} for text in texts])
+        pool = ray.data.ActorPoolStrategy(size=1)
+        done = rows.map_batches(Embed, compute=pool, batch_size=256, num_cpus=threads).materialize()
+        return np.stack([row["vector"] for row in done.iter_rows()])
+
+    return encode
+
+
+def ours(model: str, threads: int, precision: str, texts: Sequence[str]) -> Encode:
+    """bizllm's encoder or classifier, with the engine that is chosen on these texts."""
+    import tempfile
+
+    from bizllm.models import batches
+    from bizllm.models.classifier import Classifier
+    from bizllm.models.encoder import Encoder
+    from bizllm.models.engines.base import Network
+    from bizllm.models.engines.choice import Wanted, choose, engine_of
+    from bizllm.models.engines.torch_engine import TorchEngine
+    from bizllm.models.saved import read_info
+
+    classifies = read_info(Path(model)) is not None
+    kind: Any = Classifier if classifies else Encoder
+    found: list[Network] = []
+    plain = kind.load(Path(model), lambda network: found.append(network) or TorchEngine(network))
+    longest = plain.info.max_tokens if classifies else plain.max_tokens
+    windows = batches.text_windows(plain.tokenizer, batches.distinct(texts)[0], longest)
+    work = Path(tempfile.mkdtemp())
+    wanted = Wanted(precision="auto" if precision == "bfloat16" else precision)  # type: ignore[arg-type]
+    choice = choose(found[0], windows, wanted, work, threads)
+    print(json.dumps({"choice": str(choice), "precision": choice.precision}), flush=True)
+    loaded = kind.load(Path(model), lambda network: engine_of(choice, network, work / choice.files, threads))
+    return lambda asked: (loaded.logits(asked) if classifies else loaded.encode_counted(asked))[0]
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    system, model, file, threads, batch = sys.argv[1:]
+    import torch
+
+    torch.set_num_threads(int(threads))
+    texts = json.loads(Path(file).read_text())
+    name, _, precision = system.partition(" ")
+    if name == "ours":
+        encode = ours(model, int(threads), precision, texts)
+    elif name == "pipeline":
+        encode = pipeline(model, int(batch), precision)
+    elif name == "ray-data":
+        encode = ray_data(model, int(batch))
+    else:
+        encode = sentence_transformers(model, int(batch), name.removeprefix("st-"), precision)
+    said = encode(texts[:64])
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order, _, value = line.strip().partition(" ")
+        if order == "save":
+            np.save(value, said)
+            print("saved", flush=True)
+            continue
+        asked = texts[: int(value)] if order == "first" else texts
+        began = time.perf_counter()
+        said = encode(asked)
+        print(time.perf_counter() - began, flush=True)
+
+
+if __name__ == "__main__":
+    main()
