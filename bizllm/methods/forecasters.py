@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from bizllm.evaluate.backtest import realised, rolling_origins
 from bizllm.evaluate.metrics import naive_scale, smape
-from bizllm.methods import members
+from bizllm.methods import intermittent, members, smoothing, theta
 from bizllm.methods.intervals import quantiles
 from bizllm.methods.members import Member
 
@@ -69,24 +69,21 @@ def is_intermittent(y: Array) -> bool:
 
 def pool(y: Array, request: Request) -> dict[str, Member]:
     """The methods that are combined for a series of that kind, by name."""
-    season, long = request.season, len(y) > 200
+    season = request.season
     if is_intermittent(y):
-        found: dict[str, Member] = {"croston_sba": members.croston_sba, "tsb": members.tsb, "adida": members.adida}
+        found: dict[str, Member] = {
+            "croston_sba": intermittent.croston_sba,
+            "tsb": intermittent.tsb,
+            "adida": intermittent.adida,
+        }
         if season > 1:
-            found["recent_mean"] = members.recent_mean
+            found["recent_mean"] = intermittent.recent_mean
         return found
-    found = {"theta": members.theta, "damped_trend": members.damped_trend}
-    if season >= 7 and not long:
-        found["theta_additive"] = members.theta_additive
+    found = {"theta": theta.theta, "damped_trend": smoothing.damped_trend}
     if season < 7:
-        found["theta_standard"] = members.theta_standard
-        if season > 1 and not long:
-            found["ces"] = members.ces
+        found["theta_standard"] = theta.theta_standard
     if season <= LONGEST_SEASON:
-        if season > 1 and long:
-            found["ets"] = partial(members.ets, model="ZNA")  # the search among all takes a second
-        else:  # damped trends alone are as good in the mean of a pool as the best of all, in half the time
-            found["ets"] = partial(members.ets, damped=True) if season >= 7 else members.ets
+        found["ets"] = smoothing.ets
         if season >= 7:
             found["seasonal_totals"] = members.seasonal_totals
     if request.year:
@@ -171,7 +168,7 @@ def _paths(y: Array, tail: Array, request: Request, season: int, origins: Sequen
     """
     half = (len(origins) + 1) // 2
     fits = [fit for fit in (origins[:half], origins[half:], [len(tail)]) if fit]
-    paths = {"seasonal_naive": members.seasonal_naive(tail, season, request.horizon, [*origins, len(tail)])}
+    paths = {"seasonal_naive": members.seasonal_naive(tail, season, request.horizon, fits)}
     if is_intermittent(tail):
         # Rare demand's absolute error is least for none at all: where the mean loses by it, a small share of zero mends
         # that, while seasonal naive would make up sales on last week's days.
@@ -179,22 +176,23 @@ def _paths(y: Array, tail: Array, request: Request, season: int, origins: Sequen
     limit = _limit(y)
     for name, member in pool(tail, request).items():
         history, before = (y, len(y) - len(tail)) if name == "year_before" else (tail, 0)
-        rows = [_rows(member, history, season, request.horizon, [before + o for o in fit]) for fit in fits]
-        path = np.concatenate(rows)
+        path = _rows(member, history, season, request.horizon, [[before + o for o in fit] for fit in fits])
         path[~(np.abs(path).max(axis=1) <= limit)] = np.nan
         if np.isfinite(path[-1]).all():
             paths[name] = path
     return paths
 
 
-def _rows(member: Member, y: Array, season: int, horizon: int, origins: Sequence[int]) -> Array:
-    """(origins, horizon) of one estimation, NaN where it fails."""
+def _rows(member: Member, y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
+    """(origins, horizon) of all estimations, NaN for those that fail."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return member(y, season, horizon, origins)
+            return member(y, season, horizon, fits)
     except Exception:  # a method may fail in any way on odd data; the others answer
-        return np.full((len(origins), horizon), np.nan)
+        if len(fits) > 1:  # it may be that the first estimation alone has too little before it
+            return np.concatenate([_rows(member, y, season, horizon, [fit]) for fit in fits])
+        return np.full((len(fits[0]), horizon), np.nan)
 
 
 def _combine(paths: dict[str, Array], truth: Array) -> tuple[Array, str]:

@@ -88,7 +88,7 @@ def level_column(level: float) -> str:
 
 class Forecast(Task):
     name: ClassVar[str] = "forecast"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     Settings: ClassVar[type[TaskSettings]] = ForecastSettings
     summary: ClassVar[str] = "Forecasts many series with quantiles; needs a time, a number and the series' columns."
     shapes: ClassVar[tuple[Shape, ...]] = ("group", "table")  # table with `top`
