@@ -7,7 +7,7 @@ series and on the training parts of the monthly ones; benchmarks/forecast.py sco
 
 from __future__ import annotations
 
-import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -186,9 +186,7 @@ def _paths(y: Array, tail: Array, request: Request, season: int, origins: Sequen
 def _rows(member: Member, y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
     """(origins, horizon) of all estimations, NaN for those that fail."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return member(y, season, horizon, fits)
+        return member(y, season, horizon, fits)
     except Exception:  # a method may fail in any way on odd data; the others answer
         if len(fits) > 1:  # it may be that the first estimation alone has too little before it
             return np.concatenate([_rows(member, y, season, horizon, [fit]) for fit in fits])
@@ -201,9 +199,10 @@ def _combine(paths: dict[str, Array], truth: Array) -> tuple[Array, str]:
     name = "+".join(name for name in paths if name not in ANCHORS)
     if not name:
         return naive, "seasonal_naive"
-    others = [path for name, path in paths.items() if name not in ANCHORS]
-    answers = np.isfinite(others).all(axis=2).sum(axis=0)[:, None]  # (origins + 1, 1)
-    mean = np.where(answers > 0, np.nansum(others, axis=0) / np.maximum(answers, 1), naive)
+    others = np.stack([path for name, path in paths.items() if name not in ANCHORS])
+    there = np.isfinite(others).all(axis=2, keepdims=True)  # (methods, origins + 1, 1)
+    answers = there.sum(axis=0)
+    mean = np.where(answers > 0, np.where(there, others, 0.0).sum(axis=0) / np.maximum(answers, 1), naive)
     if not truth.size:
         return mean, name
     bar = _loss(truth, naive)
@@ -212,13 +211,18 @@ def _combine(paths: dict[str, Array], truth: Array) -> tuple[Array, str]:
     # Where a method could not answer, the mean stands in for it: all are judged on the same windows.
     whole = {member: np.where(np.isfinite(path), path, mean) for member, path in paths.items()}
     best = min(whole, key=lambda member: _loss(truth, whole[member]))
-    for share in range(1, 100):
-        path = (share * whole[best] + (100 - share) * mean) / 100
-        if _loss(truth, path) <= bar:
-            return path, f"{1 - share / 100:.2g}*({name})+{share / 100:g}*{best}"
-    return whole[best], best
+
+    def mixed(share: int) -> Array:
+        return np.asarray((share * whole[best] + (100 - share) * mean) / 100)
+
+    # The loss is convex in the share, above the bar without the best one and not above it with nothing else.
+    share = bisect_left(range(1, 100), True, key=lambda share: _loss(truth, mixed(share)) <= bar) + 1
+    if share == 100:
+        return whole[best], best
+    return mixed(share), f"{1 - share / 100:.2g}*({name})+{share / 100:g}*{best}"
 
 
 def _loss(truth: Array, path: Array) -> float:
-    """Mean absolute error over what is known."""
-    return float(np.nanmean(np.abs(truth - path[: len(truth), : truth.shape[1]])))
+    """Mean absolute error over what is known; truth (origins, ahead) is NaN after the end of the history."""
+    known = np.isfinite(truth)
+    return float(np.abs(truth - path[: len(truth), : truth.shape[1]])[known].mean())

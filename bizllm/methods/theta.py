@@ -42,8 +42,8 @@ def _theta(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]], d
     if origins[0] <= BURNED:
         raise ValueError("three periods or fewer")
     index, ratio = _index(y, season, origins)
-    over = np.stack([np.resize(row, len(y)) for row in index])
-    x = np.where(ratio[:, None], y / np.where(ratio[:, None], over, 1.0), y - over)  # (origins, periods)
+    over = index[:, np.arange(len(y)) % index.shape[1]]
+    x = y / np.where(ratio[:, None], over, 1.0) - np.where(ratio[:, None], 0.0, over)  # (origins, periods)
     firsts = np.cumsum([0, *(len(fit) for fit in fits[:-1])])
     smoothed = _smoothed(x[firsts])
     states = []
