@@ -63,10 +63,18 @@ TUNED = (
 # Scores of a test part by earlier rules, so that nobody takes the last one for the only look.
 EARLIER = {
     "m3_monthly": [
+        {"rule": "the library's members, theta twice", "smape": 13.36, "mase": 0.843},
         {"rule": "five members, squared error held to seasonal naive's", "smape": 13.46, "mase": 0.856},
         {"rule": "six members, absolute or squared error held to seasonal naive's", "smape": 13.51, "mase": 0.854},
     ],
+    "m3_quarterly": [
+        {"rule": "the library's members, complex exponential smoothing among them", "smape": 9.03, "mase": 1.074},
+    ],
+    "m3_yearly": [
+        {"rule": "the library's members", "smape": 15.74, "mase": 2.595},
+    ],
     "m4_weekly": [
+        {"rule": "the library's members", "smape": 6.85, "mase": 2.309},
         {"rule": "seasonal smoothing and seasonal totals for 52 weeks too", "smape": 10.25, "mase": 5.822},
     ],
 }
