@@ -74,7 +74,7 @@ def ets(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> A
     """
     forms: tuple[bool, ...]  # with a season, without
     if season > 1 and len(y) > 200:
-        grid, log, forms = _grid(LEVELS, (0.0,), THREE, (0.0,)), False, (True,)
+        grid, log, forms = _grid((0.005, 0.01, *LEVELS), (0.0,), (0.001, 0.01, 0.03, 0.1, 0.3), (0.0,)), False, (True,)
     elif season >= 7:
         grid, log, forms = _grid(LEVELS, THREE, THREE, (0.8, 0.9, 0.98)), True, (True, False)
     elif season > 1:
