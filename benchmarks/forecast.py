@@ -4,7 +4,8 @@
 
 Pools, the rule of combination and intervals were tuned on M3 yearly and quarterly series and on cuts of the training
 parts of the monthly ones. The monthly and the weekly test parts are only scored; EARLIER has the scores by the rules
-before this one. Times are CPU seconds of one core, which other work on the machine disturbs least. Writes
+before this one. Times are CPU seconds of one core, which other work on the machine
+disturbs least, one series a call; nights compute several together (forecast_speed.py). Writes
 results/forecast-YYYY-MM-DD.json and .md.
 """
 

@@ -41,7 +41,7 @@ from threadpoolctl import threadpool_limits
 
 from bizllm.evaluate import metrics
 from bizllm.evaluate.backtest import rolling_origins
-from bizllm.methods.forecasters import FIT_SEASONS, Request, forecast
+from bizllm.methods.forecasters import FIT_SEASONS, Request, forecast_many
 
 RESULTS = Path(__file__).parent / "results"
 LEVELS = (0.1, 0.5, 0.9)
@@ -73,7 +73,9 @@ def load(data: Path, period: str, most: int) -> list[Series]:
 def ours(sample: list[Series], season: int, horizon: int) -> Answers:
     """The whole of what a night computes for each series."""
     request = Request(season, horizon, LEVELS)
-    return {i: forecast(one.train, request, bool(one.train.min() >= 0)).mean for i, one in enumerate(sample)}
+    floors = [bool(one.train.min() >= 0) for one in sample]
+    made = forecast_many([one.train for one in sample], [request] * len(sample), floors, [None] * len(sample))
+    return {i: one.mean for i, one in enumerate(made) if one is not None}
 
 
 def pool_of(season: int) -> list[Any]:

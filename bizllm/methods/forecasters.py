@@ -32,6 +32,8 @@ FIT_SEASONS = {1: 400, 4: 40, 12: 20, 7: 52, 24: 28, 52: 8}
 # Seasons above that are too long for exponential smoothing with a season (the library drops or misfits it), and means
 # of whole ones too old to tell the level: weeks of a year.
 LONGEST_SEASON = 24
+# Histories of one length that are computed together: more no longer fit a core's cache.
+TOGETHER = 8
 # What a mean may be drawn towards without being part of it.
 ANCHORS = ("seasonal_naive", "zero")
 
@@ -102,26 +104,55 @@ def cutoffs(y: Array, request: Request) -> list[int]:
     return [len(y) - len(tail) + known for known in [*origins, len(tail)]]
 
 
-@np.errstate(all="ignore")  # numbers near the end of the range overflow; what comes out is checked to be finite
 def forecast(y: Array, request: Request, non_negative: bool = False, learned: Array | None = None) -> Forecast:
-    """Forecast one regular history without gaps, oldest first; same input, same output.
+    """`forecast_many` of one history. Raises NoForecast where even seasonal naive fails."""
+    made = forecast_many([y], [request], [non_negative], [learned])[0]
+    if made is None:
+        raise NoForecast
+    return made
 
+
+@np.errstate(all="ignore")  # numbers near the end of the range overflow; what comes out is checked to be finite
+def forecast_many(
+    histories: Sequence[Array],
+    requests: Sequence[Request],
+    non_negative: Sequence[bool],
+    learned: Sequence[Array | None],
+) -> list[Forecast | None]:
+    """Forecast regular histories without gaps, oldest first, each by itself; None where even seasonal naive fails.
+
+    Histories of one length are computed together, which takes less time; what one gets does not depend on the others.
     A method that raises or gives numbers that are not finite is left out. Where the mean of the others has a larger
     absolute error in the backtest than seasonal naive, it is drawn towards the method with the least one until it no
     longer has; the MASE that is reported is therefore never larger than seasonal naive's on the same windows.
     learned: (cutoffs, horizon) what a trained model says at each of `cutoffs`. It counts for half where that makes the
     absolute error in the backtest smaller, and not at all elsewhere.
-    Raises NoForecast where even seasonal naive fails.
     """
-    y = np.ascontiguousarray(y, np.float64)
-    if y.size == 0 or not np.isfinite(y).all():
-        raise NoForecast
-    if np.ptp(y) == 0:
-        mean = np.full(request.horizon, y[-1])
-        scores = (0.0, None) if len(y) > 1 else (None, None)
-        return Forecast(mean, np.tile(mean, (len(request.levels), 1)), "constant", *scores)
+    ys = [np.ascontiguousarray(y, np.float64) for y in histories]
+    made: list[Forecast | None] = [None] * len(ys)
+    alike: dict[tuple[int, bool, Request], list[int]] = {}
+    for i, (y, request) in enumerate(zip(ys, requests, strict=True)):
+        if y.size == 0 or not np.isfinite(y).all():
+            continue
+        if np.ptp(y) == 0:
+            mean = np.full(request.horizon, y[-1])
+            scores = (0.0, None) if len(y) > 1 else (None, None)
+            made[i] = Forecast(mean, np.tile(mean, (len(request.levels), 1)), "constant", *scores)
+            continue
+        alike.setdefault((len(y), is_intermittent(_backtest(y, request)[1]), request), []).append(i)
+    for (_, _, request), places in alike.items():
+        for first in range(0, len(places), TOGETHER):
+            some = places[first : first + TOGETHER]
+            paths = _paths(np.stack([ys[i] for i in some]), request)
+            for i, path in zip(some, paths, strict=True):
+                made[i] = _combined(ys[i], request, path, non_negative[i], learned[i])
+    return made
+
+
+def _combined(
+    y: Array, request: Request, paths: dict[str, Array], non_negative: bool, learned: Array | None
+) -> Forecast | None:
     season, tail, origins, ahead = _backtest(y, request)
-    paths = _paths(y, tail, request, season, origins)
     if non_negative:
         paths = {name: np.maximum(path, 0.0) for name, path in paths.items()}
         learned = None if learned is None else np.maximum(learned, 0.0)
@@ -138,7 +169,7 @@ def forecast(y: Array, request: Request, non_negative: bool = False, learned: Ar
     if non_negative:
         bands = np.maximum(bands, 0.0)
     if not np.isfinite(bands).all():
-        raise NoForecast
+        return None
     if not origins:
         return Forecast(mean, bands, method, None, None)
     scale, known = naive_scale(tail[: origins[0]], season), np.isfinite(truth)
@@ -158,39 +189,45 @@ def _limit(y: Array) -> float:
     return 10.0 * float(np.abs(y).max())
 
 
-def _paths(y: Array, tail: Array, request: Request, season: int, origins: Sequence[int]) -> dict[str, Array]:
-    """(origins + 1, horizon) forecasts of seasonal naive and of every method of the pool that works.
+def _paths(ys: Array, request: Request) -> list[dict[str, Array]]:
+    """Of each series (origins + 1, horizon) forecasts of seasonal naive and of every method of the pool that works.
 
     Methods see the tail of the history, and origins count in it; only last year's values come from before. Parameters
     are estimated at the first and at the middle origin, and at the end of the history for what gets published: a
     method judged by the parameters of its shortest history alone looks worse than it is. Rows are NaN where a method
     could not answer; it is left out altogether where that is the last one.
     """
+    season, tail, origins, _ = _backtest(ys[0], request)
+    tails = ys[:, len(ys[0]) - len(tail) :]
     half = (len(origins) + 1) // 2
     fits = [fit for fit in (origins[:half], origins[half:], [len(tail)]) if fit]
-    paths = {"seasonal_naive": members.seasonal_naive(tail, season, request.horizon, fits)}
+    naive = members.seasonal_naive(tails, season, request.horizon, fits)
+    found = [{"seasonal_naive": path} for path in naive]
     if is_intermittent(tail):
         # Rare demand's absolute error is least for none at all: where the mean loses by it, a small share of zero mends
         # that, while seasonal naive would make up sales on last week's days.
-        paths["zero"] = np.zeros_like(paths["seasonal_naive"])
-    limit = _limit(y)
+        for paths in found:
+            paths["zero"] = np.zeros_like(naive[0])
     for name, member in pool(tail, request).items():
-        history, before = (y, len(y) - len(tail)) if name == "year_before" else (tail, 0)
-        path = _rows(member, history, season, request.horizon, [[before + o for o in fit] for fit in fits])
-        path[~(np.abs(path).max(axis=1) <= limit)] = np.nan
-        if np.isfinite(path[-1]).all():
-            paths[name] = path
-    return paths
+        histories, before = (ys, len(ys[0]) - len(tail)) if name == "year_before" else (tails, 0)
+        rows = _rows(member, histories, season, request.horizon, [[before + o for o in fit] for fit in fits])
+        for y, path, paths in zip(ys, rows, found, strict=True):
+            path[~(np.abs(path).max(axis=1) <= _limit(y))] = np.nan
+            if np.isfinite(path[-1]).all():
+                paths[name] = path
+    return found
 
 
-def _rows(member: Member, y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
-    """(origins, horizon) of all estimations, NaN for those that fail."""
+def _rows(member: Member, ys: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
+    """(series, origins, horizon) of all estimations, NaN for those that fail."""
     try:
-        return member(y, season, horizon, fits)
+        return member(ys, season, horizon, fits)
     except Exception:  # a method may fail in any way on odd data; the others answer
+        if len(ys) > 1:
+            return np.concatenate([_rows(member, one[None], season, horizon, fits) for one in ys])
         if len(fits) > 1:  # it may be that the first estimation alone has too little before it
-            return np.concatenate([_rows(member, y, season, horizon, [fit]) for fit in fits])
-        return np.full((len(fits[0]), horizon), np.nan)
+            return np.concatenate([_rows(member, ys, season, horizon, [fit]) for fit in fits], axis=1)
+        return np.full((1, len(fits[0]), horizon), np.nan)
 
 
 def _combine(paths: dict[str, Array], truth: Array) -> tuple[Array, str]:

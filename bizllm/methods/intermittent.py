@@ -11,9 +11,12 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
+from bizllm.methods.members import each
+
 Array = npt.NDArray[np.float64]
 
 
+@each
 def croston_sba(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
     """Croston's method with the bias correction of Syntetos & Boylan (2005); 0 before the first sale."""
     sold = np.flatnonzero(y)
@@ -22,6 +25,7 @@ def croston_sba(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int
     return _flat(rates[np.searchsorted(sold, _origins(fits))], horizon)
 
 
+@each
 def tsb(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
     """Teunter, Syntetos & Babai (2011): the chance of a sale fades while nothing sells; 0 before the first."""
     sold = np.flatnonzero(y)
@@ -31,6 +35,7 @@ def tsb(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> A
     return _flat(chances[at - 1] * sizes[np.searchsorted(sold, at)], horizon)
 
 
+@each
 def adida(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
     """Aggregate to the mean interval between demands, smooth, spread evenly (Nikolopoulos et al. 2011)."""
     at = _origins(fits)
@@ -55,6 +60,7 @@ def adida(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) ->
     return _flat(best / periods, horizon)
 
 
+@each
 def recent_mean(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
     """The mean of each place in the season over the last eight seasons, drawn half way to their common mean.
 

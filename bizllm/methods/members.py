@@ -1,14 +1,17 @@
 """What a forecasting method is, and those that estimate nothing or little.
 
-A member takes a regular history without gaps and returns point forecasts from several origins:
-`member(y, season, horizon, fits) -> (origins, horizon)`. `fits` are the origins, ascending, in groups: parameters are
-estimated at the first origin of each group and kept for its others. A member may raise; the caller then does without
-it. No member knows anything of what comes after an origin but whether it is positive.
+A member takes regular histories without gaps, all of one length, and returns point forecasts from several origins:
+`member(y (series, periods), season, horizon, fits) -> (series, origins, horizon)`. `fits` are the origins, ascending,
+in groups: parameters are estimated at the first origin of each group and kept for its others. What a series gets does
+not depend on the others. A member may raise; the caller then does without it. No member knows anything of what comes
+after an origin but whether it is positive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +20,20 @@ from bizllm.methods import seasonal
 
 Array = npt.NDArray[np.float64]
 Member = Callable[[Array, int, int, Sequence[Sequence[int]]], Array]
+One = TypeVar("One", bound=Callable[..., Array])
 
 
+def each(of_one: One) -> One:
+    """A member out of a function of a single history, (periods,) to (origins, horizon)."""
+
+    @wraps(of_one)
+    def member(y: Array, *others: Any, **more: Any) -> Array:
+        return np.stack([of_one(one, *others, **more) for one in y])
+
+    return cast(One, member)
+
+
+@each
 def seasonal_naive(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
     """The value one season before, again and again; the last value where a whole season is not there."""
     origins = np.array([origin for fit in fits for origin in fit])
@@ -26,6 +41,7 @@ def seasonal_naive(y: Array, season: int, horizon: int, fits: Sequence[Sequence[
     return y[origins[:, None] - lag + np.arange(horizon) % lag]
 
 
+@each
 def year_before(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]], year: int = 364) -> Array:
     """The same weeks of last year, at this year's level; `year` is a multiple of the season, so weekdays stay.
 
@@ -43,6 +59,7 @@ def year_before(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int
     return np.stack(rows)
 
 
+@each
 def seasonal_totals(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) -> Array:
     """Means of whole seasons, extrapolated by Theta, spread by the seasonal profile.
 

@@ -41,23 +41,33 @@ def _theta(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]], d
     origins = [origin for fit in fits for origin in fit]
     if origins[0] <= BURNED:
         raise ValueError("three periods or fewer")
+    firsts = np.cumsum([0, *(len(fit) for fit in fits[:-1])])
+    adjusted = [_adjusted(one, season, origins) for one in y]
+    smoothed = _smoothed(np.concatenate([x[firsts] for x, _, _ in adjusted]))
+    states = []
+    for series, (x, _, _) in enumerate(adjusted):
+        for place, (fit, first) in enumerate(zip(fits, firsts, strict=True)):
+            levels = smoothed[: fit[0], series * len(fits) + place]
+            k, start, share = _estimate(x[first, : fit[0]], levels, dynamic)
+            weights = _powers(len(x[0]))[: fit[-1] + 1, k]
+            for row, origin in enumerate(fit, first):
+                known = x[row, :origin]
+                level = ALPHAS[k] * float(weights[:origin][::-1] @ known) + weights[origin] * start
+                moment = float(np.arange(1, origin + 1) @ known)
+                states.append((ALPHAS[k], share, level, float(known.mean()), moment / origin))
+    path = _ahead(np.array(states).T, np.tile(origins, len(y)), horizon, dynamic)
+    path = path.reshape(len(y), len(origins), horizon)
+    for part, (_, index, ratio) in zip(path, adjusted, strict=True):
+        season_ahead = seasonal.ahead(index, origins, horizon)
+        part[...] = np.where(ratio[:, None], part * season_ahead, part + season_ahead)
+    return path
+
+
+def _adjusted(y: Array, season: int, origins: Sequence[int]) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """(y without its season as each origin sees it (origins, periods), indices (origins, season), do they multiply)."""
     index, ratio = _index(y, season, origins)
     over = index[:, np.arange(len(y)) % index.shape[1]]
-    x = y / np.where(ratio[:, None], over, 1.0) - np.where(ratio[:, None], 0.0, over)  # (origins, periods)
-    firsts = np.cumsum([0, *(len(fit) for fit in fits[:-1])])
-    smoothed = _smoothed(x[firsts])
-    states = []
-    for fit, first, levels in zip(fits, firsts, smoothed, strict=True):
-        k, start, share = _estimate(x[first, : fit[0]], levels[: fit[0]], dynamic)
-        weights = _powers(len(y))[: fit[-1] + 1, k]
-        for row, origin in enumerate(fit, first):
-            known = x[row, :origin]
-            level = ALPHAS[k] * float(weights[:origin][::-1] @ known) + weights[origin] * start
-            moment = float(np.arange(1, origin + 1) @ known)
-            states.append((ALPHAS[k], share, level, float(known.mean()), moment / origin))
-    path = _ahead(np.array(states).T, np.array(origins), horizon, dynamic)
-    season_ahead = seasonal.ahead(index, origins, horizon)
-    return np.where(ratio[:, None], path * season_ahead, path + season_ahead)
+    return y / np.where(ratio[:, None], over, 1.0) - np.where(ratio[:, None], 0.0, over), index, ratio
 
 
 def _index(y: Array, season: int, origins: Sequence[int]) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -84,13 +94,13 @@ def _powers(length: int) -> Array:
 
 
 def _smoothed(x: Array) -> Array:
-    """(rows, periods + 1, alphas) level before each period of x (rows, periods) and at its end, from 0 at the start."""
+    """(periods + 1, rows, alphas) level before each period of x (rows, periods) and at its end, from 0 at the start."""
     levels = np.zeros((x.shape[1] + 1, len(x), len(ALPHAS)))
     parts, fade = np.multiply.outer(x.T, ALPHAS), 1 - ALPHAS
     for (before, after), part in zip(pairwise(levels), parts, strict=True):
         np.multiply(before, fade, out=after)
         after += part
-    return levels.transpose(1, 0, 2)
+    return levels
 
 
 def _line(mean: Array, moment: Array, count: Array) -> tuple[Array, Array]:

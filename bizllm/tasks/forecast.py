@@ -260,12 +260,15 @@ class Forecast(Task):
         usable = {i: history for i, history in enumerate(given) if history is not None and faults[i] is None}
         requests = {i: self._request(history) for i, history in usable.items()}
         learned, tokens = self._learned(list(usable.values()), list(requests.values()))
+        floors = [self._floor(history) for history in usable.values()]
+        found = forecasters.forecast_many([h.values for h in usable.values()], list(requests.values()), floors, learned)
         answers: dict[int, forecasters.Forecast] = {}
-        for (i, history), path in zip(usable.items(), learned, strict=True):
-            try:
-                answers[i] = self._one(history, requests[i], path)
-            except forecasters.NoForecast:
+        for (i, history), made in zip(usable.items(), found, strict=True):
+            if made is None:
                 faults[i] = ("failed", "no method gave finite numbers")
+            else:  # of the periods after the last complete one
+                gap = self._last - history.last
+                answers[i] = replace(made, mean=made.mean[gap:], quantiles=made.quantiles[:, gap:]) if gap else made
         rejects = [Reject(i, *fault) for i, fault in faults.items() if fault is not None]
         skipped = [i for i, history in enumerate(given) if history is None]
         return Outcome(
@@ -294,12 +297,10 @@ class Forecast(Task):
         year = LONG_SEASONS.get(unit) if s.season_length is None else None
         return forecasters.Request(season, self._last - history.last + s.horizon, tuple(s.levels), year)
 
-    def _one(self, history: History, request: forecasters.Request, learned: Array | None) -> forecasters.Forecast:
-        """The forecast of the periods after the last complete one."""
-        s, gap = self.settings, self._last - history.last
-        floor = bool(history.values.min() >= 0) if s.non_negative is None else s.non_negative
-        made = forecasters.forecast(history.values, request, floor, learned)
-        return replace(made, mean=made.mean[gap:], quantiles=made.quantiles[:, gap:])
+    def _floor(self, history: History) -> bool:
+        """Whether nothing may fall under zero."""
+        asked = self.settings.non_negative
+        return bool(history.values.min() >= 0) if asked is None else asked
 
     def _learned(
         self, given: Sequence[History], requests: Sequence[forecasters.Request]

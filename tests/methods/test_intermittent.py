@@ -6,6 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bizllm.methods import intermittent
+from bizllm.methods.members import Member
+
+
+def _one(member: Member, y: np.ndarray, season: int, horizon: int, fits: list[list[int]]) -> np.ndarray:
+    return member(y[None], season, horizon, fits)[0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -20,7 +25,7 @@ def test_rates_are_the_librarys_at_every_origin(seed: int, length: int, rate: fl
         (CrostonSBA(), intermittent.croston_sba),
         (TSB(alpha_d=0.1, alpha_p=0.05), intermittent.tsb),
     ):
-        made = member(y, 7, 3, [origins[:2], origins[2:]])
+        made = _one(member, y, 7, 3, [origins[:2], origins[2:]])
         for row, origin in zip(made, origins, strict=True):
             assert row == pytest.approx(library.forecast(y[:origin], 3)["mean"], rel=1e-9, abs=1e-12), member
 
@@ -31,7 +36,7 @@ def test_adida_smooths_chunks_of_the_mean_interval(seed: int, length: int, rate:
     rng = np.random.default_rng(seed)
     y = rng.poisson(rate, length) * rng.integers(1, 9, length).astype(float)
     origins = [length // 2, length]
-    for made, origin in zip(intermittent.adida(y, 7, 1, [origins]), origins, strict=True):
+    for made, origin in zip(_one(intermittent.adida, y, 7, 1, [origins]), origins, strict=True):
         known = y[:origin]
         sold = np.flatnonzero(known)
         if not sold.size:
@@ -51,6 +56,6 @@ def test_adida_smooths_chunks_of_the_mean_interval(seed: int, length: int, rate:
 
 def test_recent_mean_is_half_way_between_place_and_common_mean() -> None:
     y = np.tile([0.0, 0, 0, 0, 0, 3, 4], 20)
-    assert intermittent.recent_mean(y, 7, 8, [[140]])[0] == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.5, 2, 2.5, 0.5])
+    assert _one(intermittent.recent_mean, y, 7, 8, [[140]])[0] == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.5, 2, 2.5, 0.5])
     with pytest.raises(ValueError, match="season"):
-        intermittent.recent_mean(y, 7, 8, [[6]])
+        _one(intermittent.recent_mean, y, 7, 8, [[6]])
