@@ -369,7 +369,7 @@ class Forecast(Task):
         zone = getattr(self.source.schema.field(s.time).type, "tz", None)
         return Calendar(FREQUENCIES[s.freq], WEEKDAYS.index(s.week_start), zone)
 
-    @property
+    @cached_property
     def _last(self) -> int:
         return self._calendar.last_complete(self.run_date)
 
