@@ -4,9 +4,8 @@
 
 Pools, the rule of combination and intervals were tuned on M3 yearly and quarterly series and on cuts of the training
 parts of the monthly ones. The monthly and the weekly test parts are only scored; EARLIER has the scores by the rules
-before this one. Times are CPU seconds of one core, which other work on the machine
-disturbs least, one series a call; nights compute several together (forecast_speed.py). Writes
-results/forecast-YYYY-MM-DD.json and .md.
+before this one. Times are CPU seconds of one core, which other work on the machine disturbs least, one series a call;
+nights compute several together, which forecast_speed.py measures. Writes results/forecast-YYYY-MM-DD.json and .md.
 """
 
 from __future__ import annotations
@@ -203,6 +202,7 @@ def check_metrics(data: Path) -> dict[str, float]:
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
     lines = [f"# Forecasts, {report['date']}", "", report["machine"], "", TUNED, ""]
+    lines += ["Times are of one series a call; nights compute several together ([speed](forecast_speed.md)).", ""]
     if report.get("metric_gaps"):
         gaps = report["metric_gaps"]
         lines += [
