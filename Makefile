@@ -94,8 +94,9 @@ bench-nightly: setup ## the retail job on real data (BIZLLM_DATA), its time and 
 	@$(BIN)/python benchmarks/forecast.py
 	@$(BIN)/python benchmarks/summarize.py
 
-bench-forecast: setup ## M3 and M4 beside the published entrants (BIZLLM_DATA)
+bench-forecast: setup ## M3 and M4 beside the published entrants, and speed (BIZLLM_DATA)
 	@$(BIN)/python benchmarks/forecast.py
+	@$(BIN)/python benchmarks/forecast_speed.py
 
 bench-summarize: setup ## ROUGE beside LEAD-3 and TextRank (BIZLLM_DATA)
 	@$(BIN)/python benchmarks/summarize.py

@@ -42,7 +42,7 @@ log = logs.get(__name__)
 SHOWN_ROWS = 20
 SHOWN_SAMPLES = 8
 SHOWN_SERIES = 6  # of the largest, and as many of the worst
-VERSIONS = ("bizllm", "ray", "torch", "transformers", "pyiceberg", "pyarrow", "statsforecast", "duckdb")
+VERSIONS = ("bizllm", "ray", "torch", "transformers", "pyiceberg", "pyarrow", "numpy", "duckdb")
 
 
 def run_folder(warehouse_path: str, job: str, run_id: str) -> str:

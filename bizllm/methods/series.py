@@ -138,6 +138,8 @@ def histories(rows: pa.Table, starts: Whole, how: Aggregate, fill: Fill, unit: U
 
 def _merged(period: Whole, value: Array, weight: Whole, how: Aggregate) -> tuple[Whole, Array]:
     """What several units left of one period becomes one value; periods ascend."""
+    if (period[1:] > period[:-1]).all():  # one unit had all of the series, in order: the usual case
+        return period, value / weight if how == "mean" else value
     order = np.lexsort((value, weight, period))
     period, value, weight = period[order], value[order], weight[order]
     begin = np.flatnonzero(np.r_[True, period[1:] != period[:-1]])

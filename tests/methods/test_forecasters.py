@@ -7,12 +7,17 @@ from hypothesis import strategies as st
 
 from bizllm.evaluate.backtest import rolling_origins
 from bizllm.evaluate.metrics import coverage, naive_scale
-from bizllm.methods import forecasters, members
+from bizllm.methods import forecasters, intermittent, members, smoothing, theta
 from bizllm.methods.forecasters import NoForecast, Request, forecast
 from bizllm.methods.intervals import quantiles
+from bizllm.methods.members import Member
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MONTHS = Request(12, 12, LEVELS)
+
+
+def _one(member: Member, y: np.ndarray, season: int, horizon: int, fits: list[list[int]]) -> np.ndarray:
+    return member(y[None], season, horizon, fits)[0]
 
 
 def _monthly(years: int = 8, seed: int = 0, noise: float = 2.0) -> np.ndarray:
@@ -21,38 +26,55 @@ def _monthly(years: int = 8, seed: int = 0, noise: float = 2.0) -> np.ndarray:
 
 
 def test_seasonal_naive_repeats_the_last_season() -> None:
-    path = members.seasonal_naive(np.arange(10.0), 4, 6, [3, 10])
+    path = _one(members.seasonal_naive, np.arange(10.0), 4, 6, [[3], [10]])
     assert path.tolist() == [[2, 2, 2, 2, 2, 2], [6, 7, 8, 9, 6, 7]]
 
 
-@pytest.mark.parametrize("name", ["damped_trend", "seasonal_totals", "theta", "theta_additive", "ets", "ces"])
-def test_members_follow_trend_and_season(name: str) -> None:
+REGULAR = [smoothing.damped_trend, smoothing.ets, theta.theta, theta.theta_standard, members.seasonal_totals]
+RARE = [intermittent.croston_sba, intermittent.tsb, intermittent.adida, intermittent.recent_mean]
+
+
+@pytest.mark.parametrize("member", REGULAR)
+def test_members_follow_trend_and_season(member: Member) -> None:
     y = _monthly(9, noise=1.0)
-    path = getattr(members, name)(y[:96], 12, 12, [72, 84, 96])
+    path = _one(member, y[:96], 12, 12, [[72, 84], [96]])
     assert path.shape == (3, 12)
     naive = np.abs(y[84:96] - y[96:108]).mean()
     assert np.abs(path[-1] - y[96:108]).mean() < 0.8 * naive
 
 
-def test_a_members_past_origins_see_only_their_past() -> None:
-    y, other = _monthly(), _monthly()
-    other[80:] += 500.0
-    for name in ("damped_trend", "seasonal_totals", "theta", "ets", "ces", "seasonal_naive"):
-        member = getattr(members, name)
-        before, changed = member(y, 12, 6, [70, 80, 96]), member(other, 12, 6, [70, 80, 96])
-        assert np.array_equal(before[:2], changed[:2]), name
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 4, 7, 12]), st.booleans())
+def test_a_members_past_origins_see_only_their_past(seed: int, season: int, positive: bool) -> None:
+    rng = np.random.default_rng(seed)
+    y = rng.normal(0, 1, 96).cumsum() + (60 if positive else 0)
+    other = np.concatenate([y[:80], y[80:] + rng.normal(50, 9, 16)])
+    for member in [*REGULAR, *RARE, members.seasonal_naive]:
+        if season == 1 and member is members.seasonal_totals:
+            continue
+        before, changed = (_one(member, z, season, 6, [[60, 70], [76, 80], [96]]) for z in (y, other))
+        assert before[:4] == pytest.approx(changed[:4], rel=1e-9, abs=1e-9), member
+        assert not np.array_equal(before[4], changed[4])
+
+
+@pytest.mark.parametrize("member", [*REGULAR, *RARE])
+def test_estimations_that_are_asked_for_together_are_those_asked_for_alone(member: Member) -> None:
+    y = _monthly()
+    fits = [[48, 60, 72], [76, 90], [96]]
+    together, alone = _one(member, y, 12, 6, fits), [_one(member, y[: fit[-1]], 12, 6, [fit]) for fit in fits]
+    assert together == pytest.approx(np.concatenate(alone), rel=1e-9)
 
 
 def test_year_before_keeps_weekdays_and_takes_half_the_growth() -> None:
     y = np.tile([1.0, 2, 3, 4, 5, 6, 7], 120)
     y[-364:] *= 4.0
-    path = members.year_before(y, 7, 14, [len(y)])[0]
+    path = _one(members.year_before, y, 7, 14, [[len(y)]])[0]
     assert path == pytest.approx(np.tile([1.0, 2, 3, 4, 5, 6, 7], 2) * 4 * 2)
 
 
 def test_seasonal_totals_of_a_repeating_year_repeat_it() -> None:
     y = np.tile(np.arange(1.0, 13.0), 6)
-    assert members.seasonal_totals(y, 12, 12, [72])[0] == pytest.approx(np.arange(1.0, 13.0), rel=0.05)
+    assert _one(members.seasonal_totals, y, 12, 12, [[72]])[0] == pytest.approx(np.arange(1.0, 13.0), rel=0.05)
 
 
 def test_the_forecast_beats_seasonal_naive_on_a_growing_season() -> None:
@@ -101,30 +123,29 @@ def test_a_method_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*_: object) -> np.ndarray:
         raise RuntimeError("any fault of a library")
 
-    def endless(y: np.ndarray, season: int, horizon: int, origins: list[int]) -> np.ndarray:
-        return np.full((len(origins), horizon), np.inf)
+    def endless(y: np.ndarray, season: int, horizon: int, fits: list[list[int]]) -> np.ndarray:
+        return np.full((len(y), sum(map(len, fits)), horizon), np.inf)
 
-    monkeypatch.setattr(members, "theta", broken)
-    monkeypatch.setattr(members, "ets", endless)
-    made = forecast(_monthly(), MONTHS)
-    assert "theta+" not in made.method.replace("theta_additive", "") and "ets" not in made.method
+    monkeypatch.setattr(theta, "theta", broken)
+    monkeypatch.setattr(smoothing, "ets", endless)
+    assert forecast(_monthly(), MONTHS).method == "damped_trend+seasonal_totals"
     monkeypatch.setattr(forecasters, "pool", lambda *_: {"broken": broken})
     assert forecast(_monthly(), MONTHS).method == "seasonal_naive"
 
 
 def test_a_method_that_needs_a_long_history_answers_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(y: np.ndarray, season: int, horizon: int, origins: list[int]) -> np.ndarray:
-        if origins[0] < 70:
+    def late(y: np.ndarray, season: int, horizon: int, fits: list[list[int]]) -> np.ndarray:
+        if fits[0][0] < 70:
             raise ValueError("too short")
-        return members.damped_trend(y, season, horizon, origins)
+        return smoothing.damped_trend(y, season, horizon, fits)
 
     y = _monthly()  # origins from 48 on; the second estimation is at 74
     monkeypatch.setattr(forecasters, "pool", lambda *_: {"late": late})
-    paths = forecasters._paths(y, y, MONTHS, 12, rolling_origins(len(y), 12, 12)[0])
+    paths = forecasters._paths(y[None], MONTHS)[0]
     assert np.isfinite(paths["late"]).all(axis=1).tolist() == [False] * 6 + [True] * 7
     made = forecast(y, MONTHS)
     assert made.method == "late"
-    assert np.array_equal(made.mean, members.damped_trend(y, 12, 12, [96])[0])
+    assert np.array_equal(made.mean, _one(smoothing.damped_trend, y, 12, 12, [[96]])[0])
 
 
 def _learned(y: np.ndarray, request: Request, future: np.ndarray) -> np.ndarray:
@@ -213,6 +234,33 @@ def test_non_negative_holds_for_mean_and_quantiles() -> None:
 def test_the_same_history_gives_the_same_forecast() -> None:
     first, second = forecast(_monthly(), MONTHS), forecast(_monthly(), MONTHS)
     assert np.array_equal(first.mean, second.mean) and np.array_equal(first.quantiles, second.quantiles)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 4, 7, 12]), st.integers(5, 90))
+def test_what_a_series_gets_does_not_depend_on_the_others(seed: int, season: int, length: int) -> None:
+    rng = np.random.default_rng(seed)
+    request = Request(season, 6, LEVELS)
+    ys = [rng.normal(0, 1, length).cumsum() + rng.choice([0, 60]) for _ in range(9)]
+    ys += [rng.poisson(0.3, length).astype(float), ys[0][:-1], np.full(length, 3.0), np.array([np.nan])]
+    together = forecasters.forecast_many(ys, [request] * len(ys), [False] * len(ys), [None] * len(ys))
+    assert together[-1] is None
+    for y, made in zip(ys[:-1], together[:-1], strict=True):
+        alone = forecast(y, request)
+        assert made is not None and made.method == alone.method
+        assert np.array_equal(made.mean, alone.mean) and np.array_equal(made.quantiles, alone.quantiles)
+
+
+def test_a_method_that_fails_on_one_series_answers_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def picky(y: np.ndarray, season: int, horizon: int, fits: list[list[int]]) -> np.ndarray:
+        if (y[:, 0] > 150).any():
+            raise ValueError("too high")
+        return smoothing.damped_trend(y, season, horizon, fits)
+
+    monkeypatch.setattr(forecasters, "pool", lambda *_: {"picky": picky})
+    ys = [_monthly(seed=1), _monthly(seed=2) + 100, _monthly(seed=3)]
+    made = forecasters.forecast_many(ys, [MONTHS] * 3, [False] * 3, [None] * 3)
+    assert [one and one.method for one in made] == ["picky", "seasonal_naive", "picky"]
 
 
 def test_history_before_the_kept_seasons_changes_nothing() -> None:
