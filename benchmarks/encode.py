@@ -1,12 +1,12 @@
-"""Tokens a second of encoding and classifying mixed-length texts, beside others: `BIZLLM_DATA=… python benchmarks/encode.py`.
+"""Encoding and classifying mixed-length texts, tokens/s beside others: `BIZLLM_DATA=… python benchmarks/encode.py`.
 
 Beside: transformers' pipeline, sentence-transformers with its torch and its OpenVINO backend (`make build/peers` gives
 it an environment of its own), and Ray Data's map_batches over a pipeline as its documentation shows it. All read the
-same texts with the same weights (the built-in MiniLM) on the same number of threads, each in a process of its own that is
-loaded and warm before it is timed; tokenizing counts, reading and writing do not. Each peer has the best of its batch
-sizes of 1, 8, 32 and 128, found on the first texts. Tokens are those of the texts, special ones included; padding does
-not count. Texts: customers' questions, review sentences, reviews, dialogues and passages in equal parts, cut at 250
-tokens, in random order.
+same texts with the same weights (the built-in MiniLM) on the same number of threads, each in a process of its own
+that is loaded and warm before it is timed; tokenizing counts, reading and writing do not. Each peer has the best of its
+batch sizes of 1, 8, 32 and 128, found on the first texts. Tokens are those of the texts, special ones included; padding
+does not count. Texts: customers' questions, review sentences, reviews, dialogues and passages in equal parts, cut at
+250 tokens, in random order.
 
 int8 is measured on a classifier (the same encoder, a linear head over the 77 intents of Banking77, fitted on frozen
 vectors), whose labels are compared with those of float32.
@@ -59,12 +59,13 @@ PEER_SYSTEMS = (
 class System:
     """A child process, loaded and warm."""
 
-    def __init__(self, name: str, model: Path, texts: Path, threads: int, batch: int) -> None:
+    def __init__(self, name: str, model: Path, texts: Path, threads: int) -> None:
         python = str(PEERS) if name.startswith("st-") else sys.executable
-        command = [python, str(HERE / "peers/encode_child.py"), name, str(model), str(texts), str(threads), str(batch)]
+        command = [python, str(HERE / "peers/encode_child.py"), name, str(model), str(texts), str(threads)]
         # An OpenMP that spins while it waits would take the core that another thread needs.
         env = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
-        self.name, self.batch = name, batch
+        self.name, self.batch = name, 0
+        print(f"{name}: starts", flush=True)
         self.process = subprocess.Popen(
             command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -76,7 +77,7 @@ class System:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name}, batches of {self.batch}: ended with {self.process.wait()}")
+            raise RuntimeError(f"{self.name} ended with {self.process.wait()}")
         return line.strip()
 
     def ask(self, order: str) -> str:
@@ -171,21 +172,14 @@ def full_rows(tokenizer: Any, texts: Sequence[str], count: int) -> list[str]:
     return [" ".join(rng.choice(words, 126)) for _ in range(count)]
 
 
-def best_of(name: str, model: Path, texts: Path, threads: int, count: int) -> System:
-    """The system at its best batch size on the first texts; the others are ended."""
-    best: tuple[float, System] | None = None
+def at_its_best(system: System, count: int) -> System:
+    """The system, told its best batch size on the first texts; each is tried twice, the first time to warm up."""
+    found = {}
     for batch in BATCHES:
-        system = System(name, model, texts, threads, batch)
-        seconds = float(system.ask(f"first {count}"))
-        print(f"{name}, batches of {batch}: {seconds:.2f} s for {count} texts", flush=True)
-        if best is None or seconds < best[0]:
-            if best is not None:
-                best[1].close()
-            best = seconds, system
-        else:
-            system.close()
-    assert best is not None
-    return best[1]
+        found[batch] = min(float(system.ask(f"first {count} {batch}")) for _ in range(2))
+        print(f"{system.name}, batches of {batch}: {found[batch]:.2f} s for {count} texts", flush=True)
+    system.batch = min(found, key=lambda batch: found[batch])
+    return system
 
 
 def main() -> int:
@@ -217,27 +211,28 @@ def main() -> int:
         (folder / "full.json").write_text(json.dumps(full))
         classifier(folder / "intents", encoder, data)
 
-        few = max(100, given.texts // 5)
-        systems = {name: best_of(name, encoder, folder / "texts.json", threads, few) for name in PEER_SYSTEMS}
-        pipe_batch = systems["pipeline float32"].batch
-        systems["ray-data float32"] = System("ray-data float32", encoder, folder / "texts.json", threads, pipe_batch)
+        few = max(100, given.texts // 10)
+        file = folder / "texts.json"
+        systems = {name: at_its_best(System(name, encoder, file, threads), few) for name in PEER_SYSTEMS}
+        systems["ray-data float32"] = System("ray-data float32", encoder, file, threads)
+        systems["ray-data float32"].batch = systems["pipeline float32"].batch
         for name, model in (("encode", encoder), ("classify", folder / "intents")):
             for precision in ("float32", "bfloat16", *(("int8",) if name == "classify" else ())):
-                systems[f"ours {name} {precision}"] = System(
-                    f"ours {precision}", model, folder / "texts.json", threads, 0
-                )
-        systems["ours full rows"] = System("ours bfloat16", encoder, folder / "full.json", threads, 0)
+                systems[f"ours {name} {precision}"] = System(f"ours {precision}", model, file, threads)
+        systems["ours full rows"] = System("ours bfloat16", encoder, folder / "full.json", threads)
         chosen = {name: json.loads(system.said[-1]) for name, system in systems.items() if name.startswith("ours")}
 
         def rate(name: str) -> Callable[[], float]:
             read = full_tokens if name == "ours full rows" else tokens
-            return lambda: read / float(systems[name].ask("go"))
+            return lambda: read / float(systems[name].ask(f"go {systems[name].batch}"))
 
         measured = {**{name: rate(name) for name in systems}, "matrix product": matrix_rate(threads)}
+        for name in systems:  # once to warm up
+            systems[name].ask(f"first {few} {systems[name].batch}")
         rates = bench.in_turns(measured, given.rounds)
         outputs = {}
         for name, system in systems.items():
-            if name.startswith("ours") or name.startswith("st-"):
+            if name.startswith(("ours", "st-")):
                 system.ask(f"save {folder / 'said.npy'}")
                 outputs[name] = np.load(folder / "said.npy")
         for system in systems.values():
@@ -307,14 +302,15 @@ def page(result: dict[str, Any]) -> str:
     choices = "\n".join(f"* {name}: {said['choice']}" for name, said in result["chosen"].items())
     return f"""# Encoding and classifying, beside others
 
-{result["machine"]}. {result["texts"]:,} texts of mixed lengths, {result["tokens"]:,} tokens, {result["threads"]} threads;
+{result["machine"]}.
+{result["texts"]:,} texts of mixed lengths, {result["tokens"]:,} tokens, {result["threads"]} threads;
 medians of {result["rounds"]} rounds in turns, with the least and the largest. How: benchmarks/encode.py.
 
 {bench.table(head, rows)}
 
 Full rows (128 tokens each): {bench.spread(result["rates"]["ours full rows"])} tokens/s; the matrix product reaches
-{bench.spread(result["rates"]["matrix product"])} GFLOP/s. Labels as in float32: bfloat16 {result["labels"]["bfloat16"]:.4f},
-int8 {result["labels"]["int8"]:.4f}.
+{bench.spread(result["rates"]["matrix product"])} GFLOP/s. Labels as in float32:
+bfloat16 {result["labels"]["bfloat16"]:.4f}, int8 {result["labels"]["int8"]:.4f}.
 
 {bench.bars_table(result["bars"])}
 

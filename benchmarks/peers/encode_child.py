@@ -1,7 +1,8 @@
-"""One system of benchmarks/encode.py in a process of its own: `encode_child.py SYSTEM MODEL TEXTS.json THREADS BATCH`.
+"""One system of benchmarks/encode.py in a process of its own: `encode_child.py SYSTEM MODEL TEXTS.json THREADS`.
 
-Says `ready` when it is warm. Then for each line of its input: `go` encodes all texts and prints the seconds, `first N`
-only so many, `save FILE` writes what came out, (texts, dim). Runs in the environment of bizllm or in that of the peers.
+Says `ready` when it is loaded. Then for each line of its input: `go BATCH` encodes all texts in batches of so many and
+prints the seconds, `first N BATCH` only so many texts, `save FILE` writes what came out, (texts, dim). Runs in the
+environment of bizllm or in that of the peers.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-Encode = Callable[[Sequence[str]], Any]
+Encode = Callable[[Sequence[str], int], Any]  # texts and the size of a batch, which ours does not heed
 
 
-def pipeline(model: str, batch: int, precision: str) -> Encode:
+def pipeline(model: str, precision: str) -> Encode:
     """transformers' pipeline, as its documentation has it."""
     import torch
     from transformers import pipeline as made
 
     run = made("feature-extraction", model=model, dtype=getattr(torch, precision), device="cpu")
 
-    def encode(texts: Sequence[str]) -> Any:
+    def encode(texts: Sequence[str], batch: int) -> Any:
         tensors = run(list(texts), batch_size=batch, return_tensors=True, tokenize_kwargs={"truncation": True})
         vectors = np.stack([tensor[0].float().mean(0).numpy() for tensor in tensors])
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -34,7 +35,7 @@ def pipeline(model: str, batch: int, precision: str) -> Encode:
     return encode
 
 
-def sentence_transformers(model: str, batch: int, backend: str, precision: str) -> Encode:
+def sentence_transformers(model: str, backend: str, precision: str) -> Encode:
     """sentence-transformers' encode."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -44,10 +45,10 @@ def sentence_transformers(model: str, batch: int, backend: str, precision: str) 
         hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
         options = {"ov_config": {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}}
     loaded = SentenceTransformer(model, backend=backend, device="cpu", model_kwargs=options, local_files_only=True)
-    return lambda texts: loaded.encode(list(texts), batch_size=batch, show_progress_bar=False)
+    return lambda texts, batch: loaded.encode(list(texts), batch_size=batch, show_progress_bar=False)
 
 
-def ray_data(model: str, batch: int) -> Encode:
+def ray_data(model: str) -> Encode:
     """Ray Data's map_batches over a class that holds a pipeline, as its documentation has batch inference."""
     import ray
 
@@ -57,16 +58,17 @@ def ray_data(model: str, batch: int) -> Encode:
     ray.data.DataContext.get_current().enable_progress_bars = False
 
     class Embed:
-        def __init__(self) -> None:
-            self.encode = pipeline(model, batch, "float32")
+        def __init__(self, batch: int) -> None:
+            self.encode, self.batch = pipeline(model, "float32"), batch
 
         def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-            return {"vector": self.encode(rows["text"].tolist())}
+            return {"vector": self.encode(rows["text"].tolist(), self.batch)}
 
-    def encode(texts: Sequence[str]) -> Any:
+    def encode(texts: Sequence[str], batch: int) -> Any:
         rows = ray.data.from_items([{"text": text} for text in texts])
         pool = ray.data.ActorPoolStrategy(size=1)
-        done = rows.map_batches(Embed, compute=pool, batch_size=256, num_cpus=threads).materialize()
+        asked = rows.map_batches(Embed, fn_constructor_args=(batch,), compute=pool, batch_size=256, num_cpus=threads)
+        done = asked.materialize()
         return np.stack([row["vector"] for row in done.iter_rows()])
 
     return encode
@@ -95,12 +97,12 @@ def ours(model: str, threads: int, precision: str, texts: Sequence[str]) -> Enco
     choice = choose(found[0], windows, wanted, work, threads)
     print(json.dumps({"choice": str(choice), "precision": choice.precision}), flush=True)
     loaded = kind.load(Path(model), lambda network: engine_of(choice, network, work / choice.files, threads))
-    return lambda asked: (loaded.logits(asked) if classifies else loaded.encode_counted(asked))[0]
+    return lambda asked, _: (loaded.logits(asked) if classifies else loaded.encode_counted(asked))[0]
 
 
 def main() -> None:
     """Serve until the input ends."""
-    system, model, file, threads, batch = sys.argv[1:]
+    system, model, file, threads = sys.argv[1:]
     import torch
 
     torch.set_num_threads(int(threads))
@@ -109,22 +111,22 @@ def main() -> None:
     if name == "ours":
         encode = ours(model, int(threads), precision, texts)
     elif name == "pipeline":
-        encode = pipeline(model, int(batch), precision)
+        encode = pipeline(model, precision)
     elif name == "ray-data":
-        encode = ray_data(model, int(batch))
+        encode = ray_data(model)
     else:
-        encode = sentence_transformers(model, int(batch), name.removeprefix("st-"), precision)
-    said = encode(texts[:64])
+        encode = sentence_transformers(model, name.removeprefix("st-"), precision)
+    said: Any = None
     print("ready", flush=True)
     for line in sys.stdin:
-        order, _, value = line.strip().partition(" ")
+        order, *values = line.split()
         if order == "save":
-            np.save(value, said)
+            np.save(values[0], said)
             print("saved", flush=True)
             continue
-        asked = texts[: int(value)] if order == "first" else texts
+        asked = texts[: int(values[0])] if order == "first" else texts
         began = time.perf_counter()
-        said = encode(asked)
+        said = encode(asked, int(values[-1]))
         print(time.perf_counter() - began, flush=True)
 
 

@@ -22,7 +22,7 @@ Kind = Literal["vectors", "classes", "labels", "tags", "numbers"]
 
 # A batch holds about this many tokens, padding included, where nothing was measured: small enough to stay in the cache
 # of a CPU core, large enough to keep a GPU busy.
-CPU_BUDGET, GPU_BUDGET = 2_048, 65_536
+CPU_BUDGET, GPU_BUDGET = 1_024, 65_536
 
 
 @dataclass(frozen=True)
