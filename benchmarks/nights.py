@@ -33,8 +33,8 @@ import yaml
 
 NIGHT, NEXT = "2026-03-10", "2026-03-11"
 TEXT = (
-    "where is my parcel the kettle leaks please call me back about order card was charged twice i want a refund because "
-    "it arrived late and box wet can you change address of delivery to new house thank you very much today lamp broken"
+    "where is my parcel the kettle leaks please call me back about order card was charged twice i want refund because "
+    "it arrived late and wet can you change address of delivery to new house thank you very much today lamp broken"
 )
 WORDS = TEXT.split()
 TASKS: dict[str, dict[str, Any]] = {
