@@ -47,7 +47,7 @@ demo-finetune: setup ## fine-tune a model on sample tickets with two workers, th
 
 test: setup lint check-lock ## lint, types, layers, lock and all tests but the slow ones
 	@$(BIN)/coverage erase
-	@$(BIN)/python -m pytest -m "not slow and not chaos and not azurite" --cov --cov-report=term
+	@$(BIN)/python -m pytest -m "not slow and not chaos and not azurite" --durations=40 --cov --cov-report=term
 
 test-slow: setup ## the tests that take minutes; writes benchmarks/results/test-slow.md
 	@rm -f build/test-slow.xml
