@@ -25,7 +25,7 @@ def at_work(machine: Machine) -> bool:
     return any(command.startswith(("ray::_both", "ray::_Work")) for command in machine.processes().values())
 
 
-@pytest.mark.parametrize("how", ["killed", "powerless"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("powerless", marks=pytest.mark.slow)])
 def test_a_node_that_is_lost_in_the_middle_changes_nothing(
     how: str, many: Callable[..., str], undisturbed: Callable[[str], Any], tmp_path: Path
 ) -> None:

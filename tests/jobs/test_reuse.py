@@ -82,6 +82,7 @@ def test_a_night_computes_what_changed(embed: Callable[..., str], tmp_path: Path
     assert ledger[tonight[0]["run_id"]]["rows_reused"] == 295
 
 
+@pytest.mark.slow  # four nights
 def test_other_settings_compute_all(embed: Callable[..., str], tmp_path: Path, fine_tuned: Make) -> None:
     write(tmp_path, FIRST, [text(i) for i in range(60)])
     write(tmp_path, SECOND, [text(i) for i in range(60)])

@@ -136,6 +136,7 @@ def test_the_fastest_that_agrees_is_chosen(minilm: tuple[Network, Windows], tmp_
     assert agreement("vectors", all_outputs(exact(network), windows), all_outputs(engine, windows)).enough
 
 
+@pytest.mark.slow  # int8 alone is tested above
 def test_what_was_asked_for_and_does_not_agree_falls_back(minilm: tuple[Network, Windows], tmp_path: Path) -> None:
     network, windows = minilm
     made = choose(network, windows, Wanted("openvino", "int8"), tmp_path, 1)

@@ -69,6 +69,7 @@ def uninterrupted(template: Work, tmp_path_factory: pytest.TempPathFactory) -> L
     return losses
 
 
+@pytest.mark.slow  # universal checkpoints, two groups of workers
 def test_elastic_workers_take_what_there_is_and_give_the_losses_of_torchrun(
     template: Work, uninterrupted: Losses, tmp_path: Path, local_ray: None, told: list[tuple[Any, ...]]
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_killed_worker_changes_no_loss(
     assert len(starts) == 2 and starts[0] == 0 and starts[1] >= 80
 
 
+@pytest.mark.slow  # two launches, checkpoints over HTTP
 def test_a_killed_driver_goes_on_from_s3(
     template: Work, uninterrupted: Losses, tmp_path: Path, s3_endpoint: str
 ) -> None:
@@ -135,6 +137,7 @@ def test_a_killed_driver_goes_on_from_s3(
     assert kept.best(run_url).startswith(f"{run_url}/best/best-")
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_workers_and_leaves_the_checkpoint(template: Work, tmp_path: Path) -> None:
     from bizllm.train import kept
 
