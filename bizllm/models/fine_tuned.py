@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,15 @@ class FineTuned:
             inputs,
             tokenizer.pad_token_id or 0,
             _KINDS.get(info.objective, "numbers"),
+            _cut(info),
         )
         return cls(engine(network), tokenizer, info)
+
+
+def _cut(info: ModelInfo) -> float:
+    """The logit of the probability from which a label is given."""
+    threshold = 0.5 if info.threshold is None else min(max(info.threshold, 1e-9), 1 - 1e-9)
+    return info.temperature * math.log(threshold / (1 - threshold))
 
 
 _KINDS: dict[str, Kind] = {

@@ -201,3 +201,15 @@ def test_the_sample_is_bounded_and_the_same_each_time() -> None:
     assert (chosen == choice._sampled(windows)).all()
     whole = Windows(np.zeros(40_000, np.int32), np.array([40_000]), np.arange(1))
     assert choice._sampled(whole).tolist() == [0]
+
+
+def test_labels_are_compared_where_the_model_gives_them(fine_tuned: Make) -> None:
+    """At the logit of its threshold, before logits are divided by the temperature."""
+    found: list[Network] = []
+    folder = fine_tuned(objective="multi_label", labels=("x", "y"), threshold=0.8, temperature=2.0)
+    model = Classifier.load(folder, lambda network: found.append(network) or exact(network))
+    asked = texts(200)
+    probabilities, _ = model.probabilities(asked)
+    logits, _ = model.logits(asked)
+    assert 0 < (probabilities > 0.8).mean() < 1
+    assert ((probabilities > 0.8) == (logits > found[0].cut)).all()

@@ -35,12 +35,14 @@ class Network:
     pad: the token that batches are padded with.
     kind: what the outputs are: vectors of length 1, logits of classes, of labels of which several may hold, of a tag
         for each token, or numbers.
+    cut: of labels of which several may hold, the logit from which one does.
     """
 
     build: Callable[[], Any]
     inputs: tuple[str, ...]
     pad: int
     kind: Kind
+    cut: float = 0.0
 
     @cached_property
     def module(self) -> Any:

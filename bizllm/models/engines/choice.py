@@ -85,9 +85,11 @@ def engine_of(choice: Choice | None, network: Network, folder: Path | None, thre
     converted network is gone. folder: of that network."""
     if choice is None or choice.machine != machine() or (choice.files and folder is None):
         return TorchEngine(network)
-    engine: Engine = TorchEngine(network, precision=choice.precision)
+    engine: Engine
     if choice.files:
         engine = _converters(choice.engine).Converted(network, folder, choice.precision, threads)
+    else:
+        engine = TorchEngine(network, precision=choice.precision)
     engine.budget = choice.budget
     return engine
 
@@ -123,10 +125,10 @@ def _able(name: Name, precision: Precision) -> bool:
     return (name, precision) not in (("onnxruntime", "bfloat16"), ("torch", "int8"))
 
 
-def choose(network: Network, windows: Windows, wanted: Wanted, work: Path, threads: int, cut: float = 0.0) -> Choice:
+def choose(network: Network, windows: Windows, wanted: Wanted, work: Path, threads: int) -> Choice:
     """Measure on a sample of the windows, and choose. The files of the chosen engine are in `work / choice.files`.
 
-    work: an empty folder. cut: for sets of labels, the logit from which one is given.
+    work: an empty folder.
     """
     sample = windows.take(_sampled(windows))
     reference = _reference(network, sample)
@@ -141,7 +143,7 @@ def choose(network: Network, windows: Windows, wanted: Wanted, work: Path, threa
                 for spare in (False, True) if option[1] == "int8" else (False,):
                     engine = _prepared(option, network, sample, work, threads, spare)
                     began = time.perf_counter()
-                    found = agreement(network.kind, reference, all_outputs(engine, sample), cut)
+                    found = agreement(network.kind, reference, all_outputs(engine, sample), network.cut)
                     took = time.perf_counter() - began
                     if found.enough or network.kind == "vectors":  # far too much is missing there
                         break
