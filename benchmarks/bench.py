@@ -84,12 +84,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def bar(name: str, value: float, least: float) -> dict[str, Any]:
     """A bar and whether it was reached, for a result's `bars`."""
-    return {"name": name, "value": round(value, 3), "bar": least, "reached": value >= least}
+    return {"name": name, "value": round(value, 6), "bar": least, "reached": value >= least}
 
 
 def bars_table(bars: Sequence[Mapping[str, Any]]) -> str:
     """The bars of a result, as Markdown."""
-    rows = [[b["name"], f"{b['value']:.2f}", f"≥ {b['bar']:g}", "yes" if b["reached"] else "**no**"] for b in bars]
+    rows = [
+        [
+            b["name"],
+            f"{b['value']:.{5 if 0.99 < b['bar'] < 1 else 2}f}",
+            f"≥ {b['bar']:g}",
+            "yes" if b["reached"] else "**no**",
+        ]
+        for b in bars
+    ]
     return table(["what", "measured", "bar", "reached"], rows)
 
 
