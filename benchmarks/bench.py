@@ -18,27 +18,40 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bizllm.models.engines.base import processor
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+# Texts of mixed lengths, of one language: set → file, column.
+MIXED = (
+    ("banking77", "train", "text"),
+    ("sentiment_sentences_en", "all", "text"),
+    ("fewsum_reviews", "train", "reviews"),
+    ("mts_dialog", "train", "dialogue"),
+    ("policyqa", "dev_passages", "passage"),
+)
 REGRESSION = 0.15  # a ratio that is worse by more than that is shown in red
 RED, PLAIN = ("\033[31m", "\033[0m") if sys.stdout.isatty() else ("", "")
 
 
 def machine(*packages: str) -> str:
     """Date, processor, cores, memory, Python, the versions of some packages, and the load before."""
-    with open("/proc/cpuinfo") as file:
-        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "")
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     found = [f"{name} {_version(name)}" for name in packages]
     return ", ".join(
         [
             f"{datetime.now(UTC):%Y-%m-%d}",
-            f"{model or platform.machine()}, {os.cpu_count()} CPUs, {gib:.0f} GiB",
+            hardware(),
             f"Python {platform.python_version()}",
             *found,
             f"load {os.getloadavg()[0]:.1f} before",
         ]
     )
+
+
+def hardware() -> str:
+    """Processor, cores and memory."""
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{platform.machine()} ({processor()}), {os.cpu_count()} CPUs, {gib:.0f} GiB"
 
 
 def _version(package: str) -> str:

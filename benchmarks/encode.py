@@ -38,14 +38,6 @@ HERE = Path(__file__).parent
 PEERS = HERE.parent / "build/peers/bin/python"
 BATCHES = (1, 8, 32, 128)
 LONGEST = 250
-# set → file, column
-SOURCES = (
-    ("banking77", "train", "text"),
-    ("sentiment_sentences_en", "all", "text"),
-    ("fewsum_reviews", "train", "reviews"),
-    ("mts_dialog", "train", "dialogue"),
-    ("policyqa", "dev_passages", "passage"),
-)
 PEER_SYSTEMS = (
     "pipeline float32",
     "pipeline bfloat16",
@@ -100,11 +92,11 @@ def mixed_texts(data: Path, count: int, tokenizer: Any, seed: int = 0) -> tuple[
     """(texts of mixed lengths, none twice; where each is from)."""
     rng = np.random.default_rng(seed)
     found: list[tuple[str, str]] = []
-    for folder, file, column in SOURCES:
+    for folder, file, column in bench.MIXED:
         values = pq.read_table(data / folder / f"{file}.parquet")[column].to_pylist()
         flat = [text for value in values for text in (value if isinstance(value, list) else [value]) if text]
         unique = sorted({_cut(text, tokenizer) for text in map(str, rng.permutation(flat)[: 3 * count])})
-        found += [(unique[i], folder) for i in rng.permutation(len(unique))[: count // len(SOURCES)]]
+        found += [(unique[i], folder) for i in rng.permutation(len(unique))[: count // len(bench.MIXED)]]
     mixed = [found[i] for i in rng.permutation(len(found))]
     return [text for text, _ in mixed], [kind for _, kind in mixed]
 

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bench import MIXED
 from training import WORKERS, measured, place, torchrun
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,14 +38,6 @@ BATCH = 32  # rows of a step, of all workers
 LONGEST, EQUAL = 256, 64  # tokens
 CLASSES = 77
 LR = 2e-5
-# set → file, column, which of the rows' parts
-SOURCES = (
-    ("banking77", "train", "text"),
-    ("sentiment_sentences_en", "all", "text"),
-    ("fewsum_reviews", "train", "reviews"),
-    ("mts_dialog", "train", "dialogue"),
-    ("policyqa", "dev_passages", "passage"),
-)
 HUGE = "huge pages"  # of the systems that are told to take them, as ours does by itself
 Ticks = list[tuple[float, int]]  # after each step: when, and tokens of all steps so far (of this process, or of all)
 
@@ -269,10 +262,10 @@ def sample(rows: int) -> list[str]:
     data = Path(os.environ["BIZLLM_DATA"])
     rng = np.random.default_rng(0)
     texts: list[str] = []
-    for name, file, column in SOURCES:
+    for name, file, column in MIXED:
         values = pq.read_table(data / name / f"{file}.parquet")[column].to_pylist()
         flat = [text for value in values for text in (value if isinstance(value, list) else [value])]
-        picked = rng.choice(len(flat), -(-rows // len(SOURCES)), replace=False)
+        picked = rng.choice(len(flat), -(-rows // len(MIXED)), replace=False)
         texts += [flat[i] for i in picked]
     return [texts[i] for i in rng.permutation(len(texts))[:rows]]
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from bench import hardware
 
 from bizllm.evaluate import resample
 from bizllm.models.network import load_network
@@ -55,15 +56,9 @@ class Trained:
 
 def machine() -> str:
     """The machine in words, for a result."""
-    with open("/proc/cpuinfo") as file:
-        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "")
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "deepspeed"))
     numbers = zero.precision(_ANY, zero.device_name())
-    return (
-        f"{platform.machine()} ({model}), {os.cpu_count()} CPUs, {gib:.0f} GiB, {numbers}, "
-        f"Python {platform.python_version()}, {packages}"
-    )
+    return f"{hardware()}, {numbers}, Python {platform.python_version()}, {packages}"
 
 
 def measured() -> dict[str, Any]:

@@ -93,7 +93,7 @@ def ours(model: str, threads: int, precision: str, texts: Sequence[str]) -> Enco
     longest = plain.info.max_tokens if classifies else plain.max_tokens
     windows = batches.text_windows(plain.tokenizer, batches.distinct(texts)[0], longest)
     work = Path(tempfile.mkdtemp())
-    wanted = Wanted(precision="auto" if precision == "bfloat16" else precision)  # type: ignore[arg-type]
+    wanted = Wanted(precision="auto" if precision == "bfloat16" else precision)
     choice = choose(found[0], windows, wanted, work, threads)
     print(json.dumps({"choice": str(choice), "precision": choice.precision}), flush=True)
     loaded = kind.load(Path(model), lambda network: engine_of(choice, network, work / choice.files, threads))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bizllm.models.cache import default_cache, filled_once
 from bizllm.models.engines.choice import Choice
-from bizllm.models.registry_uri import default_cache
 from bizllm.tables import storage
 from bizllm.tables.urls import local_path
 
@@ -36,22 +34,19 @@ class Kept:
         url = storage.join(self.url, self.choice.files)
         if storage.is_local(url):
             return Path(local_path(url)) if storage.exists(url) else None
-        target = default_cache().parent / "engines" / hashlib.sha256(url.encode()).hexdigest()[:32]
-        files = [] if target.is_dir() else storage.list_files(url)
-        if not files:
-            return target if target.is_dir() else None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
-        try:
+        target = default_cache("engines") / hashlib.sha256(url.encode()).hexdigest()[:32]
+        if target.is_dir():
+            return target
+        files = storage.list_files(url)
+
+        def fill(part: Path) -> Path:
             for file in files:
                 to = part / file.url.rpartition("/")[2]
                 with storage.open_input(file.url) as source, to.open("wb") as sink:
                     shutil.copyfileobj(source, sink, _BLOCK)
-            with suppress(OSError):  # another process was first
-                part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return target
+            return part
+
+        return target if files and filled_once(target, fill) else None
 
 
 def folder_of(root: str, content_hash: str, engine: str, precision: str) -> str:

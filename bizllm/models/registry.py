@@ -10,8 +10,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -21,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from bizllm.errors import Fault, RunError, UserError, nearest
+from bizllm.models.cache import default_cache, filled_once
 from bizllm.models.content import content_hash
-from bizllm.models.registry_uri import SQLITE, default_cache, default_uri, shown
+from bizllm.models.registry_uri import SQLITE, default_uri, shown
 from bizllm.models.versions import ModelVersion, Moved, RegisteredModel
 
 if TYPE_CHECKING:
@@ -138,22 +137,17 @@ class Registry:
                 raise UserError(Fault(place, str(local), gone, hint))
             return local
         target = (cache or default_cache()) / hashlib.sha256(f"{self.uri}\0{source}".encode()).hexdigest()[:32]
-        if target.is_dir():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
-        try:
+
+        def fill(part: Path) -> Path:
             with self._asking():
                 from mlflow.artifacts import download_artifacts
 
                 got = Path(download_artifacts(artifact_uri=source, dst_path=str(part), tracking_uri=self.uri))
             if expected and content_hash(got) != expected:
                 raise RunError(f"{place}: what was downloaded is not what was registered; try again")
-            with suppress(OSError):  # another process was first
-                got.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        if not target.is_dir():
+            return got
+
+        if not filled_once(target, fill):
             raise RunError(f"{place}: the model can't be kept in {target.parent}; set BIZLLM_CACHE")
         return target
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from bizllm.errors import Fault, UserError
@@ -56,11 +55,3 @@ def checked_uri(given: str, place: str) -> str:
 def shown(uri: str) -> str:
     """The URI without a password in it."""
     return re.sub(r"//[^/@]*@", "//", uri)
-
-
-def default_cache() -> Path:
-    """Where downloaded models are kept: BIZLLM_CACHE, else the user's cache folder."""
-    base = os.environ.get("BIZLLM_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bizllm"
-    )
-    return Path(base, "models")

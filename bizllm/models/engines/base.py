@@ -73,23 +73,19 @@ def all_outputs(engine: Engine, windows: Windows) -> list[Floats]:
     return found
 
 
-class Positional:
-    """Makes the module whose forward takes the inputs by position, as tracing wants them."""
+def positional(network: Network) -> torch.nn.Module:
+    """The network's module, taking its inputs by position, as converters trace it."""
+    from torch import nn
 
-    @staticmethod
-    def of(network: Network) -> torch.nn.Module:
-        """The module to convert."""
-        from torch import nn
+    class Positional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network.module
 
-        class Traced(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.network = network.module
+        def forward(self, *inputs: torch.Tensor) -> Any:
+            return self.network(**dict(zip(network.inputs, inputs, strict=True)))
 
-            def forward(self, *inputs: torch.Tensor) -> Any:
-                return self.network(**dict(zip(network.inputs, inputs, strict=True)))
-
-        return Traced().eval()
+    return Positional().eval()
 
 
 def example(network: Network) -> tuple[torch.Tensor, ...]:
@@ -110,10 +106,11 @@ def machine() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{_processor()}{' bf16' if native_bfloat16('cpu') else ''}"
+    return f"{processor()}{' bf16' if native_bfloat16('cpu') else ''}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, as the system tells it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -223,10 +223,11 @@ def _rate(engine: Engine, sample: Windows) -> float:
 
 def _budget(engine: Engine, sample: Windows, usual: float) -> tuple[int, float]:
     """(tokens of a batch, tokens a second): the usual size, unless another is clearly faster."""
-    found = {engine.budget: usual * CLEARLY}
+    best, rate = engine.budget, usual
     for budget in CPU_BUDGETS if engine.budget in CPU_BUDGETS else GPU_BUDGETS:
-        if budget not in found and budget < sample.lengths.sum():
+        if budget != best and budget < sample.lengths.sum():
             engine.budget = budget
-            found[budget] = _rate(engine, sample)
-    budget = max(found, key=lambda size: found[size])
-    return budget, round(max(found[budget] if found[budget] != usual * CLEARLY else usual, usual), 1)
+            found = _rate(engine, sample)
+            if found > max(rate, usual * CLEARLY):
+                best, rate = budget, found
+    return best, round(rate, 1)

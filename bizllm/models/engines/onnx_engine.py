@@ -8,7 +8,7 @@ from typing import Any
 
 from bizllm.models import batches
 from bizllm.models.batches import Floats, Whole, Windows
-from bizllm.models.engines.base import CPU_BUDGET, Name, Network, Positional, Precision, example
+from bizllm.models.engines.base import CPU_BUDGET, Name, Network, Precision, example, positional
 
 FILE = "model.onnx"
 OPSET = 17
@@ -50,7 +50,7 @@ def convert(network: Network, folder: Path) -> None:
     axes["outputs"] = {0: "rows", 1: "tokens"} if network.kind == "tags" else {0: "rows"}
     with torch.inference_mode():
         torch.onnx.export(
-            Positional.of(network),
+            positional(network),
             example(network),
             str(folder / FILE),
             input_names=names,

@@ -13,10 +13,9 @@ import numpy as np
 
 from bizllm.models import batches
 from bizllm.models.batches import Floats, Whole, Windows
-from bizllm.models.engines.base import CPU_BUDGET, Name, Network, Positional, Precision, example
+from bizllm.models.engines.base import CPU_BUDGET, Name, Network, Precision, example, positional
 
 FILE = "openvino.xml"
-_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 CALIBRATION_BATCHES = 64
 
 
@@ -31,8 +30,10 @@ class Converted:
         import openvino
 
         self.network, self.precision, self.budget = network, precision, CPU_BUDGET
+        # What int8 leaves to floating point is computed in bfloat16 where the machine can.
+        low = precision == "bfloat16" or (precision == "int8" and batches.native_bfloat16("cpu"))
         config = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "int8" and _has_bf16() else _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": threads,
             "ENABLE_CPU_PINNING": False,  # the workers of a node would share the first cores
@@ -77,7 +78,7 @@ def convert(network: Network, folder: Path) -> None:
 
     inputs = example(network)
     with torch.inference_mode():
-        model = openvino.convert_model(Positional.of(network), example_input=inputs)
+        model = openvino.convert_model(positional(network), example_input=inputs)
     for port, name in zip(model.inputs, network.inputs, strict=True):
         port.get_node().set_friendly_name(name)
         port.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
@@ -132,7 +133,3 @@ def _narrowing(model: Any) -> list[str]:
 
 def _output(request: Any) -> Floats:
     return np.array(request.get_output_tensor(0).data, np.float32)
-
-
-def _has_bf16() -> bool:
-    return batches.native_bfloat16("cpu")
