@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bizllm.methods.members import each
+from bizllm.methods.smoothing import simple
 
 Array = npt.NDArray[np.float64]
 
@@ -50,12 +51,7 @@ def adida(y: Array, season: int, horizon: int, fits: Sequence[Sequence[int]]) ->
     ends = at[:, None] - (back - 1) * periods[:, None]
     chunks = sums[ends] - sums[ends - periods[:, None]]  # (origins, chunks)
     alphas = np.linspace(0.1, 0.3, 21)
-    level = np.repeat(chunks[:, :1], len(alphas), axis=1)
-    squares = np.zeros_like(level)
-    for chunk in chunks.T[1:, :, None]:
-        error = chunk - level
-        squares += error * error
-        level += alphas * error
+    level, squares = simple(chunks, alphas)
     best = level[np.arange(len(at)), np.argmin(squares, axis=1)]
     return _flat(best / periods, horizon)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from bizllm.methods import seasonal
+from bizllm.methods import seasonal, smoothing
 
 Array = npt.NDArray[np.float64]
 Member = Callable[[Array, int, int, Sequence[Sequence[int]]], Array]
@@ -77,12 +77,7 @@ def seasonal_totals(y: Array, season: int, horizon: int, fits: Sequence[Sequence
     ends = origins[:, None] - (back - 1) * season
     means = (sums[ends] - sums[ends - season]) / season  # (origins, seasons)
     alphas = np.arange(0.1, 0.95, 0.1)
-    level = np.repeat(means[:, :1], len(alphas), axis=1)
-    squares = np.zeros_like(level)
-    for mean in means.T[1:, :, None]:
-        error = mean - level
-        squares += error * error
-        level += alphas * error
+    level, squares = smoothing.simple(means, alphas)
     best = np.argmin(squares, axis=1)
     alpha, level = alphas[best], level[np.arange(len(best)), best]
     places = np.arange(means.shape[1], 0, -1) <= seasons[:, None]  # which are no copies of the first

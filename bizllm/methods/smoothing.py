@@ -67,6 +67,18 @@ def _adjusted(y: Array, season: int, fits: Sequence[Sequence[int]]) -> list[_Vie
     return views
 
 
+def simple(x: Array, alphas: Array) -> tuple[Array, Array]:
+    """Simple smoothing of the rows of x (rows, periods) from their first value, with each alpha: the last level and the
+    sum of the squared one-step errors, each (rows, alphas)."""
+    level = np.repeat(x[:, :1], len(alphas), axis=1)
+    squares = np.zeros_like(level)
+    for value in x.T[1:, :, None]:
+        error = value - level
+        squares += error * error
+        level += alphas * error
+    return level, squares
+
+
 DAMPED = (0.0, 0.8, 0.9, 0.95, 1.0)
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 0.99)
 THREE = (0.01, 0.1, 0.3)
