@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -130,7 +131,16 @@ def write(name: str, result: Mapping[str, Any], text: str, out: Path = RESULTS) 
 
 
 def _committed(name: str) -> dict[str, Any]:
+    if not shutil.which("git"):
+        return {}
     told = subprocess.run(
         ["git", "show", f"HEAD:benchmarks/results/{name}.json"], cwd=ROOT, capture_output=True, text=True
     )
     return dict(json.loads(told.stdout)) if told.returncode == 0 else {}
+
+
+def flops_of_a_token(folder: Path, tokens: int) -> float:
+    """Multiplications and additions of the layers for a token of a row of so many."""
+    config = json.loads((folder / "config.json").read_text())
+    dim, layers, wide = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
+    return float(layers * (2 * (4 * dim * dim + 2 * dim * wide) + 4 * tokens * dim))

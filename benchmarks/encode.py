@@ -149,13 +149,6 @@ def matrix_rate(threads: int) -> Callable[[], float]:
     return measured
 
 
-def flops_of_a_token(folder: Path, tokens: int) -> float:
-    """Multiplications and additions of the layers for a token of a row of so many."""
-    config = json.loads((folder / "config.json").read_text())
-    dim, layers, wide = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
-    return float(layers * (2 * (4 * dim * dim + 2 * dim * wide) + 4 * tokens * dim))
-
-
 def full_rows(tokenizer: Any, texts: Sequence[str], count: int) -> list[str]:
     """Different texts of exactly 126 tokens, 128 with the special ones: one word each."""
     words = [word for word, i in tokenizer.get_vocab().items() if word.isalpha() and word.isascii() and i > 2_000]
@@ -228,7 +221,7 @@ def main() -> int:
                 outputs[name] = np.load(folder / "said.npy")
         for system in systems.values():
             system.close()
-        result = evaluated(rates, outputs, chosen, flops_of_a_token(encoder, 128))
+        result = evaluated(rates, outputs, chosen, bench.flops_of_a_token(encoder, 128))
     result |= {"machine": machine, "threads": threads, "texts": len(texts), "tokens": tokens, "rounds": given.rounds}
     result["batch_sizes"] = {name: system.batch for name, system in systems.items() if system.batch}
     bench.write("encode", result, page(result), given.out)

@@ -164,7 +164,9 @@ def torchrun(arguments: Sequence[str], workers: int, log: Path, threads: int = 1
         "DS_ACCELERATOR": zero.device_name(),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        ),
     }
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -15,6 +16,8 @@ Floats = npt.NDArray[np.float32]
 Whole = npt.NDArray[np.int64]
 Asked = TypeVar("Asked", str, tuple[str, str])
 Made = TypeVar("Made")
+
+AHEAD = 16_384  # texts, or pairs, that are tokenized while a GPU reads those before them
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Windows:
     def starts(self) -> Whole:
         """(windows,) where each begins in `tokens`."""
         return np.cumsum(self.lengths) - self.lengths
+
+    @property
+    def places(self) -> Whole:
+        """(all tokens,) the place of each in its window."""
+        return _counted_up(self.lengths)
 
     def take(self, windows: Whole) -> Windows:
         """Some windows, each a text of its own."""
@@ -83,9 +91,21 @@ def text_windows(tokenizer: Any, texts: list[str], max_tokens: int) -> Windows:
     before, after = special_tokens(tokenizer, 1)
     size = max_tokens - len(before) - len(after)
     plain = plain_ids(tokenizer, texts)
-    counts = [max(1, -(-len(ids) // size)) for ids in plain]
-    windows = [[*before, *part, *after] for ids, n in zip(plain, counts, strict=True) for part in _equal_parts(ids, n)]
-    return Windows.of(windows, np.repeat(np.arange(len(texts)), counts))
+    found = np.fromiter(map(len, plain), np.int64, len(plain))
+    counts = np.maximum(1, -(-found // size))
+    owner = np.repeat(np.arange(len(texts)), counts)
+    # Of a text, as many of the first windows as there are tokens left over hold one token more.
+    parts = (found // counts)[owner] + (_counted_up(counts) < (found % counts)[owner])
+    lengths = parts + len(before) + len(after)
+    starts = np.cumsum(lengths) - lengths
+    tokens = np.empty(int(lengths.sum()), np.int32)
+    own = np.ones(len(tokens), bool)
+    around = [*enumerate(before), *((i - len(after), token) for i, token in enumerate(after))]
+    for at, token in around:
+        place = starts + at if at >= 0 else starts + lengths + at
+        tokens[place], own[place] = token, False
+    tokens[own] = np.fromiter(chain.from_iterable(plain), np.int32, int(found.sum()))
+    return Windows(tokens, lengths, owner)
 
 
 def pair_windows(tokenizer: Any, pairs: list[tuple[str, str]], max_tokens: int) -> Windows:
@@ -109,6 +129,22 @@ def pair_windows(tokenizer: Any, pairs: list[tuple[str, str]], max_tokens: int) 
         counts.append(len(parts))
     known = "token_type_ids" in tokenizer.model_input_names
     return Windows.of(windows, np.repeat(np.arange(len(pairs)), counts), types if known else None)
+
+
+def in_parts(cut: Callable[[list[Asked]], Windows], asked: list[Asked], ahead: bool) -> Iterator[Windows]:
+    """The windows of all at once; `ahead` those of some after those of others, each part made while the last is read.
+
+    So a GPU need not wait for the tokenizer, which runs on the CPU and holds no lock meanwhile.
+    """
+    if not ahead or len(asked) <= AHEAD:
+        yield cut(asked)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        made = thread.submit(cut, asked[:AHEAD])
+        for start in range(AHEAD, len(asked), AHEAD):
+            windows, made = made, thread.submit(cut, asked[start : start + AHEAD])
+            yield windows.result()
+        yield made.result()
 
 
 def special_tokens(tokenizer: Any, texts: int) -> list[list[int]]:
@@ -180,6 +216,18 @@ def by_budget(lengths: Whole, budget: int, equal: bool = False) -> Iterator[Whol
             rows = min(rows, int(np.count_nonzero(lengths[order[start:]] == longest)))
         yield order[start : start + rows]
         start += rows
+
+
+def by_tokens(lengths: Whole, budget: int) -> Iterator[Whole]:
+    """Rows in batches, longest first, each at most `budget` tokens without padding (or one row)."""
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    start = 0
+    while start < len(order):
+        before = ends[start] - lengths[order[start]]
+        stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        yield order[start:stop]
+        start = stop
 
 
 def padded(windows: Windows, rows: Whole, pad: int) -> dict[str, Whole]:

@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from bizllm.models import batches
-from bizllm.models.batches import Floats, Whole
+from bizllm.models.batches import Floats, Whole, Windows
+from bizllm.models.engines.base import summed
 from bizllm.models.fine_tuned import FineTuned
 
 CLASSES = ("classification", "multi_label", "pair")
@@ -54,17 +55,19 @@ class Classifier(FineTuned):
             return np.zeros((0, self.info.outputs), np.float32), np.zeros(0, np.int64)
         if pairs is None:
             unique, places = batches.distinct(texts)
-            windows = batches.text_windows(self.tokenizer, unique, self.info.max_tokens)
+            parts = batches.in_parts(self._windows, unique, ahead=self.engine.on_gpu)
         else:
             couples, places = batches.distinct(list(zip(texts, pairs, strict=True)))
-            windows = batches.pair_windows(self.tokenizer, couples, self.info.max_tokens)
-        read = np.empty((len(windows), self.info.outputs), np.float32)
-        for rows, logits in self.engine.outputs(windows):
-            read[rows] = logits
-        count = int(places.max()) + 1
-        tokens = windows.tokens_read(count)
-        mean: Floats = windows.weighted_sum(read, count) / tokens.astype(np.float32)[:, None]
+            parts = batches.in_parts(self._pair_windows, couples, ahead=self.engine.on_gpu)
+        logits, tokens = summed(self.engine, parts, self.info.outputs)
+        mean: Floats = logits / tokens.astype(np.float32)[:, None]
         return mean[places], tokens[places]
+
+    def _windows(self, texts: list[str]) -> Windows:
+        return batches.text_windows(self.tokenizer, texts, self.info.max_tokens)
+
+    def _pair_windows(self, pairs: list[tuple[str, str]]) -> Windows:
+        return batches.pair_windows(self.tokenizer, pairs, self.info.max_tokens)
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bizllm.models import batches
-from bizllm.models.engines.base import Engine, Network
+from bizllm.models.batches import Windows
+from bizllm.models.engines.base import Engine, Network, summed
 from bizllm.models.engines.torch_engine import TorchEngine
 from bizllm.models.saved import Pooling, read_info
 
@@ -69,13 +70,13 @@ class Encoder:
         if not texts:
             return np.zeros((0, self.dim), np.float32), np.zeros(0, np.int64)
         unique, places = batches.distinct(texts)
-        windows = batches.text_windows(self.tokenizer, unique, self.max_tokens)
-        pooled = np.empty((len(windows), self.dim), np.float32)
-        for rows, vectors in self.engine.outputs(windows):
-            pooled[rows] = vectors
-        vectors = windows.weighted_sum(pooled, len(unique))
+        parts = batches.in_parts(self._windows, unique, ahead=self.engine.on_gpu)
+        vectors, counts = summed(self.engine, parts, self.dim)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors[places], windows.tokens_read(len(unique))[places]
+        return vectors[places], counts[places]
+
+    def _windows(self, texts: list[str]) -> Windows:
+        return batches.text_windows(self.tokenizer, texts, self.max_tokens)
 
 
 def _unit_vectors(folder: Path, pooling: Pooling) -> Any:
@@ -94,6 +95,13 @@ def _unit_vectors(folder: Path, pooling: Pooling) -> Any:
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             return normalize(self.inner.pooled(input_ids, attention_mask), dim=1)
+
+        @property
+        def backbone(self) -> nn.Module:
+            return self.inner.backbone
+
+        def of_packed(self, hidden: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            return normalize(self.inner.of_packed(hidden, starts, lengths), dim=1)
 
     model = AutoModel.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32

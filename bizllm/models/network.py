@@ -59,6 +59,10 @@ class PooledModel(nn.Module):
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
         return pool(hidden.float(), attention_mask, self.pooling)
 
+    def of_packed(self, hidden: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(rows, outputs) for the hidden (tokens, dim) of rows that stand behind each other."""
+        return self.logits(pool_packed(hidden, starts, lengths, self.pooling))
+
     def logits(self, pooled: torch.Tensor) -> torch.Tensor:
         """(rows, outputs) for (rows, dim)."""
         if self.head is None:
@@ -132,6 +136,13 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
     else:
         assert pooling == "cls", pooling
     return hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
+
+
+def pool_packed(hidden: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """(rows, dim) as `pool`, of (tokens, dim) float32 of rows that stand behind each other, each at its start."""
+    if pooling == "mean":
+        return torch.segment_reduce(hidden, "mean", lengths=lengths, unsafe=True)
+    return hidden[starts + lengths - 1 if pooling == "last" else starts]
 
 
 def new_network(folder: Path, info: ModelInfo, dropout: float | None = None) -> Network:

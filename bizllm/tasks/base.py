@@ -61,7 +61,7 @@ class TaskSettings(BaseModel):
         description="Copy the answers of rows or groups that did not change since an earlier night, where model, "
         "settings and task are the same. Table tasks answer all anew.",
     )
-    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
+    engine: Literal["auto", "torch", "packed", "openvino", "onnxruntime"] = Field(
         default="auto",
         description="What computes the step's model. `auto` measures on its first rows which is fastest of those that "
         "say what torch says in float32.",

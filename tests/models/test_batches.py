@@ -42,6 +42,26 @@ def test_batches_hold_the_budget_and_every_row() -> None:
     assert all(len(b) == 1 or len(b) * lengths[b].max() <= 1_000 for b in found)
 
 
+def test_batches_without_padding_hold_the_budget_and_every_row() -> None:
+    lengths = np.array([7, 1, 30, 2, 2, 9, 11])
+    made = list(batches.by_tokens(lengths, 12))
+    assert [rows.tolist() for rows in made] == [[2], [6], [5], [0, 3, 4, 1]]
+
+
+def test_parts_that_are_cut_ahead_are_all_there(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    asked = [f"the kettle leaks {i}" for i in range(25)]
+
+    def cut(texts: list[str]) -> batches.Windows:
+        return batches.text_windows(tokenizer, texts, 16)
+
+    whole = cut(asked)
+    monkeypatch.setattr(batches, "AHEAD", 10)
+    (once,), parts = batches.in_parts(cut, asked, ahead=False), list(batches.in_parts(cut, asked, ahead=True))
+    assert [int(part.owner[-1]) + 1 for part in parts] == [10, 10, 5]
+    for found in (once.tokens, np.concatenate([part.tokens for part in parts])):
+        assert (found == whole.tokens).all()
+
+
 def test_short_texts_are_as_the_tokenizer_frames_them(tokenizer: Any) -> None:
     texts = ["the lamp is broken", "水壶漏了", ""]
     windows = batches.text_windows(tokenizer, texts, 32)

@@ -17,9 +17,11 @@ from bizllm.models.engines import choice, onnx_engine, openvino_engine
 from bizllm.models.engines.agreement import agreement
 from bizllm.models.engines.base import Engine, Network, all_outputs
 from bizllm.models.engines.choice import Choice, Wanted, choose, engine_of
+from bizllm.models.engines.packed_engine import PackedEngine
 from bizllm.models.engines.torch_engine import TorchEngine, exact
 from bizllm.models.fine_tuned import FineTuned
 from bizllm.models.load import resolve
+from bizllm.models.network import PooledModel
 from bizllm.models.tagger import Tagger
 
 Make = Callable[..., Path]
@@ -85,6 +87,57 @@ def test_a_converted_network_says_what_torch_says(fine_tuned: Make, tmp_path: Pa
     (expected, tokens), (found, read) = (engine.logits(asked, second) for engine in (one, other))
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     assert (tokens == read).all()
+
+
+@pytest.mark.parametrize("model", ["mean", "cls", "last", "pair"])
+def test_packed_rows_say_what_padded_rows_say(fine_tuned: Make, model: str) -> None:
+    """In bfloat16, as torch says it in bfloat16; what each row reads of the others is nothing."""
+    kind, info = MODELS.get(model, MODELS["native pair"])
+    folder = fine_tuned(**{**info, "pooling": "mean" if model == "pair" else info["pooling"]})
+    packed = kind.load(folder, lambda network: PackedEngine(network, "cpu", compiled=False))
+    padded = kind.load(folder, lambda network: TorchEngine(network, "cpu", "bfloat16"))
+    assert isinstance(packed, Classifier) and isinstance(padded, Classifier)
+    second = texts(50)[::-1] if model == "pair" else None
+    packed.engine.budget, padded.engine.budget = 300, 1
+    (found, read), (expected, tokens) = (engine.logits(texts(50, 90), second) for engine in (packed, padded))
+    np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
+    assert (tokens == read).all() and packed.engine.precision == "bfloat16"
+
+
+def test_packed_positions_begin_where_the_backbone_has_them() -> None:
+    """RoBERTa counts from behind its padding token."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = RobertaConfig(vocab_size=50, max_position_embeddings=40, initializer_range=0.3, **shape)
+    module = PooledModel(RobertaModel(config, add_pooling_layer=False), "mean", 0).eval()
+    network = Network(lambda: module, ("input_ids", "attention_mask"), config.pad_token_id, "vectors")
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(3, 50, n).tolist() for n in (5, 1, 30, 12)]
+    windows = Windows.of(ids, np.arange(4))
+    found = all_outputs(PackedEngine(network, "cpu", compiled=False), windows)
+    for one, other in zip(all_outputs(exact(network), windows), found, strict=True):
+        assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.999
+
+
+def test_packed_refuses_what_it_cannot_read(fine_tuned: Make, minilm: tuple[Network, Windows], tmp_path: Path) -> None:
+    for model in ("native pair", "tags"):
+        kind, info = MODELS[model]
+        with pytest.raises(ValueError, match="does not read packed rows"):
+            kind.load(fine_tuned(**info), lambda network: PackedEngine(network, "cpu"))
+    network, windows = minilm
+    made = choose(network, windows.take(np.arange(8)), Wanted("packed", "float32"), tmp_path, 1)
+    assert made.engine == "torch" and made.fell_back == ("packed is for GPUs",)
+
+
+def test_on_a_gpu_packed_is_tried_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "placement", lambda *_: ("cuda", "bfloat16"))
+    assert choice.tiers(Wanted())[0] == [("packed", "bfloat16"), ("torch", "bfloat16")]
+    assert choice.tiers(Wanted("packed"))[0] == [("packed", "bfloat16")]
+    assert choice.tiers(Wanted(precision="float32")) == [[("torch", "float32")]]
+    assert choice.tiers(Wanted("openvino"))[0] == [("torch", "bfloat16")]
 
 
 @pytest.mark.parametrize("budget", [1, 100, 10_000])

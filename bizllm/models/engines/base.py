@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["float32", "bfloat16", "int8"]
-Name = Literal["torch", "openvino", "onnxruntime"]
+Name = Literal["torch", "packed", "openvino", "onnxruntime"]
 Kind = Literal["vectors", "classes", "labels", "tags", "numbers"]
 
 # A batch holds about this many tokens, padding included, where nothing was measured: small enough to stay in the cache
@@ -51,11 +51,16 @@ class Network:
 
 
 class Engine(Protocol):
-    """Computes a network's outputs. budget: the tokens of a batch, padding included; may be set at any time."""
+    """Computes a network's outputs.
+
+    budget: the tokens of a batch, padding included; may be set at any time.
+    on_gpu: whether it leaves the CPU free for other work meanwhile.
+    """
 
     name: Name
     precision: Precision
     budget: int
+    on_gpu: bool
 
     def outputs(self, windows: Windows) -> Iterator[tuple[Whole, Floats]]:
         """(windows of a batch, the outputs of each), longest windows first, until each was read once.
@@ -71,6 +76,19 @@ def all_outputs(engine: Engine, windows: Windows) -> list[Floats]:
         for row, said in zip(rows.tolist(), outputs, strict=True):
             found[row] = said[: windows.lengths[row]] if said.ndim == 2 else said
     return found
+
+
+def summed(engine: Engine, parts: Iterable[Windows], dim: int) -> tuple[Floats, Whole]:
+    """(texts, dim): the outputs of each text's windows, each as often as it has tokens; (texts,) its tokens."""
+    sums, tokens = list[Floats](), list[Whole]()
+    for windows in parts:
+        read = np.empty((len(windows), dim), np.float32)
+        for rows, outputs in engine.outputs(windows):
+            read[rows] = outputs
+        texts = int(windows.owner[-1]) + 1
+        sums.append(windows.weighted_sum(read, texts))
+        tokens.append(windows.tokens_read(texts))
+    return np.concatenate(sums), np.concatenate(tokens)
 
 
 def positional(network: Network) -> torch.nn.Module:

@@ -22,9 +22,10 @@ from bizllm.errors import safe_text
 from bizllm.models.batches import Floats, Whole, Windows, placement
 from bizllm.models.engines.agreement import Agreement, agreement
 from bizllm.models.engines.base import Engine, Name, Network, Precision, all_outputs, machine
+from bizllm.models.engines.packed_engine import PackedEngine
 from bizllm.models.engines.torch_engine import TorchEngine
 
-AskedEngine = Literal["auto", "torch", "openvino", "onnxruntime"]
+AskedEngine = Literal["auto", "torch", "packed", "openvino", "onnxruntime"]
 AskedPrecision = Literal["auto", "float32", "bfloat16", "int8"]
 Option = tuple[Name, Precision]
 
@@ -86,7 +87,9 @@ def engine_of(choice: Choice | None, network: Network, folder: Path | None, thre
     if choice is None or choice.machine != machine() or (choice.files and folder is None):
         return TorchEngine(network)
     engine: Engine
-    if choice.files:
+    if choice.engine == "packed":
+        engine = PackedEngine(network)
+    elif choice.files:
         engine = _converters(choice.engine).Converted(network, folder, choice.precision, threads)
     else:
         engine = TorchEngine(network, precision=choice.precision)
@@ -110,10 +113,10 @@ def tiers(wanted: Wanted) -> list[list[Option]]:
         "int8": ["int8", *low, "float32"],
     }
     names: list[Name] = ["torch"]
-    if device == "cpu" and wanted.engine == "auto":
-        others: tuple[Name, ...] = ("openvino", "onnxruntime")
-        names = [*[name for name in others if installed(name)][:1], "torch"]
-    elif device == "cpu" and wanted.engine != "auto":
+    if wanted.engine == "auto":
+        others: tuple[Name, ...] = ("openvino", "onnxruntime") if device == "cpu" else ("packed",)
+        names = [*[name for name in others if name == "packed" or installed(name)][:1], "torch"]
+    elif not _elsewhere(wanted):
         names = [wanted.engine]
     found = [[(name, p) for name in names if _able(name, p)] for p in precisions[wanted.precision]]
     if "torch" not in names:
@@ -122,6 +125,8 @@ def tiers(wanted: Wanted) -> list[list[Option]]:
 
 
 def _able(name: Name, precision: Precision) -> bool:
+    if name == "packed":
+        return precision == "bfloat16"
     return (name, precision) not in (("onnxruntime", "bfloat16"), ("torch", "int8"))
 
 
@@ -133,7 +138,7 @@ def choose(network: Network, windows: Windows, wanted: Wanted, work: Path, threa
     sample = windows.take(_sampled(windows))
     reference = _reference(network, sample)
     sample = sample.take(np.arange(len(reference)))
-    fell_back: list[str] = []
+    fell_back = _elsewhere(wanted)
     tried: dict[str, float] = {}
     for tier in tiers(wanted):
         best: tuple[float, Option, Engine, Agreement] | None = None
@@ -160,9 +165,19 @@ def choose(network: Network, windows: Windows, wanted: Wanted, work: Path, threa
         if best is not None:
             rate, option, engine, found = best
             budget, rate = _budget(engine, sample, rate)
-            files = "" if option[0] == "torch" else _folder(option)
+            files = "" if option[0] in ("torch", "packed") else _folder(option)
             return Choice(*option, budget, machine(), threads, rate, str(found), files, tuple(fell_back), tried)
     raise AssertionError("torch in float32 agrees with itself")
+
+
+def _elsewhere(wanted: Wanted) -> list[str]:
+    """What is told where the engine that is asked for is one of another kind of device."""
+    on_gpu = placement(None, None)[0] != "cpu"
+    if wanted.engine == "packed" and not on_gpu:
+        return ["packed is for GPUs"]
+    if wanted.engine in ("openvino", "onnxruntime") and on_gpu:
+        return [f"{wanted.engine} is for CPUs"]
+    return []
 
 
 def _converters(name: Name) -> Any:
@@ -181,6 +196,8 @@ def _prepared(
     name, precision = option
     if name == "torch":
         return TorchEngine(network, precision=precision)
+    if name == "packed":
+        return PackedEngine(network)
     converters = _converters(name)
     plain, folder = work / name, work / _folder(option)
     if not plain.exists():

@@ -18,6 +18,7 @@ class Converted:
     """An exported network."""
 
     name: Name = "onnxruntime"
+    on_gpu = False
 
     def __init__(self, network: Network, folder: Path, precision: Precision, threads: int) -> None:
         """folder: where `convert` (or `quantize`) wrote the network."""

@@ -24,6 +24,7 @@ class Converted:
     faster than two compute it together."""
 
     name: Name = "openvino"
+    on_gpu = False
 
     def __init__(self, network: Network, folder: Path, precision: Precision, threads: int) -> None:
         """folder: where `convert` (or `quantize`) wrote the network."""

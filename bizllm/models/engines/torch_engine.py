@@ -22,7 +22,8 @@ class TorchEngine:
         """device, precision: by default a GPU where there is one, and the fastest that it computes natively."""
         self.device, found = batches.placement(device, precision)
         self.precision: Precision = "bfloat16" if found == "bfloat16" else "float32"
-        self.budget = CPU_BUDGET if self.device == "cpu" else GPU_BUDGET
+        self.on_gpu = self.device != "cpu"
+        self.budget = GPU_BUDGET if self.on_gpu else CPU_BUDGET
         self.network = network
         self.module = network.module.to(self.device)
 
