@@ -14,6 +14,7 @@ from bizllm.tables import storage
 from bizllm.tables.urls import local_path
 
 FILE = "choice.json"
+FORMAT = 2  # of what converted networks give: 2, pooled vectors without their head
 _BLOCK = 8 << 20
 
 
@@ -51,7 +52,7 @@ class Kept:
 
 def folder_of(root: str, content_hash: str, engine: str, precision: str) -> str:
     """Where the choice for a model and a wish is kept, below a step's folder of choices."""
-    return storage.join(root, f"{content_hash[:16]}-{engine}-{precision}")
+    return storage.join(root, f"{content_hash[:16]}-{engine}-{precision}-{FORMAT}")
 
 
 def keep(url: str, choice: Choice, work: Path) -> Kept:

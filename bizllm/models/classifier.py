@@ -59,7 +59,7 @@ class Classifier(FineTuned):
         else:
             couples, places = batches.distinct(list(zip(texts, pairs, strict=True)))
             parts = batches.in_parts(self._pair_windows, couples, ahead=self.engine.on_gpu)
-        logits, tokens = summed(self.engine, parts, self.info.outputs)
+        logits, tokens = summed(self.engine, self.network, parts)
         mean: Floats = logits / tokens.astype(np.float32)[:, None]
         return mean[places], tokens[places]
 

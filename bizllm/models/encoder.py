@@ -24,13 +24,14 @@ Vectors = npt.NDArray[np.float32]
 class Encoder:
     """A BERT-like model with its tokenizer, pooled to one unit vector a text. Never truncates.
 
-    engine: computes the vector of a window: its tokens' vectors pooled, of length 1.
+    engine: computes the vector of a window: its tokens' vectors pooled. network: what it computes.
     tokenizer: a fast one of transformers.
     max_tokens: the longest window the model was trained on, special tokens included; longer texts are cut into windows.
     dim: length of a vector.
     """
 
     engine: Engine
+    network: Network
     tokenizer: Any
     max_tokens: int
     dim: int
@@ -48,12 +49,13 @@ class Encoder:
         positions = getattr(config, "max_position_embeddings", 512)
         limit, pooling = _window_and_pooling(folder)
         network = Network(
-            lambda: _unit_vectors(folder, pooling),
+            lambda: _pooled(folder, pooling),
             ("input_ids", "attention_mask"),
             tokenizer.pad_token_id or 0,
             "vectors",
+            finish=unit_length,
         )
-        return cls(engine(network), tokenizer, min(limit or positions, positions), int(config.hidden_size))
+        return cls(engine(network), network, tokenizer, min(limit or positions, positions), int(config.hidden_size))
 
     def encode(self, texts: Sequence[str]) -> tuple[Vectors, int]:
         """(vectors float32 (texts, dim) of length 1, tokens the model read); see `encode_counted`."""
@@ -71,42 +73,24 @@ class Encoder:
             return np.zeros((0, self.dim), np.float32), np.zeros(0, np.int64)
         unique, places = batches.distinct(texts)
         parts = batches.in_parts(self._windows, unique, ahead=self.engine.on_gpu)
-        vectors, counts = summed(self.engine, parts, self.dim)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors[places], counts[places]
+        vectors, counts = summed(self.engine, self.network, parts)
+        return unit_length(vectors)[places], counts[places]
 
     def _windows(self, texts: list[str]) -> Windows:
         return batches.text_windows(self.tokenizer, texts, self.max_tokens)
 
 
-def _unit_vectors(folder: Path, pooling: Pooling) -> Any:
-    """The network: (windows, tokens) → (windows, dim), each of length 1."""
-    import torch
-    from torch import nn
-    from torch.nn.functional import normalize
-    from transformers import AutoModel
+def unit_length(vectors: Vectors) -> Vectors:
+    """(rows, dim), each of length 1."""
+    longest = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Vectors = vectors / np.maximum(longest, np.finfo(np.float32).tiny)
+    return unit
 
-    from bizllm.models.network import PooledModel
 
-    class UnitVectors(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = PooledModel(model, pooling, 0)
+def _pooled(folder: Path, pooling: Pooling) -> Any:
+    from bizllm.models.network import load_pooled
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            return normalize(self.inner.pooled(input_ids, attention_mask), dim=1)
-
-        @property
-        def backbone(self) -> nn.Module:
-            return self.inner.backbone
-
-        def of_packed(self, hidden: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-            return normalize(self.inner.of_packed(hidden, starts, lengths), dim=1)
-
-    model = AutoModel.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    )
-    return UnitVectors().eval()
+    return load_pooled(folder, pooling)
 
 
 def _window_and_pooling(folder: Path) -> tuple[int | None, Pooling]:

@@ -8,23 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from bizllm.errors import Fault, UserError
 from bizllm.models import batches
+from bizllm.models.batches import Floats
 from bizllm.models.engines.base import Engine, Kind, Network
 from bizllm.models.engines.torch_engine import TorchEngine
-from bizllm.models.saved import ModelInfo, read_info
+from bizllm.models.saved import HEAD, ModelInfo, read_info
 
 
 @dataclass(frozen=True)
 class FineTuned:
     """A network with its tokenizer, and what its outputs mean. Never truncates.
 
-    engine: computes logits. tokenizer: a fast one of transformers.
+    engine: computes the network's outputs. network: what it computes, and how they become logits. tokenizer: a fast one
+    of transformers.
     """
 
     objectives: ClassVar[tuple[str, ...]]
 
     engine: Engine
+    network: Network
     tokenizer: Any
     info: ModelInfo
 
@@ -34,7 +39,7 @@ class FineTuned:
 
         engine: what computes; by default torch, where and as is fastest.
         """
-        from bizllm.models.network import load_network
+        from bizllm.models.network import load_network, load_pooled
 
         info = read_info(folder)
         if info is None or info.objective not in cls.objectives:
@@ -44,14 +49,25 @@ class FineTuned:
         tokenizer = batches.load_tokenizer(folder)
         pairs = info.inputs == "pair" and "token_type_ids" in tokenizer.model_input_names
         inputs = ("input_ids", "attention_mask", *(("token_type_ids",) if pairs else ()))
+        pooling = info.pooling
         network = Network(
-            lambda: load_network(folder, info),
+            lambda: load_network(folder, info) if pooling == "native" else load_pooled(folder, pooling),
             inputs,
             tokenizer.pad_token_id or 0,
             _KINDS.get(info.objective, "numbers"),
             _cut(info),
+            None if pooling == "native" else _head(folder),
         )
-        return cls(engine(network), tokenizer, info)
+        return cls(engine(network), network, tokenizer, info)
+
+
+def _head(folder: Path) -> Callable[[Floats], Floats]:
+    """Pooled vectors (rows, dim) → logits (rows, outputs)."""
+    from safetensors.numpy import load_file
+
+    saved = load_file(folder / HEAD)
+    weight, bias = saved["weight"], saved["bias"]
+    return lambda pooled: (pooled @ weight.T + bias).astype(np.float32)
 
 
 def _cut(info: ModelInfo) -> float:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from bizllm.models.saved import ModelInfo, read_info
+from bizllm.models.saved import HEAD, ModelInfo, read_info
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FILE = "head.safetensors"  # of pooled heads
+FILE = HEAD
 FRESH_STD = 0.02
 
 

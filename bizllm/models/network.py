@@ -209,6 +209,12 @@ def load_network(folder: Path, info: ModelInfo) -> Network:
     return network
 
 
+def load_pooled(folder: Path, pooling: Pooling) -> PooledModel:
+    """The backbone alone, for inference, in eval mode, float32, on the CPU: its forward gives pooled vectors."""
+    backbone = AutoModel.from_pretrained(folder, **_SAFE, use_safetensors=True, dtype=torch.float32)
+    return PooledModel(backbone, pooling, 0).eval()
+
+
 def save_network(network: Network, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
     """Write safetensors and config so that plain transformers loads them.
 

@@ -13,6 +13,7 @@ Pooling = Literal["mean", "cls", "last", "native"]
 Inputs = Literal["text", "pair", "numbers"]
 
 FILE = "bizllm.json"
+HEAD = "head.safetensors"  # of a model whose token vectors are pooled, beside its backbone
 FORMAT = 1
 
 

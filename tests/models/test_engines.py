@@ -15,7 +15,7 @@ from bizllm.models.classifier import Classifier
 from bizllm.models.encoder import Encoder
 from bizllm.models.engines import choice, onnx_engine, openvino_engine
 from bizllm.models.engines.agreement import agreement
-from bizllm.models.engines.base import Engine, Network, all_outputs
+from bizllm.models.engines.base import Engine, Network, all_answers
 from bizllm.models.engines.choice import Choice, Wanted, choose, engine_of
 from bizllm.models.engines.packed_engine import PackedEngine
 from bizllm.models.engines.torch_engine import TorchEngine, exact
@@ -117,8 +117,8 @@ def test_packed_positions_begin_where_the_backbone_has_them() -> None:
     rng = np.random.default_rng(0)
     ids = [rng.integers(3, 50, n).tolist() for n in (5, 1, 30, 12)]
     windows = Windows.of(ids, np.arange(4))
-    found = all_outputs(PackedEngine(network, "cpu", compiled=False), windows)
-    for one, other in zip(all_outputs(exact(network), windows), found, strict=True):
+    found = all_answers(PackedEngine(network, "cpu", compiled=False), network, windows)
+    for one, other in zip(all_answers(exact(network), network, windows), found, strict=True):
         assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.999
 
 
@@ -143,22 +143,22 @@ def test_on_a_gpu_packed_is_tried_beside_torch(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("budget", [1, 100, 10_000])
 def test_batches_change_nothing(minilm: tuple[Network, Windows], converted: Path, budget: int) -> None:
     network, windows = minilm
-    reference = np.stack(all_outputs(exact(network), windows))
+    reference = np.stack(all_answers(exact(network), network, windows))
     for threads in (1, 3):
         engine = openvino_engine.Converted(network, converted, "float32", threads)
         engine.budget = budget
         read = [row for rows, _ in engine.outputs(windows) for row in rows.tolist()]
         assert sorted(read) == list(range(len(windows)))
-        np.testing.assert_allclose(np.stack(all_outputs(engine, windows)), reference, atol=2e-5)
+        np.testing.assert_allclose(np.stack(all_answers(engine, network, windows)), reference, atol=2e-5)
 
 
 def test_low_precision_agrees(minilm: tuple[Network, Windows], converted: Path) -> None:
     """bfloat16 within the tolerance that engines are held to; where the machine has none, it computes in float32."""
     network, windows = minilm
-    reference = all_outputs(exact(network), windows)
+    reference = all_answers(exact(network), network, windows)
     low = openvino_engine.Converted(network, converted, "bfloat16", 1)
     for engine in (low, TorchEngine(network, "cpu", "bfloat16")):
-        assert agreement("vectors", reference, all_outputs(engine, windows)).enough
+        assert agreement("vectors", reference, all_answers(engine, network, windows)).enough
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
@@ -167,11 +167,11 @@ def test_int8_is_quantized_and_told_apart(minilm: tuple[Network, Windows], tmp_p
     plain, low = tmp_path / "plain", tmp_path / "low"
     plain.mkdir(), low.mkdir()
     CONVERTERS[name].convert(network, plain)
-    reference, sizes = all_outputs(exact(network), windows), []
+    reference, sizes = all_answers(exact(network), network, windows), []
     for spare in (False, True):
         CONVERTERS[name].quantize(network, plain, low, windows, spare)
         engine = CONVERTERS[name].Converted(network, low, "int8", 2)
-        found = agreement("vectors", reference, all_outputs(engine, windows))
+        found = agreement("vectors", reference, all_answers(engine, network, windows))
         assert 0.9 < found.value < 0.9999 and not found.enough
         sizes.append(sum(f.stat().st_size for f in low.iterdir()))
     assert sizes[0] < sizes[1] < 0.8 * sum(f.stat().st_size for f in plain.iterdir())
@@ -186,7 +186,7 @@ def test_the_fastest_that_agrees_is_chosen(minilm: tuple[Network, Windows], tmp_
     assert Choice.from_json(made.to_json()) == made
     engine = engine_of(made, network, tmp_path / made.files, 1)
     assert (engine.name, engine.precision, engine.budget) == (made.engine, made.precision, made.budget)
-    assert agreement("vectors", all_outputs(exact(network), windows), all_outputs(engine, windows)).enough
+    assert agreement("vectors", all_answers(exact(network), network, windows), all_answers(engine, network, windows)).enough
 
 
 @pytest.mark.slow  # int8 alone is tested above

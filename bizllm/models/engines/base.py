@@ -33,9 +33,11 @@ class Network:
         with `inputs` by name, int64 (rows, tokens), and gives (rows, outputs), or (rows, tokens, outputs) of tags.
     inputs: input_ids, attention_mask, and token_type_ids of a model that reads pairs.
     pad: the token that batches are padded with.
-    kind: what the outputs are: vectors of length 1, logits of classes, of labels of which several may hold, of a tag
+    kind: what the answers are: vectors of length 1, logits of classes, of labels of which several may hold, of a tag
         for each token, or numbers.
     cut: of labels of which several may hold, the logit from which one does.
+    finish: the answers (rows, answers) of outputs (rows, outputs), by numpy: a head on pooled vectors. So models that
+        differ in their heads alone are one network. None where outputs are answers.
     """
 
     build: Callable[[], Any]
@@ -43,6 +45,11 @@ class Network:
     pad: int
     kind: Kind
     cut: float = 0.0
+    finish: Callable[[Floats], Floats] | None = None
+
+    def finished(self, outputs: Floats) -> Floats:
+        """The answers."""
+        return self.finish(outputs) if self.finish else outputs
 
     @cached_property
     def module(self) -> Any:
@@ -78,13 +85,22 @@ def all_outputs(engine: Engine, windows: Windows) -> list[Floats]:
     return found
 
 
-def summed(engine: Engine, parts: Iterable[Windows], dim: int) -> tuple[Floats, Whole]:
-    """(texts, dim): the outputs of each text's windows, each as often as it has tokens; (texts,) its tokens."""
+def all_answers(engine: Engine, network: Network, windows: Windows) -> list[Floats]:
+    """The answers of each window, in order."""
+    outputs = all_outputs(engine, windows)
+    return list(network.finished(np.stack(outputs))) if network.finish else outputs
+
+
+def summed(engine: Engine, network: Network, parts: Iterable[Windows]) -> tuple[Floats, Whole]:
+    """(texts, answers): those of each text's windows, each as often as it has tokens; (texts,) its tokens."""
     sums, tokens = list[Floats](), list[Whole]()
     for windows in parts:
-        read = np.empty((len(windows), dim), np.float32)
+        read = np.zeros((len(windows), 0), np.float32)
         for rows, outputs in engine.outputs(windows):
-            read[rows] = outputs
+            answers = network.finished(outputs)
+            if not read.shape[1]:
+                read = np.empty((len(windows), answers.shape[1]), np.float32)
+            read[rows] = answers
         texts = int(windows.owner[-1]) + 1
         sums.append(windows.weighted_sum(read, texts))
         tokens.append(windows.tokens_read(texts))

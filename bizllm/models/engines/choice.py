@@ -21,7 +21,7 @@ import numpy as np
 from bizllm.errors import safe_text
 from bizllm.models.batches import Floats, Whole, Windows, placement
 from bizllm.models.engines.agreement import Agreement, agreement
-from bizllm.models.engines.base import Engine, Name, Network, Precision, all_outputs, machine
+from bizllm.models.engines.base import Engine, Name, Network, Precision, all_answers, machine
 from bizllm.models.engines.packed_engine import PackedEngine
 from bizllm.models.engines.torch_engine import TorchEngine
 
@@ -148,7 +148,7 @@ def choose(network: Network, windows: Windows, wanted: Wanted, work: Path, threa
                 for spare in (False, True) if option[1] == "int8" else (False,):
                     engine = _prepared(option, network, sample, work, threads, spare)
                     began = time.perf_counter()
-                    found = agreement(network.kind, reference, all_outputs(engine, sample), network.cut)
+                    found = agreement(network.kind, reference, all_answers(engine, network, sample), network.cut)
                     took = time.perf_counter() - began
                     if found.enough or network.kind == "vectors":  # far too much is missing there
                         break
@@ -224,7 +224,7 @@ def _reference(network: Network, sample: Windows) -> list[Floats]:
     began, found = time.perf_counter(), list[Floats]()
     while len(found) < len(sample) and (len(found) < LEAST or time.perf_counter() - began < REFERENCE_S):
         some = np.arange(len(found), min(len(sample), len(found) + LEAST))
-        found += all_outputs(engine, sample.take(some))
+        found += all_answers(engine, network, sample.take(some))
     return found
 
 
