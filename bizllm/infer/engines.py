@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bizllm.infer.kept_engines import Kept, keep
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.work import StepContext
 from bizllm.models.batches import Floats, Whole, Windows
+from bizllm.models.encoder import unit_length
 from bizllm.models.engines.base import Engine, Network
 from bizllm.models.engines.choice import Choice, Wanted, choose
 from bizllm.models.engines.torch_engine import TorchEngine
@@ -34,11 +35,13 @@ class ChooseEngine:
     """A unit of `inner` → the choice of engine for each model, kept in the warehouse. Answers nothing.
 
     urls: where the choice for each model is kept, by its URI.
+    shared: its vectors are for other steps, too: they must agree as such, whatever this step's head makes of them.
     """
 
     inner: Any  # AnswerRows, AnswerGroups: a stage that has a context
     wanted: Wanted
     urls: Mapping[str, str]
+    shared: bool = False
     name: str = "engine"
     holds_model: bool = True
 
@@ -62,7 +65,10 @@ class ChooseEngine:
                 continue
             with tempfile.TemporaryDirectory(prefix="bizllm-engines-") as work:
                 threads = torch.get_num_threads()
-                choice = choose(sampled.network, sampled.windows, self.wanted, Path(work), threads)
+                network = sampled.network
+                if self.shared:
+                    network = replace(network, kind="vectors", finish=unit_length)
+                choice = choose(network, sampled.windows, self.wanted, Path(work), threads)
                 choices[uri] = keep(url, choice, Path(work)).choice.to_json()
         return Receipt(self.name, unit.id, context.run_id, extra={"choices": choices})
 

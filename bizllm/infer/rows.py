@@ -82,7 +82,8 @@ class AnswerRows(TaskStage):
         affair = rows["__affair"].to_numpy()
         own = rows.filter(pa.array(affair != _LEFT_OUT))
         subjects = Subjects(keys_of(own, context), own[HI].to_numpy(), own[LO].to_numpy())
-        made = answered(context.task.answer, batch, batch.num_rows, lambda a, b: batch.slice(a, b - a))
+        with self.remembering(unit.unit):
+            made = answered(context.task.answer, batch, batch.num_rows, lambda a, b: batch.slice(a, b - a))
         outcome = _each(made, own["__at"].to_numpy(), batch.num_rows)
         writer.reject("row", subjects.keys, list(outcome.rejects), hashing.hex(subjects.hi, subjects.lo))
         extra = self.engines()

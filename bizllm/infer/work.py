@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -19,10 +20,14 @@ from bizllm import logs
 from bizllm.errors import RunError, safe_text
 from bizllm.infer.kept_engines import Kept
 from bizllm.infer.receipts import Receipt, reject_key
+from bizllm.infer.vectors import Shelf
+from bizllm.models.batches import placement
 from bizllm.models.engines.base import Engine, Network
 from bizllm.models.engines.choice import engine_of
+from bizllm.models.engines.remembering import Remembering
 from bizllm.models.load import ModelLoader, ResolvedModel
 from bizllm.tables import dropped, hashing, storage
+from bizllm.tables.manifest import Unit as SourceUnit
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import StagedFile, describe
 from bizllm.tasks.base import Outcome, Reject, Task
@@ -81,6 +86,7 @@ class StepContext:
     state_url: str  # the run's private folder for this step and date
     pinned: Mapping[str, ResolvedModel] = field(default_factory=dict)  # by URI: what the driver resolved
     engines: Mapping[str, Kept] = field(default_factory=dict)  # by URI: what computes it, where that was measured
+    vectors: Mapping[str, str] = field(default_factory=dict)  # by URI: where vectors are that other steps read, too
     shown: bool = True  # whether the report may show rows of it
 
     @property
@@ -115,6 +121,7 @@ class TaskStage:
 
     context: StepContext
     loader: ModelLoader | None = field(default=None, init=False, repr=False)
+    shelves: dict[str, Shelf] = field(default_factory=dict, init=False, repr=False)  # by URI
 
     @property
     def holds_model(self) -> bool:
@@ -128,15 +135,42 @@ class TaskStage:
 
     def engines(self) -> dict[str, Any]:
         """For a receipt's `extra`: what computed each model here, by its URI."""
-        used = self.loader.engines if self.loader else {}
-        return {"engines": {uri: f"{engine.name} {engine.precision}" for uri, engine in used.items()}} if used else {}
+        used = {
+            uri: f"{engine.name} {engine.precision}"
+            for uri, engine in (self.loader.engines if self.loader else {}).items()
+            if not isinstance(engine, Remembering) or engine.made
+        }
+        extra: dict[str, Any] = {"engines": used} if used else {}
+        if self.shelves:
+            extra["vectors"] = [
+                sum(s.read for s in self.shelves.values()),
+                sum(s.computed for s in self.shelves.values()),
+            ]
+        return extra
+
+    @contextmanager
+    def remembering(self, unit: SourceUnit) -> Iterator[None]:
+        """While a unit is answered: vectors that are there are taken, new ones are kept for others."""
+        for shelf in self.shelves.values():
+            shelf.turn_to(unit)
+        yield
+        for shelf in self.shelves.values():
+            shelf.keep()
 
     def _engine(self, uri: str, network: Network) -> Engine:
         import torch
 
         found = self.context.engines.get(uri)
-        choice, folder = (found.choice, found.folder()) if found else (None, None)
-        return engine_of(choice, network, folder, torch.get_num_threads())
+
+        def made() -> Engine:
+            choice, folder = (found.choice, found.folder()) if found else (None, None)
+            return engine_of(choice, network, folder, torch.get_num_threads())
+
+        if uri not in self.context.vectors:
+            return made()
+        self.shelves[uri] = Shelf(self.context.vectors[uri])
+        name, precision = (found.choice.engine, found.choice.precision) if found else ("torch", "float32")
+        return Remembering(made, self.shelves[uri], name, precision, placement(None, None)[0] != "cpu")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bizllm import logs
@@ -10,34 +10,35 @@ from bizllm.infer import engines as choosing
 from bizllm.infer.kept_engines import FILE, Kept, folder_of, kept
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.work import StepContext, TaskStage, Unit
-from bizllm.jobs.prepare import PreparedStep
+from bizllm.jobs.prepare import Night, PreparedStep
+from bizllm.jobs.sharing import Shared
 from bizllm.models.engines.choice import Wanted
-from bizllm.models.load import ResolvedModel
 from bizllm.tables import storage
-from bizllm.tasks.base import Task, TaskSettings
+from bizllm.tasks.base import TaskSettings
 
 _log = logs.get(__name__)
 
 MANY_TOKENS = 500_000  # fewer are read before a choice is made: about ten seconds, and a conversion
 
 
-def root_of(warehouse: str, job: str, step: str) -> str:
-    """The folder of a step's choices."""
-    return storage.join(warehouse, "_bizllm", job, "engines", step)
-
-
-def urls_of(task: Task, pinned: Mapping[str, ResolvedModel], root: str) -> dict[str, str]:
-    """Where the choice for each model that engines compute is kept, by the model's URI."""
+def urls_of(night: Night, step: PreparedStep, shared: Shared | None) -> dict[str, str]:
+    """Where the choice for each model that engines compute is kept, by the model's URI: below the step's name, or that
+    of the step that computes the vectors which it shares."""
+    owner = shared.leader if shared else step.name
+    root = storage.join(night.warehouse.path, "_bizllm", night.job.name, "engines", owner)
+    settings = step.settings
     return {
-        uri: folder_of(root, pinned[uri].content_hash, task.settings.engine, task.settings.precision)
-        for role, uri in task.models().items()
+        uri: folder_of(
+            root, shared.backbone if shared else step.pinned[uri].content_hash, settings.engine, settings.precision
+        )
+        for role, uri in step.task.models().items()
         if role != "generator"
     }
 
 
-def standing(step: PreparedStep, root: str) -> dict[str, Kept]:
-    """The choices that earlier nights made, by the model's URI."""
-    found = {uri: kept(url) for uri, url in urls_of(step.task, step.pinned, root).items()}
+def standing(urls: Mapping[str, str]) -> dict[str, Kept]:
+    """The choices that earlier nights, or steps, made, by the model's URI."""
+    found = {uri: kept(url) for uri, url in urls.items()}
     return {uri: choice for uri, choice in found.items() if choice is not None}
 
 
@@ -46,24 +47,27 @@ def asks(settings: TaskSettings, tokens: int) -> bool:
     return tokens >= MANY_TOKENS or not settings.any_engine
 
 
-def chosen(run: Any, stage: TaskStage, units: Sequence[Unit], root: str, tokens: int) -> dict[str, Kept]:
+def chosen(
+    run: Any, stage: TaskStage, units: Sequence[Unit], urls: Mapping[str, str], tokens: int, shared: bool = False
+) -> dict[str, Kept]:
     """The engine of each of the stage's models. tokens: how many the step is to read, roughly.
 
-    run: runs a stage's units (`stages.RunStage`). A step of few tokens leaves the choice to torch, unless one stands or
-    its settings ask for an engine.
+    run: runs a stage's units (`stages.RunStage`). shared: other steps take its vectors. A step of few tokens leaves
+    the choice to torch, unless one stands or its settings ask for an engine.
     """
-    context = stage.context
-    settings, urls = context.task.settings, urls_of(context.task, context.pinned, root)
-    found = {uri: kept(url) for uri, url in urls.items()}
-    missing = {uri: urls[uri] for uri, choice in found.items() if choice is None}
+    settings, found = stage.context.task.settings, standing(urls)
+    missing = {uri: url for uri, url in urls.items() if uri not in found}
     if missing and units and asks(settings, tokens):
-        (receipt,) = run(choosing.ChooseEngine(stage, Wanted(settings.engine, settings.precision), missing), units[:1])
+        wanted = Wanted(settings.engine, settings.precision)
+        (receipt,) = run(choosing.ChooseEngine(stage, wanted, missing, shared), units[:1])
         found |= choosing.choices_of(receipt, missing)
-    return {uri: choice for uri, choice in found.items() if choice is not None}
+    return found
 
 
-def told(context: StepContext, engines: Mapping[str, Kept], receipts: Iterable[Receipt]) -> str | None:
-    """For the ledger: what computed each model, and how far it agrees.
+def told(
+    context: StepContext, engines: Mapping[str, Kept], receipts: Sequence[Receipt], shared: Shared | None = None
+) -> str | None:
+    """For the ledger: what computed each model, and how far it agrees; how many vectors other steps had computed.
 
     A choice that did not hold on every worker, because some are other machines than it was made on, is forgotten, so
     that the next night chooses anew.
@@ -83,4 +87,9 @@ def told(context: StepContext, engines: Mapping[str, Kept], receipts: Iterable[R
             words[-1] = f"{', '.join(sorted(names))}: some workers are other machines than it was chosen on"
             _log.warning("engine_forgotten", job=context.job, step=context.step, model=uri)
             storage.delete(storage.join(choice.url, FILE))
+    taken = [receipt.extra["vectors"] for receipt in receipts if "vectors" in receipt.extra]
+    read, computed = sum(r for r, _ in taken), sum(c for _, c in taken)
+    if shared is not None and read:
+        whose = "kept before" if shared.leader == context.step else f"of step '{shared.leader}'"
+        words.append(f"{read:,} of {read + computed:,} vectors are those {whose}")
     return "; ".join(words) or None

@@ -30,13 +30,13 @@ LEAST_AGE = timedelta(hours=1)
 
 ENGINE_AGE = timedelta(days=30)  # then the engine is chosen anew, on rows of the day
 
-What = Literal["file", "state", "upload", "engine"]
+What = Literal["file", "state", "upload", "engine", "vectors"]
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """what: a file of a table, one of an unfinished run that was given up, an upload that never ended, or a choice of
-    engine that is old."""
+    """what: a file of a table, one of an unfinished run that was given up, an upload that never ended, a choice of
+    engine that is old, or vectors that several steps read."""
 
     what: What
     file: FileInfo
@@ -102,6 +102,8 @@ def collect(loaded: LoadedJob, older_than: timedelta, *, dry_run: bool = False) 
     alive, given_up = _states(state, before.timestamp(), held)
     garbage += given_up
     garbage += _engines(storage.join(warehouse.path, "_bizllm", job.name, "engines"), before, now - ENGINE_AGE)
+    vectors = storage.list_files(storage.join(warehouse.path, "_bizllm", job.name, "vectors"))
+    garbage += [Garbage("vectors", file) for file in vectors if file.modified < before.timestamp()]
     known = warehouse.tables(job.name)
     for name in dict.fromkeys([*known, *(n for step in job.steps for n in (step, f"{step}__rejects")), "runs"]):
         folder = warehouse.table_location(job.name, name)

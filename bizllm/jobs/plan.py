@@ -11,12 +11,14 @@ from typing import Any
 from bizllm.errors import Fault, UserError
 from bizllm.jobs import engines
 from bizllm.jobs.prepare import Night, PreparedStep, check_tables
+from bizllm.jobs.sharing import Shared, shared_of
 from bizllm.models.engines.choice import Choice
 from bizllm.models.registry_uri import SQLITE
 from bizllm.tables import storage
 from bizllm.tables.manifest import Manifest, freeze
 
 STEP_OVERHEAD_S = 5.0  # starting a step's workers; measured on 2 cores
+HEAD_ROW_S = 1e-4  # of a CPU: tokenizing a short text, taking its vector, and a head on it; measured there, too
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ def plan(night: Night, address: str | None = None) -> Plan:
     price = night.job.runtime.cpu_hour_price
     check_tables(night)
     faults: list[Fault] = []
-    steps = []
+    steps, shared = [], shared_of(night.steps)
     for step in night.steps.values():
         try:
-            steps.append(_planned(night, step, cpus, price))
+            steps.append(_planned(night, step, cpus, price, shared.get(step.name)))
         except UserError as fault:
             faults += fault.faults
     if faults:
@@ -88,16 +90,18 @@ def plan(night: Night, address: str | None = None) -> Plan:
     )
 
 
-def _planned(night: Night, step: PreparedStep, cpus: int, price: float | None) -> PlannedStep:
+def _planned(night: Night, step: PreparedStep, cpus: int, price: float | None, shared: Shared | None) -> PlannedStep:
     manifest = _manifest(night, step)
-    root = engines.root_of(night.warehouse.path, night.job.name, step.name)
-    choices = [found.choice for found in engines.standing(step, root).values()]
+    choices = [found.choice for found in engines.standing(engines.urls_of(night, step, shared)).values()]
+    follows = shared is not None and shared.leader != step.name
     rows = size = units = files = tokens = None
     seconds = cost = None
     if manifest is not None:
         rows, size, units, files = manifest.rows, manifest.bytes, len(manifest.units), len(manifest.files)
         tokens, cpu_s = step.task.estimate(rows, size)
-        if choices and tokens:
+        if follows:
+            cpu_s = rows * HEAD_ROW_S
+        elif choices and tokens:
             cpu_s = tokens / choices[0].tokens_per_s * choices[0].threads
         seconds = round(STEP_OVERHEAD_S + cpu_s / cpus, 1)
         cost = None if price is None else round(seconds / 3600 * cpus * price, 6)
@@ -116,7 +120,7 @@ def _planned(night: Night, step: PreparedStep, cpus: int, price: float | None) -
         tokens,
         seconds,
         cost,
-        _engine(step, choices, tokens),
+        f"vectors of {shared.leader}" if shared and follows else _engine(step, choices, tokens),
     )
 
 

@@ -22,6 +22,7 @@ from bizllm.jobs.ledger import State, StepResult
 from bizllm.jobs.lock import RunLock
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, check_tables, prepare
+from bizllm.jobs.sharing import shared_of
 from bizllm.jobs.step import StepRun
 from bizllm.tables import storage
 from bizllm.tables.store_settings import configured
@@ -79,6 +80,7 @@ def run(
     lease_s = night.job.runtime.lock_lease_s
     with RunLock(lock_url(night.warehouse, night.job.name, run_date), holder=run_id, lease_s=lease_s) as lock:
         stop = threading.Event()
+        shared = shared_of(night.steps)
         runs = {
             name: StepRun(
                 night,
@@ -89,6 +91,7 @@ def run(
                 stop=stop,
                 fresh=fresh,
                 retry_rejects=retry_rejects,
+                shared=shared.get(name),
             )
             for name, step in night.steps.items()
         }
@@ -278,8 +281,9 @@ class _Schedule:
         return upstream if upstream in self.runs else None
 
     def _ready(self, name: str) -> bool:
-        upstream = self._upstream(name)
-        return upstream is None or upstream in self.results
+        upstream, shared = self._upstream(name), self.runs[name].shared
+        leads = shared is None or shared.leader in (name, *self.results)  # it computes what this one reads
+        return leads and (upstream is None or upstream in self.results)
 
     def _blocked(self, name: str) -> str | None:
         upstream = self._upstream(name)

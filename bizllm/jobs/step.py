@@ -24,6 +24,7 @@ from bizllm.jobs.accounting import Counts, Refused, Rejects
 from bizllm.jobs.ledger import StepResult
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, PreparedStep
+from bizllm.jobs.sharing import Shared
 from bizllm.jobs.stages import Asks, EarlierNights
 from bizllm.tables import storage
 from bizllm.tables.audit import AuditResult
@@ -61,7 +62,7 @@ class StepRun:
     """Runs one prepared step once.
 
     fresh: drop what an unfinished run left, and copy no earlier answer. retry_rejects: answer again what this very
-    night rejected, and copy the rest.
+    night rejected, and copy the rest. shared: its part in vectors that several steps read.
     """
 
     def __init__(
@@ -75,8 +76,9 @@ class StepRun:
         stop: threading.Event,
         fresh: bool = False,
         retry_rejects: bool = False,
+        shared: Shared | None = None,
     ) -> None:
-        self.night, self.step, self.run_id = night, step, run_id
+        self.night, self.step, self.run_id, self.shared = night, step, run_id, shared
         self.check, self.observer, self.stop = check, observer, stop
         self.fresh, self.retry_rejects = fresh, retry_rejects
         self.job, self.warehouse, self.run_date = night.job, night.warehouse, night.run_date
@@ -115,7 +117,7 @@ class StepRun:
         except Refused:
             storage.delete_tree(self.state_url)  # the data must change: the next run is to freeze it anew
             raise
-        self.engine = engines.told(context, self.engines, receipts)
+        self.engine = engines.told(context, self.engines, receipts, self.shared)
         properties = self._properties(manifest, counts, receipts)
         name = self.step.name
         self.check()
@@ -244,9 +246,10 @@ class StepRun:
 
         def ready(stage: Asks, units: Sequence[Unit]) -> Asks:
             tokens, _ = self.step.task.estimate(manifest.rows, manifest.bytes)
-            root = engines.root_of(self.warehouse.path, job, name)
-            self.engines = engines.chosen(self._run, stage, units, root, tokens)
-            return replace(stage, context=replace(stage.context, engines=self.engines))
+            urls, shared = engines.urls_of(self.night, self.step, self.shared), self.shared
+            self.engines = engines.chosen(self._run, stage, units, urls, tokens, shared is not None)
+            vectors = shared.vectors(self.warehouse.path, job, self.step) if shared else {}
+            return replace(stage, context=replace(stage.context, engines=self.engines, vectors=vectors))
 
         return stages.work(self._run, context, manifest, frozen.buckets, before, fit_url, ready)
 

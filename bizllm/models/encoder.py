@@ -47,7 +47,7 @@ class Encoder:
         tokenizer = batches.load_tokenizer(folder)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         positions = getattr(config, "max_position_embeddings", 512)
-        limit, pooling = _window_and_pooling(folder)
+        limit, pooling = window_and_pooling(folder)
         network = Network(
             lambda: _pooled(folder, pooling),
             ("input_ids", "attention_mask"),
@@ -93,8 +93,9 @@ def _pooled(folder: Path, pooling: Pooling) -> Any:
     return load_pooled(folder, pooling)
 
 
-def _window_and_pooling(folder: Path) -> tuple[int | None, Pooling]:
-    """As the folder says: of a model fine-tuned here, or in the files of sentence-transformers."""
+def window_and_pooling(folder: Path) -> tuple[int | None, Pooling]:
+    """(tokens of a window where it says, pooling) of the folder: of a model fine-tuned here, or as in the files of
+    sentence-transformers."""
     info = read_info(folder)
     if info is not None:
         return info.max_tokens, "mean" if info.pooling == "native" else info.pooling

@@ -36,14 +36,14 @@ def test_much_to_read_is_worth_the_asking(
         stage.open()
         return [Receipt.from_json(stage.work(unit, stage.read(unit)).to_json()) for unit in units]
 
-    root = str(tmp_path / "engines")
-    assert engines.chosen(run, stage, units, root, engines.MANY_TOKENS - 1) == {}
-    found = engines.chosen(run, stage, units, root, engines.MANY_TOKENS)[model]
+    urls = {model: str(tmp_path / "engines/a")}
+    assert engines.chosen(run, stage, units, urls, engines.MANY_TOKENS - 1) == {}
+    found = engines.chosen(run, stage, units, urls, engines.MANY_TOKENS)[model]
     assert len(found.choice.tried) + len(found.choice.fell_back) > 1, "others were measured too"
     assert not (tmp_path / "r1").exists(), "nothing was answered"
 
     asked: list[Any] = []
-    again = engines.chosen(lambda *given: asked.append(given) or [], stage, units, root, 0)
+    again = engines.chosen(lambda *given: asked.append(given) or [], stage, units, urls, 0)
     assert again[model] == found and not asked
 
     answered = run(AnswerRows(replace(made, engines=again)), units)

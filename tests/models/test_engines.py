@@ -186,7 +186,9 @@ def test_the_fastest_that_agrees_is_chosen(minilm: tuple[Network, Windows], tmp_
     assert Choice.from_json(made.to_json()) == made
     engine = engine_of(made, network, tmp_path / made.files, 1)
     assert (engine.name, engine.precision, engine.budget) == (made.engine, made.precision, made.budget)
-    assert agreement("vectors", all_answers(exact(network), network, windows), all_answers(engine, network, windows)).enough
+    assert agreement(
+        "vectors", all_answers(exact(network), network, windows), all_answers(engine, network, windows)
+    ).enough
 
 
 @pytest.mark.slow  # int8 alone is tested above
