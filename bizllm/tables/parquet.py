@@ -274,10 +274,12 @@ class ParquetFiles:
         agreed = {field.name: field.type for field in self._own(first.schema)}
         self.mixed = {}
         for footer in footers[1:]:
-            own = self._own(footer.schema)
-            for name in [*agreed, *(name for name in own.names if name not in agreed and name not in self.mixed)]:
+            own = {field.name: field.type for field in self._own(footer.schema)}
+            for name in [*agreed, *(name for name in own if name not in agreed and name not in self.mixed)]:
+                if name in agreed and agreed[name] == own.get(name):
+                    continue
                 one = pa.schema([(name, agreed[name])] if name in agreed else [])
-                other = pa.schema([field for field in own if field.name == name])
+                other = pa.schema([(name, own[name])] if name in own else [])
                 if difference := first_difference(one, other):
                     self.mixed[name] = self._said(first.file, footer.file, difference)
                     agreed.pop(name, None)
