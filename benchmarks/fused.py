@@ -2,7 +2,7 @@
 
 Five `classify` steps, each a head of its own on the built-in encoder, read the same questions (about 20 tokens each, as
 in benchmarks/nights.py): the first computes the vectors, the others put their heads on what it kept. Beside it a night
-of one such step. Both are whole `bizllm run`s in units of a fifth of the rows, in turns; the engine is chosen in a
+of one such step. Both are whole `bizllm run`s, in turns; the engine is chosen in a
 night before, which is not timed. Seconds are those of the steps, from freezing to the commit, one after the other.
 Writes benchmarks/results/fused.json and .md.
 """
@@ -60,7 +60,7 @@ def write(folder: Path, rows: int, models: list[Path]) -> Path:
             model.name: {"task": "classify", "input": "questions", "text": "body", "model": f"path:{model}"}
             for model in models
         },
-        "runtime": {"num_cpus": os.cpu_count(), "object_store_mb": 500, "unit_rows": max(100, rows // 5)},
+        "runtime": {"num_cpus": os.cpu_count(), "object_store_mb": 500},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
     return folder / "job.yaml"
@@ -112,12 +112,13 @@ def main() -> int:
     text = f"""# Five labels on one text
 
 {machine}.
-{given.rows:,} rows, medians of {given.rounds} rounds in turns, with the least and the largest. How: benchmarks/fused.py.
+{given.rows:,} rows, medians of {given.rounds} rounds in turns, with the least and the largest.
+How: benchmarks/fused.py.
 
 {bench.table(["night", "steps, s"], [[name, bench.spread(took, 1)] for name, took in seconds.items()])}
 
-Five labels cost {bench.times(over)} what one costs; the bar is 1.3×, and five steps that share nothing cost 5×. Steps of the
-five, in order: {", ".join(f"{took:.1f} s" for took in followers)}; {said["five"][-1][-1]["engine"]}.
+Five labels cost {bench.times(over)} what one costs; the bar is 1.3×, and five steps that share nothing cost 5×.
+Steps of the five, in order: {", ".join(f"{took:.1f} s" for took in followers)}; {said["five"][-1][-1]["engine"]}.
 
 {bench.bars_table(bars)}
 """

@@ -2,10 +2,10 @@
 
     python benchmarks/nights.py [--rows 100000] [--only embed light]
 
-*embed*: the built-in encoder over short questions made of words (about 20 tokens each), in units of a fifth of the
-rows, as `bizllm run` in a process of its own with a Ray of its own. The bare loop encodes the same texts in one process
-with the same engine on all threads, with no reading and writing; its seconds are those of encoding alone. The night's
-seconds are those of its step, from freezing to the commit, and those of the whole command.
+*embed*: the built-in encoder over short questions made of words (about 20 tokens each), as `bizllm run` in a process
+of its own with a Ray of its own. The bare loop encodes the same texts in one process with the same engine on all
+threads, with no reading and writing; its seconds are those of encoding alone. The night's seconds are those of its
+step, from freezing to the commit, and those of the whole command.
 
 *light*: `summarize` without a model, whose rows cost microseconds: there the price of reuse (hashing all rows in a
 second reading, and matching) shows, so that the full night is run without `reuse`, too.
@@ -63,7 +63,7 @@ class Shop:
             "warehouse": {"path": "wh"},
             "sources": {"questions": {"path": "questions", "key": ["id"], "partition": "dt"}},
             "steps": {"answer": {"input": "questions", "text": "body", "reuse": reuse, **TASKS[task]}},
-            "runtime": {"num_cpus": os.cpu_count(), "object_store_mb": 500, "unit_rows": max(100, rows // 5)},
+            "runtime": {"num_cpus": os.cpu_count(), "object_store_mb": 500},
         }
         folder.mkdir(parents=True)
         (folder / "job.yaml").write_text(yaml.safe_dump(said))

@@ -40,7 +40,9 @@ class Runtime(Closed):
     num_cpus: PositiveInt | None = Field(default=None, description="CPUs of a local Ray; all of them by default.")
     object_store_mb: PositiveInt | None = Field(default=None, description="Object store of a local Ray, in MB.")
     workers: PositiveInt | None = Field(default=None, description="Model workers of a step; derived from the CPUs.")
-    unit_rows: PositiveInt = Field(default=50_000, description="Most input rows of a unit, the grain of resume.")
+    unit_rows: PositiveInt | None = Field(
+        default=None, description="Most input rows of a unit, the grain of resume; derived from the input."
+    )
     unit_mb: PositiveFloat = Field(default=64, description="Most input megabytes of a unit, as stored.")
     buckets: PositiveInt | None = Field(
         default=None, description="Hash buckets that the rows of group tasks are sorted into; derived from the input."

@@ -89,6 +89,9 @@ class FrozenFile:
     rows: int
 
 
+LEAST_ROWS, MOST_ROWS = 4_000, 50_000  # of a unit whose size nobody chose
+
+
 @dataclass(frozen=True, slots=True)
 class FileSlices:
     """A file with the row groups of it that take part: (row groups,) of (index, first_row, rows, bytes).
@@ -185,13 +188,14 @@ def freeze(
     run_date: date,
     dates: Dates,
     columns: Sequence[str],
-    unit_rows: int = 100_000,
+    unit_rows: int | None = 100_000,
     unit_bytes: int = 256 * 2**20,
 ) -> Manifest:
     """Fix what a step reads on `run_date` and cut it into units.
 
     columns: what the step will read of the source (after rename and select): bytes are counted over these alone.
-    unit_rows, unit_bytes: upper bounds of a unit (uncompressed bytes); a larger row group is cut by rows.
+    unit_rows, unit_bytes: upper bounds of a unit (uncompressed bytes); a larger row group is cut by rows. Without
+        unit_rows, as `spread_rows` has it.
     Raises UserError where the source is faulty or has no partition for the date.
     """
     snapshot = source.snapshot(run_date, dates)
@@ -202,7 +206,10 @@ def freeze(
             files.append(slices.file)
             yield slices
 
-    packed = list(pack(noted(), unit_rows, unit_bytes))
+    noted_files = list(noted())
+    if unit_rows is None:
+        unit_rows = spread_rows(sum(rows for slices in noted_files for _, _, rows, _ in slices.row_groups))
+    packed = list(pack(noted_files, unit_rows, unit_bytes))
     units = tuple(
         Unit(f"u{position:05d}", parts, dates, run_date.isoformat(), snapshot)
         for position, (parts, _) in enumerate(packed)
@@ -219,6 +226,15 @@ def freeze(
         hash=_hash(source, files, snapshot),
         snapshot=snapshot,
     )
+
+
+def spread_rows(rows: int) -> int:
+    """Rows of a unit, so that workers end at about the same time: some 32 units, a multiple of 4, none far below
+    LEAST_ROWS or above MOST_ROWS. Not a matter of the machine, so that a plan tells what a cluster will do."""
+    if rows <= LEAST_ROWS:
+        return LEAST_ROWS
+    units = -(-rows // min(MOST_ROWS, max(LEAST_ROWS, rows // 32)))
+    return -(-rows // (-(-units // 4) * 4))
 
 
 def pack(files: Iterable[FileSlices], unit_rows: int, unit_bytes: int) -> Iterator[tuple[tuple[Part, ...], int]]:

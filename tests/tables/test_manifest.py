@@ -18,6 +18,7 @@ from hypothesis import given, settings
 
 from bizllm.errors import RunError, UserError
 from bizllm.tables.manifest import (
+    MOST_ROWS,
     FileSlices,
     FrozenFile,
     Manifest,
@@ -26,6 +27,7 @@ from bizllm.tables.manifest import (
     Unit,
     freeze,
     pack,
+    spread_rows,
     verify,
 )
 from bizllm.tables.settings import SourceSettings
@@ -114,6 +116,21 @@ def test_small_files_share_a_unit_and_a_large_one_is_cut(tmp_path: Path) -> None
     assert [unit.id for unit in manifest.units] == [f"u{i:05d}" for i in range(5)]
     assert manifest.units[0].parts[0].row_groups == (0, 3)
     assert [file.url for file in manifest.files] == sorted(file.url for file in manifest.files)
+
+
+@pytest.mark.parametrize(
+    ("rows", "units"), [(0, 0), (12, 1), (4_000, 1), (4_001, 4), (100_000, 28), (10**6, 32), (10**7, 200)]
+)
+def test_units_are_many_enough_for_workers_to_end_together(rows: int, units: int) -> None:
+    size = spread_rows(rows)
+    assert -(-rows // size) == units and size <= MOST_ROWS
+
+
+def test_small_files_share_units_that_nobody_sized(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path / f"{number}.parquet", number * 2_000, 2_000, 500)
+    manifest = freeze(source(tmp_path), D, "all", ["id"], unit_rows=None)
+    assert [unit.rows for unit in manifest.units] == [2_500] * 4
 
 
 def test_bytes_count_the_columns_that_are_read(tmp_path: Path) -> None:
