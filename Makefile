@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench-encode bench-nights bench-nightly bench-forecast bench-summarize bench-finetune
+.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench bench-full bench-encode bench-nights bench-nightly bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -88,6 +88,19 @@ build/peers/.installed: benchmarks/peers/requirements.lock .venv/.installed
 
 bench-encode: setup build/peers ## encoding and classifying beside others (BIZLLM_DATA; 15 minutes)
 	@$(BIN)/python benchmarks/encode.py
+
+bench: setup ## a short run of the suite into build/bench, beside the committed results (15 minutes; BIZLLM_DATA, build/peers)
+	@test -z "$$BIZLLM_DATA" -o ! -x build/peers/bin/python || $(BIN)/python benchmarks/encode.py --texts 200 --rounds 2 --out build/bench
+	@test -n "$$BIZLLM_DATA" -a -x build/peers/bin/python || echo "without BIZLLM_DATA and build/peers nothing is encoded beside others"
+	@$(BIN)/python benchmarks/fused.py --rows 10000 --rounds 1 --out build/bench
+	@$(BIN)/python benchmarks/growth.py --rows 1000 --out build/bench
+	@$(BIN)/python benchmarks/simulate.py --out build/bench
+
+bench-full: bench-encode bench-nights ## the whole suite, into benchmarks/results (70 minutes; BIZLLM_DATA)
+	@$(BIN)/python benchmarks/fused.py
+	@$(BIN)/python benchmarks/growth.py
+	@$(BIN)/python benchmarks/simulate.py
+	@$(BIN)/python benchmarks/forecast_speed.py --night 100000
 
 bench-nights: setup ## whole nights of 100,000 rows: beside the bare engine loop, 1 % changed, without reuse (20 minutes)
 	@$(BIN)/python benchmarks/nights.py

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,9 @@ def write(name: str, result: Mapping[str, Any], text: str, out: Path = RESULTS) 
     out.mkdir(parents=True, exist_ok=True)
     before = _committed(name)
     (out / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if result.get("bars"):
+        (out / f"{name}.svg").write_text(plot(result["bars"]))
+        text = f"{text.rstrip()}\n\n![what was measured, as a share of its bar]({name}.svg)"
     (out / f"{name}.md").write_text(text.rstrip() + "\n")
     earlier = {b["name"]: b["value"] for b in before.get("bars", ())}
     for found in result.get("bars", ()):
@@ -128,6 +132,27 @@ def write(name: str, result: Mapping[str, Any], text: str, out: Path = RESULTS) 
         told = "" if was is None else f", last time {was:.2f}"
         reached = "reached" if found["reached"] else f"bar {found['bar']:g} MISSED"
         print(f"{RED if worse else ''}{found['name']}: {found['value']:.2f}{told}, {reached}{PLAIN if worse else ''}")
+
+
+def plot(bars: Sequence[Mapping[str, Any]]) -> str:
+    """An SVG: each bar as a share of what is asked, at most three times that, with a line where it is reached."""
+    height, left, one = 24, 430, 130
+    lines = []
+    for i, found in enumerate(bars):
+        share = max(0.0, min(3.0, found["value"] / found["bar"]))
+        y, colour = 10 + height * i, "#2e7d32" if found["reached"] else "#c62828"
+        said = f"{found['value']:.4g} of {found['bar']:.4g}"
+        lines += [
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(found["name"])}</text>',
+            f'<rect x="{left}" y="{y}" width="{share * one:.0f}" height="16" fill="{colour}"/>',
+            f'<text x="{left + share * one + 6:.0f}" y="{y + 13}">{said}</text>',
+        ]
+    total = 20 + height * len(bars)
+    lines.append(f'<line x1="{left + one}" y1="4" x2="{left + one}" y2="{total - 8}" stroke="#333"/>')
+    style = 'font-family="sans-serif" font-size="12"'
+    size = f'width="{left + 3 * one + 120}" height="{total}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *lines, "</svg>"]) + "\n"
 
 
 def _committed(name: str) -> dict[str, Any]:
