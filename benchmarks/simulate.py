@@ -116,9 +116,9 @@ What is left out is told in benchmarks/simulate.py.
 {bench.bars_table(result["bars"])}
 
 The driver takes at most {most:,.0f} receipts a second, and the store {allowed:,.0f} at that latency (with one receipt
-written at a time the last line were {alone:.0%}). Past that, larger units (`runtime.unit_rows`) are the way: ten times the
-rows are a tenth of the receipts. Freezing reads a footer for each file of the input, many at once; the commit writes a
-manifest entry for each file of 128 MB and more.
+written at a time the last line were {alone:.0%}). Past that, larger units (`runtime.unit_rows`) are the way: ten times
+the rows are a tenth of the receipts. Freezing reads a footer for each file of the input, many at once; the commit
+writes a manifest entry for each file of 128 MB and more.
 """
     bench.write("simulate", result, text, given.out)
     return 0

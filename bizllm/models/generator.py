@@ -23,6 +23,7 @@ Counts = npt.NDArray[np.int64]
 # time is least at 2,000 to 4,000, and twice as much at 16,000 (10 million parameters, mixed lengths).
 _CPU_CACHE_BYTES, _CPU_BATCH_TOKENS = 1 << 30, 4_096
 _GPU_CACHE_BYTES, _GPU_BATCH_TOKENS = 8 << 30, 262_144
+_LEAST_SHARED = 8  # tokens that all prompts of a batch begin with: fewer are not worth a pass of their own
 # Classes that write text. Asked for by name: transformers would load an encoder as a decoder with an untrained head.
 _WRITES = re.compile("ForCausalLM|LMHeadModel|ForConditionalGeneration|MTModel")
 
@@ -199,17 +200,19 @@ class Generator:
         """The new tokens of each prompt of one batch, up to and with the first end mark."""
         import torch
 
-        width = max(map(len, prompts))
+        width, shared = max(map(len, prompts)), self._shared(prompts)
         ids = torch.full((len(prompts), width), self.model.generation_config.pad_token_id)
         mask = torch.zeros_like(ids)  # (prompts, width)
         for row, prompt in enumerate(prompts):  # a causal model goes on from the last column
-            place = slice(0, len(prompt)) if self._seq2seq else slice(width - len(prompt), width)
-            ids[row, place] = torch.tensor(prompt)
+            place = slice(0, len(prompt)) if self._seq2seq else slice(width - len(prompt) + shared, width)
+            ids[row, place] = torch.tensor(prompt[shared:])
             mask[row, place] = 1
+        ids[:, :shared], mask[:, :shared] = torch.tensor(prompts[0][:shared], dtype=torch.long), 1
         with torch.inference_mode():
             written = self.model.generate(
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
+                past_key_values=self._read_once(ids[:1, :shared], len(prompts)),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 logits_processor=[noise] if noise else [],
@@ -217,6 +220,28 @@ class Generator:
         # The decoder's start token comes first in a sequence-to-sequence model, the prompt in a causal one.
         new = written[:, 1 if self._seq2seq else width :].tolist()
         return [self._until_end(row) for row in new]
+
+    def _shared(self, prompts: Sequence[Sequence[int]]) -> int:
+        """How many tokens all prompts begin with, the last of each apart; 0 where reading them once gains nothing.
+
+        A window that slides counts columns, padding among them, which then stands between these tokens and the rest.
+        """
+        text = self.model.config.get_text_config()
+        if self._seq2seq or self.prefixed or len(prompts) == 1 or getattr(text, "sliding_window", None):
+            return 0
+        first, last = min(prompts), max(prompts)
+        pairs = enumerate(zip(first[:-1], last[:-1], strict=False))
+        shared = next((i for i, (one, other) in pairs if one != other), min(len(first), len(last)) - 1)
+        shared = min(shared, min(map(len, prompts)) - 1)
+        return shared if shared >= _LEAST_SHARED else 0
+
+    def _read_once(self, prefix: Any, prompts: int) -> Any:
+        """Keys and values of the tokens (1, n) that all prompts begin with, for each of them; None for none."""
+        if not prefix.shape[1]:
+            return None
+        cache = self.model(input_ids=prefix.to(self.device), use_cache=True).past_key_values
+        cache.batch_repeat_interleave(prompts)
+        return cache
 
     def _until_end(self, ids: list[int]) -> list[int]:
         return ids[: next((i + 1 for i, token in enumerate(ids) if token in self.ends), len(ids))]

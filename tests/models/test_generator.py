@@ -70,6 +70,30 @@ def test_padding_and_batches_change_nothing(load: Any, small_generator: Folders,
     assert turned.output_tokens.tolist() == made.output_tokens.tolist()[::-1]
 
 
+def test_what_all_prompts_begin_with_is_read_once(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And changes no answer; a batch whose prompts begin otherwise, or too shortly alike, is read as ever."""
+    generator = load("causal")
+    begin = ["mill", "box", "cat", "tea", "lid", "lamp", "desk", "rain"]
+    asked = [" ".join([*begin, *tail, "so"]) for tail in (["tea"], ["cat", "lid"], ["box"], ["desk", "rain", "lamp"])]
+    asked += [" ".join([*begin, "so"])]  # nothing but what is shared
+    read: list[int] = []
+    plain = Generator._read_once
+    monkeypatch.setattr(
+        Generator, "_read_once", lambda self, prefix, n: (read.append(prefix.shape[1]), plain(self, prefix, n))[1]
+    )
+    made = generator.generate(asked, 8)
+    assert read == [8] and made.texts == [right(prompt) for prompt in asked]
+    assert made.texts == [generator.generate([prompt], 8).texts[0] for prompt in asked]
+    assert read == [8, 0, 0, 0, 0, 0], "one prompt shares with nobody"
+    drawn = [generator.generate(asked, 4, temperature=2.0, seed=seed) for seed in range(20)]
+    monkeypatch.setattr("bizllm.models.generator._LEAST_SHARED", 100)
+    for seed, sample in enumerate(drawn):
+        assert generator.generate(asked, 4, temperature=2.0, seed=seed).texts == sample.texts
+    read.clear()
+    generator.generate(prompts(5), 8)
+    assert read == [0]
+
+
 @pytest.mark.parametrize("method", ["PromptTuningConfig", "PrefixTuningConfig"])
 @both
 def test_virtual_tokens_stand_before_every_prompt(
