@@ -114,8 +114,8 @@ def main() -> int:
     text = f"""# Generating from prompts that begin alike
 
 {machine}.
-{len(asked)} prompts of {given.shared} tokens that all share and 10 to 60 of their own, {NEW} new tokens each; transformers in
-batches of {best}. Medians of {given.rounds} rounds in turns. How: benchmarks/generate.py.
+{len(asked)} prompts of {given.shared} tokens that all share and 10 to 60 of their own, {NEW} new tokens each;
+transformers in batches of {best}. Medians of {given.rounds} rounds in turns. How: benchmarks/generate.py.
 
 {bench.table(["system", "prompts/s", "shared over it"], rows)}
 
