@@ -229,11 +229,11 @@ def freeze(
 
 
 def spread_rows(rows: int) -> int:
-    """Rows of a unit, so that workers end at about the same time: some 32 units, a multiple of 4, none far below
+    """Rows of a unit, so that workers end at about the same time: some 16 units, a multiple of 4, none far below
     LEAST_ROWS or above MOST_ROWS. Not a matter of the machine, so that a plan tells what a cluster will do."""
     if rows <= LEAST_ROWS:
         return LEAST_ROWS
-    units = -(-rows // min(MOST_ROWS, max(LEAST_ROWS, rows // 32)))
+    units = -(-rows // min(MOST_ROWS, max(LEAST_ROWS, rows // 16)))
     return -(-rows // (-(-units // 4) * 4))
 
 

@@ -119,7 +119,7 @@ def test_small_files_share_a_unit_and_a_large_one_is_cut(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("rows", "units"), [(0, 0), (12, 1), (4_000, 1), (4_001, 4), (100_000, 28), (10**6, 32), (10**7, 200)]
+    ("rows", "units"), [(0, 0), (12, 1), (4_000, 1), (4_001, 4), (100_000, 16), (10**6, 20), (10**7, 200)]
 )
 def test_units_are_many_enough_for_workers_to_end_together(rows: int, units: int) -> None:
     size = spread_rows(rows)
