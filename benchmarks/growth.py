@@ -4,7 +4,8 @@
 
 A night of `summarize` without a model over short made-up texts, each as `bizllm run` in a process of its own with a Ray
 of its own. Time a row is the step's, apart from its start, which a night of 100 rows shows. Peak resident memory is the
-kernel's (VmHWM): of the driver, and the largest of Ray's workers, which both count shared memory.
+kernel's (VmHWM): of the driver, and the largest of Ray's workers, which both count shared memory. Units are of 10,000
+rows in all three; where nobody sets `unit_rows` they grow to 50,000, and a worker's memory with them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from bizllm.jobs.job import load_job
+from bizllm.tables.warehouse import Warehouse
+
 NIGHT = "2026-03-10"
 TEXT = "Parcel {} came late on day {}. The box was wet. I want my money back. Please call me on Monday."
 GROUP = 50_000  # rows of a row group of the input
+UNIT = 10_000
 
 
 def job(folder: Path, rows: int) -> Path:
@@ -40,7 +46,7 @@ def job(folder: Path, rows: int) -> Path:
         "warehouse": {"path": "wh"},
         "sources": {"tickets": {"path": "tickets.parquet", "key": ["id"]}},
         "steps": {"summary": {"task": "summarize", "input": "tickets", "text": "body", "max_sentences": 1}},
-        "runtime": {"num_cpus": os.cpu_count(), "object_store_mb": 300},
+        "runtime": {"num_cpus": os.cpu_count(), "object_store_mb": 300, "unit_rows": UNIT},
     }
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(said))
@@ -83,7 +89,8 @@ def measure(rows: int) -> dict[str, Any]:
             said = json.loads(run.stdout.read() if run.stdout else "{}")
         (step,) = said["steps"]
         assert step["rows_out"] == rows, said
-        files = len(list((Path(folder) / "wh/growth/summary/data").rglob("*.parquet")))
+        warehouse = Warehouse(load_job(str(path)).job.warehouse)
+        files = len(warehouse.files("growth", "summary", date.fromisoformat(NIGHT)).files)
         return {
             "rows": rows,
             "step_s": step["seconds"],
