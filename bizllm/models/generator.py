@@ -221,7 +221,7 @@ class Generator:
         new = written[:, 1 if self._seq2seq else width :].tolist()
         return [self._until_end(row) for row in new]
 
-    def _shared(self, prompts: Sequence[Sequence[int]]) -> int:
+    def _shared(self, prompts: list[list[int]]) -> int:
         """How many tokens all prompts begin with, the last of each apart; 0 where reading them once gains nothing.
 
         A window that slides counts columns, padding among them, which then stands between these tokens and the rest.
