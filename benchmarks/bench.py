@@ -20,6 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bizllm.models.engines.base import processor
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +33,10 @@ MIXED = (
     ("fewsum_reviews", "train", "reviews"),
     ("mts_dialog", "train", "dialogue"),
     ("policyqa", "dev_passages", "passage"),
+)
+QUESTION = (
+    "where is my parcel the kettle leaks please call me back about order card was charged twice i want refund because "
+    "it arrived late and wet can you change address of delivery to new house thank you very much today lamp broken"
 )
 REGRESSION = 0.15  # a ratio that is worse by more than that is shown in red
 RED, PLAIN = ("\033[31m", "\033[0m") if sys.stdout.isatty() else ("", "")
@@ -169,3 +175,12 @@ def flops_of_a_token(folder: Path, tokens: int) -> float:
     config = json.loads((folder / "config.json").read_text())
     dim, layers, wide = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
     return float(layers * (2 * (4 * dim * dim + 2 * dim * wide) + 4 * tokens * dim))
+
+
+def questions(rows: int, seed: int = 0) -> list[str]:
+    """Made-up questions of 5 to 30 words, no two the same."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(5, 31, rows)
+    words = np.array(QUESTION.split())[rng.integers(0, len(QUESTION.split()), int(lengths.sum()))]
+    ends = np.cumsum(lengths)
+    return [f"{' '.join(words[end - n : end])}. {i}." for i, (n, end) in enumerate(zip(lengths, ends, strict=True))]

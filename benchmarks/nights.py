@@ -26,30 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import bench
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 NIGHT, NEXT = "2026-03-10", "2026-03-11"
-TEXT = (
-    "where is my parcel the kettle leaks please call me back about order card was charged twice i want refund because "
-    "it arrived late and wet can you change address of delivery to new house thank you very much today lamp broken"
-)
-WORDS = TEXT.split()
 TASKS: dict[str, dict[str, Any]] = {
     "embed": {"task": "embed", "model": "builtin:minilm"},
     "light": {"task": "summarize", "max_sentences": 1},
 }
-
-
-def texts(rows: int, seed: int) -> list[str]:
-    """Questions of 5 to 30 words, no two the same."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(5, 31, rows)
-    words = np.array(WORDS)[rng.integers(0, len(WORDS), int(lengths.sum()))]
-    ends = np.cumsum(lengths)
-    return [f"{' '.join(words[end - n : end])}. {i}." for i, (n, end) in enumerate(zip(lengths, ends, strict=True))]
 
 
 class Shop:
@@ -57,7 +42,7 @@ class Shop:
 
     def __init__(self, folder: Path, rows: int, task: str, reuse: bool = True) -> None:
         self.folder = folder
-        self.body = texts(rows, 0)
+        self.body = bench.questions(rows)
         said = {
             "name": "shop",
             "warehouse": {"path": "wh"},
@@ -147,7 +132,7 @@ def main() -> int:
                 "without_reuse": plain,
             }
             if task == "embed":
-                loop, two = (bare(shop.folder, texts(given.rows, 0), processes) for processes in (1, 2))
+                loop, two = (bare(shop.folder, bench.questions(given.rows), processes) for processes in (1, 2))
                 found[task] |= {"bare_s": round(loop, 2), "two_bare_s": round(two, 2)}
                 bars += [
                     bench.bar("rows/s of the whole step over the bare engine loop", loop / full["seconds"], 0.85),

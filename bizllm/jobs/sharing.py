@@ -67,13 +67,17 @@ def _encoders(step: PreparedStep) -> list[str]:
 
 @cache
 def _backbone(folder: Path, content: str) -> str | None:
-    """Its hash, with the pooling; None of a model whose head is not put on pooled vectors."""
+    """Its hash, with the pooling; None of a model whose head is not put on pooled vectors, or whose weights can't be
+    read: loading them says so."""
     info = read_info(folder)
     pooling = _published_pooling(folder) if info is None else info.pooling
     if pooling == "native" and info is not None and info.objective not in ("embedding", "masked_lm"):
         return None
     pooling = "mean" if pooling == "native" else pooling
-    return f"{backbone_hash(folder)[:14]}{pooling[:2]}"
+    try:
+        return f"{backbone_hash(folder)[:14]}{pooling[:2]}"
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _published_pooling(folder: Path) -> str:
