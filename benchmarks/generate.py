@@ -73,7 +73,7 @@ def main() -> int:
     from bizllm.models.generator import Generator
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--prompts", type=int, default=192)
+    parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--shared", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=bench.RESULTS)
