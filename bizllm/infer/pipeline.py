@@ -139,10 +139,13 @@ class _Entering:
 
     def _settle(self, timeout: float | None, when: str = FIRST_COMPLETED) -> None:
         done, _ = wait(self._under_way, timeout, when)
-        for future in done:
-            receipt = self._under_way.pop(future)
-            future.result()
-            self._taken(receipt)
+        ended = [(future.exception(), self._under_way.pop(future)) for future in done]
+        for fault, receipt in ended:
+            if fault is None:
+                self._taken(receipt)
+        for fault, _receipt in ended:
+            if fault is not None:
+                raise fault
 
     def __exit__(self, *_: object) -> None:
         try:

@@ -169,8 +169,7 @@ class TaskStage:
         if uri not in self.context.vectors:
             return made()
         self.shelves[uri] = Shelf(self.context.vectors[uri])
-        name, precision = (found.choice.engine, found.choice.precision) if found else ("torch", "float32")
-        return Remembering(made, self.shelves[uri], name, precision, placement(None, None)[0] != "cpu")
+        return Remembering(made, self.shelves[uri], placement(None, None)[0] != "cpu")
 
 
 @dataclass(frozen=True)

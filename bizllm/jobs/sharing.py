@@ -16,6 +16,7 @@ from pathlib import Path
 from bizllm.infer.kept_engines import folder_of
 from bizllm.jobs.prepare import PreparedStep
 from bizllm.models.content import backbone_hash
+from bizllm.models.encoder import window_and_pooling
 from bizllm.models.saved import read_info
 from bizllm.tables import storage
 
@@ -70,17 +71,9 @@ def _backbone(folder: Path, content: str) -> str | None:
     """Its hash, with the pooling; None of a model whose head is not put on pooled vectors, or whose weights can't be
     read: loading them says so."""
     info = read_info(folder)
-    pooling = _published_pooling(folder) if info is None else info.pooling
-    if pooling == "native" and info is not None and info.objective not in ("embedding", "masked_lm"):
+    if info is not None and info.pooling == "native" and info.objective not in ("embedding", "masked_lm"):
         return None
-    pooling = "mean" if pooling == "native" else pooling
     try:
-        return f"{backbone_hash(folder)[:14]}{pooling[:2]}"
+        return f"{backbone_hash(folder)[:14]}{window_and_pooling(folder)[1][:2]}"
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _published_pooling(folder: Path) -> str:
-    from bizllm.models.encoder import window_and_pooling
-
-    return window_and_pooling(folder)[1]

@@ -249,6 +249,9 @@ class StepRun:
             urls, shared = engines.urls_of(self.night, self.step, self.shared), self.shared
             self.engines = engines.chosen(self._run, stage, units, urls, tokens, shared is not None)
             vectors = shared.vectors(self.warehouse.path, job, self.step) if shared else {}
+            if self.fresh and shared and shared.leader == name:
+                for url in vectors.values():  # made anew, once for all that share them
+                    storage.delete_tree(url)
             return replace(stage, context=replace(stage.context, engines=self.engines, vectors=vectors))
 
         return stages.work(self._run, context, manifest, frozen.buckets, before, fit_url, ready)

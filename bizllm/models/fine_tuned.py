@@ -39,8 +39,6 @@ class FineTuned:
 
         engine: what computes; by default torch, where and as is fastest.
         """
-        from bizllm.models.network import load_network, load_pooled
-
         info = read_info(folder)
         if info is None or info.objective not in cls.objectives:
             one_of = "one of " if len(cls.objectives) > 1 else ""
@@ -49,16 +47,21 @@ class FineTuned:
         tokenizer = batches.load_tokenizer(folder)
         pairs = info.inputs == "pair" and "token_type_ids" in tokenizer.model_input_names
         inputs = ("input_ids", "attention_mask", *(("token_type_ids",) if pairs else ()))
-        pooling = info.pooling
         network = Network(
-            lambda: load_network(folder, info) if pooling == "native" else load_pooled(folder, pooling),
+            lambda: _module(folder, info),
             inputs,
             tokenizer.pad_token_id or 0,
             _KINDS.get(info.objective, "numbers"),
             _cut(info),
-            None if pooling == "native" else _head(folder),
+            None if info.pooling == "native" else _head(folder),
         )
         return cls(engine(network), network, tokenizer, info)
+
+
+def _module(folder: Path, info: ModelInfo) -> Any:
+    from bizllm.models.network import load_network, load_pooled  # torch, which not every engine needs
+
+    return load_network(folder, info) if info.pooling == "native" else load_pooled(folder, info.pooling)
 
 
 def _head(folder: Path) -> Callable[[Floats], Floats]:

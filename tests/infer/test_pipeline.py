@@ -192,6 +192,37 @@ def test_a_model_that_does_not_load(few: int, tmp_path: Path, monkeypatch: pytes
     assert all(r.error for r in failed) and not receipts(tmp_path)
 
 
+def test_receipts_are_told_when_they_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several are written at once, to a store that is slow; one that it refuses ends the stage, the others stay."""
+    enter, together, most = ReceiptBook.enter, Counter[str](), [0]
+
+    def slowly(book: ReceiptBook, receipt: Receipt) -> None:
+        together["now"] += 1
+        most[0] = max(most[0], together["now"])
+        time.sleep(0.5)
+        together["now"] -= 1
+        if receipt.unit == "u003":
+            raise RunError("the store refuses")
+        enter(book, receipt)
+
+    monkeypatch.setattr(ReceiptBook, "enter", slowly)
+    heard: list[str] = []
+
+    def told(receipt: Receipt) -> None:
+        assert receipt.unit in receipts(tmp_path)
+        heard.append(receipt.unit)
+
+    with pytest.raises(RunError, match="the store refuses"):
+        run_stage(
+            Sum(str(tmp_path), holds_model=False),
+            [unit(i) for i in range(4)],
+            ReceiptBook(str(tmp_path), "sum"),
+            workers=2,
+            on_receipt=told,
+        )
+    assert sorted(heard) == ["u000", "u001", "u002"] and most[0] > 1
+
+
 def test_stop_ends_the_work_and_keeps_what_is_done(stage: Sum, tmp_path: Path) -> None:
     stop = threading.Event()
     heard: list[Receipt] = []

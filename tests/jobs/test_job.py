@@ -106,7 +106,7 @@ def test_a_job_is_read(load: Any, tmp_path: Path) -> None:
     assert isinstance(notes, ToySettings)
     assert notes.model == "builtin:minilm"
     assert notes.horizon == 3
-    assert loaded.job.runtime.unit_mb == 64
+    assert loaded.job.runtime.unit_rows is None and loaded.job.runtime.unit_mb == 64
 
 
 def test_places_are_lines_of_the_file(load: Any) -> None:

@@ -46,7 +46,8 @@ def topic_word(topic: str) -> str:
 def made(folder: Path, base: Any, kind: str, objective: str, **said: Any) -> Any:
     language_model = {"causal_lm": "gpt2", "seq2seq": "t5"}
     rows = language(64) if objective in language_model else tiny.table(64)
-    rate = {"lr": RATES.get(kind, 3e-2), "head_lr": 3e-2 if kind == "head" else 1e-2, "epochs": 8, "batch": 16}
+    epochs = 12 if kind == "adalora" else 8  # it masks ranks while it learns
+    rate = {"lr": RATES.get(kind, 3e-2), "head_lr": 3e-2 if kind == "head" else 1e-2, "epochs": epochs, "batch": 16}
     return tiny.work(
         folder,
         base(said.pop("kind", language_model.get(objective, "bert"))),
@@ -77,7 +78,7 @@ def test_a_method_learns_and_moves_only_its_parameters(
     work = made(tmp_path, base, kind, objective, pooling=pooling, zero={"stage": stage, "precision": "fp32"})
     workers(2).call("train", folder=tmp_path)
     losses = figures(tmp_path)
-    assert sum(losses[-4:]) / 4 < (0.95 if kind == "adalora" else 0.9) * losses[0]  # it masks ranks while it learns
+    assert sum(losses[-4:]) / 4 < 0.9 * losses[0]
 
     before = {name: value.clone() for name, value in work.network().state_dict().items()}
     network = methods.apply(work.network(), work.recipe, len(losses))

@@ -98,8 +98,8 @@ def engine_of(choice: Choice | None, network: Network, folder: Path | None, thre
 
 
 def installed(name: Name) -> bool:
-    """Whether the engine's package is there."""
-    return importlib.util.find_spec(name) is not None
+    """Whether the engine's package is there; torch is."""
+    return name == "packed" or importlib.util.find_spec(name) is not None
 
 
 def tiers(wanted: Wanted) -> list[list[Option]]:
@@ -115,7 +115,7 @@ def tiers(wanted: Wanted) -> list[list[Option]]:
     names: list[Name] = ["torch"]
     if wanted.engine == "auto":
         others: tuple[Name, ...] = ("openvino", "onnxruntime") if device == "cpu" else ("packed",)
-        names = [*[name for name in others if name == "packed" or installed(name)][:1], "torch"]
+        names = [*[name for name in others if installed(name)][:1], "torch"]
     elif not _elsewhere(wanted):
         names = [wanted.engine]
     found = [[(name, p) for name in names if _able(name, p)] for p in precisions[wanted.precision]]

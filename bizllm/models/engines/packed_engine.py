@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ATTENTION = "bizllm_packed"
 # Backbones whose tokens are told their positions and whose attention transformers lets us replace → whether positions
 # begin behind that of padding.
-_KNOWN = {"bert": False, "electra": False, "roberta": True, "xlm-roberta": True, "camembert": True}
+_KNOWN = {"bert": False, "roberta": True, "xlm-roberta": True}
 
 
 class PackedEngine:
@@ -34,7 +34,7 @@ class PackedEngine:
     on_gpu = True
 
     def __init__(self, network: Network, device: str | None = None, compiled: bool = True) -> None:
-        """compiled: the layers are compiled when the first batch is read, which takes about half a minute."""
+        """compiled: the layers are compiled when the first batch is read, which takes seconds."""
         import torch
         from torch import nn
 

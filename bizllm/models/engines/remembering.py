@@ -25,13 +25,15 @@ class Memory(Protocol):
 class Remembering:
     """Computes what its memory does not hold. The engine inside is made, and its model loaded, when it is first needed.
 
-    made: whether it was. name, precision: of what computes; until then what is expected to.
+    made: whether it was; name, precision and budget tell nothing before.
     """
 
-    def __init__(
-        self, make: Callable[[], Engine], memory: Memory, name: Name, precision: Precision, on_gpu: bool
-    ) -> None:
-        self.name, self.precision, self.on_gpu, self.budget = name, precision, on_gpu, CPU_BUDGET
+    name: Name = "torch"
+    precision: Precision = "float32"
+    budget = CPU_BUDGET
+
+    def __init__(self, make: Callable[[], Engine], memory: Memory, on_gpu: bool) -> None:
+        self.on_gpu = on_gpu
         self._make, self._memory = make, memory
         self._inner: Engine | None = None
 
