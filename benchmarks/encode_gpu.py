@@ -27,6 +27,7 @@ from typing import Any
 import bench
 import numpy as np
 import torch
+from peers.encode_child import pipeline
 
 from bizllm.models import batches
 from bizllm.models.encoder import Encoder
@@ -79,18 +80,9 @@ def random_model(folder: Path, tokenizer: Path, shape: dict[str, int]) -> Path:
     return folder
 
 
-def pipeline(model: Path) -> Callable[[Sequence[str], int], Any]:
-    """transformers' pipeline, as its documentation has it, and the mean of the tokens' vectors."""
-    from transformers import pipeline as made
-
-    run = made("feature-extraction", model=str(model), dtype=torch.bfloat16, device=DEVICE)
-
-    def encode(texts: Sequence[str], batch: int) -> Any:
-        tensors = run(list(texts), batch_size=batch, return_tensors=True, tokenize_kwargs={"truncation": True})
-        vectors = np.stack([tensor[0].float().mean(0).numpy() for tensor in tensors])
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    return encode
+def pipelined(model: Path) -> Callable[[Sequence[str], int], Any]:
+    """transformers' pipeline."""
+    return pipeline(str(model), "bfloat16", DEVICE)
 
 
 def sentence_transformers(model: Path) -> Callable[[Sequence[str], int], Any]:
@@ -158,7 +150,7 @@ def measure(model: Path, texts: list[str], rounds: int, sizes: Sequence[int]) ->
             )
         )
         systems[name] = lambda ours=ours: result["tokens"] / seconds(lambda: ours.encode(texts))  # type: ignore[misc]
-    for name, made in (("pipeline", pipeline), ("sentence-transformers", sentence_transformers)):
+    for name, made in (("pipeline", pipelined), ("sentence-transformers", sentence_transformers)):
         try:
             encode = made(model)
             batch = result["sizes"][name] = fastest(name, sizes, lambda size, encode=encode: encode(few, size))  # type: ignore[misc]

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import bench
 import numpy as np
 import pyarrow as pa
 import torch
@@ -182,6 +183,26 @@ def measure(
     return {**said, **found, "operations_per_token": operations, "mfu": mfu}
 
 
+def page(report: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    head = ["case", "rows × tokens a step", "checkpointing", "tokens/s", "s/step", "MFU", "GB allocated"]
+    rows = [
+        [
+            name,
+            f"{found['rows']} × {found['tokens']}",
+            "yes" if found["checkpointing"] else "no",
+            f"{found['tokens_per_s']:,.0f}",
+            f"{found['seconds_per_step']:.3f}",
+            f"{found['mfu']:.1%}" if found["mfu"] else "",
+            f"{found.get('gpu_allocated_mb', 0) / 1e3:.1f}",
+        ]
+        for name, found in report["cases"].items()
+        if "tokens_per_s" in found
+    ]
+    what = f"{report['device']}, {report['machine']}. How: benchmarks/train_gpu.py."
+    return f"# Training on a GPU\n\n{what}\n\n{bench.table(head, rows)}\n"
+
+
 def main() -> None:
     """Run the cases; or be one worker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -218,6 +239,7 @@ def main() -> None:
             print(case.name, json.dumps(found), file=sys.stderr, flush=True)
             if given.out:
                 given.out.write_text(json.dumps(report, indent=1) + "\n")
+                given.out.with_suffix(".md").write_text(page(report))
     print(json.dumps(report, indent=1))
 
 

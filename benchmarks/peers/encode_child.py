@@ -20,12 +20,12 @@ import numpy as np
 Encode = Callable[[Sequence[str], int], Any]  # texts and the size of a batch, which ours does not heed
 
 
-def pipeline(model: str, precision: str) -> Encode:
+def pipeline(model: str, precision: str, device: str = "cpu") -> Encode:
     """transformers' pipeline, as its documentation has it."""
     import torch
     from transformers import pipeline as made
 
-    run = made("feature-extraction", model=model, dtype=getattr(torch, precision), device="cpu")
+    run = made("feature-extraction", model=model, dtype=getattr(torch, precision), device=device)
 
     def encode(texts: Sequence[str], batch: int) -> Any:
         tensors = run(list(texts), batch_size=batch, return_tensors=True, tokenize_kwargs={"truncation": True})
