@@ -62,16 +62,16 @@ def peak_mb(pid: int) -> float:
     return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def workers() -> list[int]:
-    """Processes of Ray that work, or wait for work."""
-    found = []
+def workers() -> dict[int, str]:
+    """Processes of Ray that work, or wait for work, and what they do."""
+    found = {}
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             title = line.read_bytes()
         except OSError:
             continue
         if title.startswith(b"ray::") and b"Agent" not in title:
-            found.append(int(line.parent.name))
+            found[int(line.parent.name)] = title.rstrip(b"\0 ").decode()
     return found
 
 
@@ -80,11 +80,11 @@ def measure(rows: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = job(Path(folder), rows)
         command = [sys.executable, "-m", "bizllm.cli", "run", str(path), "--date", NIGHT, "--json"]
-        began, driver, worker = time.perf_counter(), 0.0, 0.0
+        began, driver, worker = time.perf_counter(), 0.0, (0.0, "")
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
             while run.poll() is None:
                 driver = max(driver, peak_mb(run.pid))
-                worker = max([worker, *map(peak_mb, workers())])
+                worker = max([worker, *((peak_mb(pid), title) for pid, title in workers().items())])
                 time.sleep(0.2)
             said = json.loads(run.stdout.read() if run.stdout else "{}")
         (step,) = said["steps"]
@@ -96,7 +96,8 @@ def measure(rows: int) -> dict[str, Any]:
             "step_s": step["seconds"],
             "command_s": round(time.perf_counter() - began, 1),
             "driver_mb": round(driver),
-            "worker_mb": round(worker),
+            "worker_mb": round(worker[0]),
+            "worker": worker[1],
             "files": files,
         }
 

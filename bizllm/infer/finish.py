@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bizllm.errors import RunError
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.work import PlainStage, Writer, stage
+from bizllm.infer.work import ROW_GROUP_ROWS, PlainStage, Writer, stage_all
 from bizllm.tables import dropped, storage
 from bizllm.tables.audit import AuditResult, audit
 from bizllm.tables.warehouse import StagedFile
 
 TARGET_BYTES = 256 << 20  # of a published file, compressed; readers like 128 to 512 MB
+GROUP_BYTES = 64 << 20  # of a row group while it is made, in memory
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,39 @@ class Compact(PlainStage):
     name: str = "compact"
 
     def read(self, unit: Pile) -> list[pa.Table]:
-        """All rows of the pile."""
-        return [pa.concat_tables([_read(file.url) for file in unit.files])]
+        """Nothing ahead: a pile is more than a worker should hold."""
+        return []
 
     def work(self, unit: Pile, tables: list[pa.Table]) -> Receipt:
-        """Write them as one file."""
-        (table,) = tables
+        """Write them as one file, holding the rows of one of them at a time."""
         context = self.context
         writer = Writer(context, self.name, unit.id)
         schema = context.reject_schema if unit.rejects else context.schema
-        run_id = pa.array([context.run_id] * table.num_rows)
-        table = table.set_column(table.column_names.index("run_id"), schema.field("run_id"), run_id).cast(schema)
         folder = context.reject_url if unit.rejects else context.data_url
-        files = tuple(stage(table, storage.join(folder, writer.file_name())))
-        receipt = Receipt(self.name, unit.id, context.run_id, rows_in=table.num_rows)
+        own = (_owned(_read(file.url), schema, context.run_id) for file in unit.files)
+        files = tuple(stage_all(_grouped(own), schema, storage.join(folder, writer.file_name())))
+        receipt = Receipt(self.name, unit.id, context.run_id, rows_in=sum(file.rows for file in files))
         return replace(receipt, reject_files=files) if unit.rejects else replace(receipt, files=files)
+
+
+def _owned(table: pa.Table, schema: pa.Schema, run_id: str) -> pa.Table:
+    """Its rows as this run's."""
+    own = pa.repeat(pa.scalar(run_id), table.num_rows)
+    return table.set_column(table.column_names.index("run_id"), schema.field("run_id"), own).cast(schema)
+
+
+def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Small tables together, as many as a row group holds."""
+    held: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        if held and (rows + table.num_rows > ROW_GROUP_ROWS or size + table.nbytes > GROUP_BYTES):
+            yield pa.concat_tables(held)
+            held, rows, size = [], 0, 0
+        held.append(table)
+        rows, size = rows + table.num_rows, size + table.nbytes
+    if held:
+        yield pa.concat_tables(held)
 
 
 def piled(
@@ -72,6 +92,13 @@ def piled(
         else:
             made.append(Pile(f"{'r' if rejects else 'p'}{len(made):05d}", tuple(f for f, _ in pile), rejects))
     return keep, made
+
+
+def replaced(receipts: Sequence[Receipt], published: Sequence[StagedFile]) -> list[str]:
+    """Files that compaction wrote anew: once the step is published and its receipts are gone, nothing names them."""
+    stay = {file.url for file in published}
+    staged = (file.url for receipt in receipts for file in (*receipt.files, *receipt.reject_files))
+    return [url for url in staged if url not in stay]
 
 
 @dataclass(frozen=True)
@@ -111,7 +138,10 @@ def _read(url: str) -> pa.Table:
         with storage.open_input(url) as source:
             return pq.read_table(source)
 
-    return storage.again(url, "read", read)
+    try:
+        return storage.again(url, "read", read)
+    except FileNotFoundError:
+        raise RunError(f"{url}: a receipt names this file, and it is gone") from None
 
 
 def merged_exhibit(receipts: Sequence[Receipt], most: int = 64) -> pa.Table | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -350,9 +350,12 @@ def conform(values: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
 
 def stage(table: pa.Table, url: str) -> list[StagedFile]:
     """Write one file that may be published, and describe it; no rows, no file."""
-    if not table.num_rows:
-        return []
-    metadata, size = write_parquet(table, url)
+    return stage_all([table], table.schema, url) if table.num_rows else []
+
+
+def stage_all(tables: Iterable[pa.Table], schema: pa.Schema, url: str) -> list[StagedFile]:
+    """Write one file of all the tables, as `stage` does; at least one has rows."""
+    metadata, size = _write(((table, ROW_GROUP_ROWS) for table in tables), schema, url)
     return [describe(url, metadata, size)]
 
 
@@ -360,12 +363,17 @@ def write_parquet(
     table: pa.Table, url: str, row_groups: Sequence[tuple[int, int]] | None = None
 ) -> tuple[pq.FileMetaData, int]:
     """Write one file, as the given slices (start, length), a row group each; its footer and size in bytes."""
+    if row_groups is None:
+        return _write([(table, ROW_GROUP_ROWS)], table.schema, url)
+    return _write(((table.slice(start, length), length) for start, length in row_groups), table.schema, url)
+
+
+def _write(parts: Iterable[tuple[pa.Table, int]], schema: pa.Schema, url: str) -> tuple[pq.FileMetaData, int]:
+    """parts: rows, and how many of them a row group may have."""
     collected: list[pq.FileMetaData] = []
     with storage.explained(url, "write"), storage.open_output(url) as sink:
-        with pq.ParquetWriter(sink, table.schema, compression="zstd", metadata_collector=collected) as writer:
-            if row_groups is None:
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-            for start, length in row_groups or ():
-                writer.write_table(table.slice(start, length), row_group_size=length)
+        with pq.ParquetWriter(sink, schema, compression="zstd", metadata_collector=collected) as writer:
+            for rows, most in parts:
+                writer.write_table(rows, row_group_size=most)
         size: int = sink.tell()
     return collected[0], size

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bizllm import logs
 from bizllm.errors import RunError
-from bizllm.infer.finish import Audit, Compact, Slice, audits_of, merged_exhibit, piled
+from bizllm.infer.finish import Audit, Compact, Slice, audits_of, merged_exhibit, piled, replaced
 from bizllm.infer.kept_engines import Kept
 from bizllm.infer.pipeline import run_stage
 from bizllm.infer.receipts import Receipt, ReceiptBook, sum_rejects
@@ -129,6 +129,9 @@ class StepRun:
         )
         self.details.exhibit = merged_exhibit(receipts)
         storage.delete_tree(self.state_url)
+        failed = storage.delete_each(replaced(receipts, [*files, *rejects]))
+        if failed:  # the night is published all the same
+            self.log.warning("staged_files_stay", files=len(failed), error=failed[0])
         return self._result("done", counts, snapshot_id=snapshot)
 
     def elapsed(self) -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ __all__ = [
     "check_encryption",
     "create_exclusive",
     "delete",
+    "delete_each",
     "delete_tree",
     "exists",
     "explained",
@@ -47,6 +49,7 @@ __all__ = [
     "write_bytes",
 ]
 
+_AT_ONCE = 16  # files that are deleted
 Answer = TypeVar("Answer")
 _STORES: dict[str, Any] = {
     **dict.fromkeys(("s3", "s3a", "s3n"), s3),
@@ -224,6 +227,20 @@ def delete(url: str) -> None:
             os.unlink(local_path(url))
 
     again(url, "delete", remove)
+
+
+def delete_each(urls: Iterable[str]) -> list[str]:
+    """Delete many files, some at once. Why some could not be deleted, one line each: raises nothing for it."""
+
+    def failed(url: str) -> str | None:
+        try:
+            delete(url)
+        except RunError as fault:
+            return str(fault)
+        return None
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [fault for fault in pool.map(failed, urls) if fault]
 
 
 def delete_tree(url: str) -> None:
