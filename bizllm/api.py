@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "backfill",
+    "compress",
     "evaluate",
     "finetune",
     "gc",
@@ -49,10 +50,15 @@ __all__ = [
 
 
 def plan(
-    job_path: str, *, date: str | None = None, sets: Sequence[str] = (), address: str | None = None
+    job_path: str,
+    *,
+    date: str | None = None,
+    sets: Sequence[str] = (),
+    address: str | None = None,
+    max_loss: float | None = None,
 ) -> Plan | dict[str, Any]:
     """Check a job against its data and estimate it; a dict where the file is a training file. Runs nothing, writes
-    nothing."""
+    nothing. max_loss: how much of the score a smaller model may lose to be offered (0.01)."""
     from bizllm.jobs.training_file import is_training_file, load_recipe
 
     if is_training_file(job_path):
@@ -66,7 +72,7 @@ def plan(
     from bizllm.jobs.plan import plan as plan_night
     from bizllm.jobs.prepare import prepare
 
-    return plan_night(prepare(loaded, day), address)
+    return plan_night(prepare(loaded, day), address, *(() if max_loss is None else (max_loss,)))
 
 
 def run(
@@ -328,6 +334,28 @@ def finetune(
     from bizllm.jobs.finetune import finetune as run_training
 
     return run_training(loaded, address=address, resume=resume, observer=observer)
+
+
+def compress(
+    model: str,
+    path: str,
+    *,
+    address: str | None = None,
+    sets: Sequence[str] = (),
+    registry: str | None = None,
+    observer: TrainingObserver | None = None,
+) -> dict[str, Any]:
+    """Make smaller models that answer as a fine-tuned one does; each is measured and registered.
+
+    model: its URI. path: the file that names the rows. The rest as of `finetune`.
+    """
+    from bizllm.jobs.training_file import load_compression
+
+    loaded = load_compression(path, sets, registry)
+    configure(loaded.compression.storage)
+    from bizllm.jobs.compress import compress as make_pupils
+
+    return make_pupils(model, loaded, address=address, observer=observer)
 
 
 def evaluate(model: str, data_path: str, *, registry: str | None = None) -> dict[str, Any]:

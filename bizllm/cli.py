@@ -55,12 +55,22 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @app.command()
-def plan(job: JobPath, date: RunDate = None, sets: Sets = None, address: Address = None, json: Json = False) -> None:
+def plan(
+    job: JobPath,
+    date: RunDate = None,
+    sets: Sets = None,
+    address: Address = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option("--max-loss", min=0.0, help="Of the score, of smaller models that are offered; 0.01 by default."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Check a job (or a training file) and show what it would do; run nothing."""
     with answering(json) as out:
         from bizllm import api
 
-        planned = api.plan(job, date=date, sets=sets or (), address=address)
+        planned = api.plan(job, date=date, sets=sets or (), address=address, max_loss=max_loss)
         if isinstance(planned, dict):
             from bizllm.console_training import print_training_plan
 

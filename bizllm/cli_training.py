@@ -1,4 +1,4 @@
-"""`bizllm finetune` and `bizllm evaluate`."""
+"""`bizllm finetune`, `bizllm compress` and `bizllm evaluate`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,25 @@ def finetune(
         out(result, lambda _: console_training.print_finetune(result))
 
 
+def compress(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="registry:NAME@champion, path:DIR.", show_default=False)
+    ],
+    data: Annotated[str, typer.Argument(metavar="DATA.yaml", help="Rows like those of a night.", show_default=False)],
+    address: Address = None,
+    sets: Sets = None,
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Make smaller models that answer as a fine-tuned one does; measure and register them."""
+    with answering(json) as out:
+        from bizllm import api, console_training
+
+        with console_training.training_progress(json) as observer:
+            made = api.compress(model, data, address=address, sets=sets or (), registry=registry, observer=observer)
+        out(made, lambda _: console_training.print_compression(made))
+
+
 def evaluate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="registry:NAME@champion, path:DIR.", show_default=False)
@@ -59,6 +78,7 @@ def evaluate(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Both verbs, beside those of the nights."""
+    """The verbs, beside those of the nights."""
     app.command()(finetune)
+    app.command()(compress)
     app.command()(evaluate)

@@ -143,6 +143,14 @@ def print_plan(plan: dict[str, Any]) -> None:
     ]
     for name, value in lines:
         console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
+    for step in plan["steps"]:
+        for offer in step["smaller"]:
+            sizes = (
+                f"{offer['size_mb']:.3g} MB instead of {offer['teacher_size_mb']:.3g}, {offer['times']:.2g}× as fast"
+            )
+            scores = f"{offer['metric']} {offer['score']:.4f} instead of {offer['teacher_score']:.4f}"
+            said = f"{step['step']} could use {offer['model']}: {sizes}, {scores}"
+            console.print(Text.assemble((f"{'smaller':<10}", "dim"), plain(said)), soft_wrap=True)
     for warning in plan["warnings"]:
         console.print(Text.assemble(("warning: ", "yellow"), plain(warning)), soft_wrap=True)
 

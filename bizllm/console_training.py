@@ -61,6 +61,46 @@ def print_finetune(result: Mapping[str, Any]) -> None:
     console.print(Text.assemble(verdict, f" {plain(result['model'])}: {plain(result['reason'])}"), soft_wrap=True)
 
 
+def print_compression(made: Mapping[str, Any]) -> None:
+    """The pupils beside their teacher, and the smallest that may take its place."""
+    console = new_console()
+    metric, teacher = made["metric"], made["teacher"]
+    numbers = ["layers", "parameters", "MB", metric, "loss", "95 % interval", "agrees", "tokens/s", "times", "int8"]
+    table = new_table(["model", *numbers], numbers)
+    row = [count(teacher["layers"]), count(teacher["parameters"]), figure(teacher["size_mb"])]
+    table.add_row(
+        plain(teacher["model"]), *row, figure(teacher.get("score")), "", "", "", count(round(teacher["tokens_per_s"]))
+    )
+    for pupil in made["students"]:
+        loss = pupil.get("loss")
+        table.add_row(
+            plain(pupil["model"]),
+            count(pupil["layers"]),
+            count(pupil["parameters"]),
+            figure(pupil["size_mb"]),
+            figure(pupil.get("score")),
+            "" if loss is None else f"{loss:+.4f}",
+            "" if loss is None else f"{pupil['low']:+.4f} to {pupil['high']:+.4f}",
+            f"{pupil['agreement']:.1%}",
+            count(round(pupil["tokens_per_s"])),
+            f"{pupil['times']:.2f}×",
+            count(round(pupil["int8"]["tokens_per_s"])) if pupil["int8"] else "no",
+        )
+    console.print(table)
+    console.print()
+    smallest = made["smallest"]
+    if smallest:
+        version = smallest.rpartition("@")[2]
+        _print_lines(console, [("promote", f"{program()} models promote {made['name']} {version}")])
+        said = f" {plain(smallest)} loses at most {made['max_loss']:g} of {metric}"
+        console.print(Text.assemble(("smallest", "bold green"), said), soft_wrap=True)
+    elif made["rows"]["test"]:
+        said = f" loses at most {made['max_loss']:g} of {metric}: keep more layers, or name more rows to learn from"
+        console.print(Text.assemble(("none", "bold yellow"), said), soft_wrap=True)
+    else:
+        console.print(Text("without `data.test` no score says which may take the teacher's place", "yellow"))
+
+
 def print_training_plan(plan: Mapping[str, Any]) -> None:
     """What a training would do; the memory of every ZeRO stage, with the one that is taken."""
     console = new_console()

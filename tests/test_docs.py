@@ -20,9 +20,10 @@ from bizllm import api, console
 from bizllm.cli import app
 from bizllm.jobs.job import load_job
 from bizllm.jobs.schema import json_schema
-from bizllm.jobs.training_file import EvaluationFile, is_training_file, load_evaluation, load_recipe
+from bizllm.jobs.training_file import EvaluationFile, is_training_file, load_compression, load_evaluation, load_recipe
 from bizllm.tasks.base import StepInput, Task, task_names
 from bizllm.tasks.base import TaskSettings as Common
+from bizllm.train.compression import Compression
 from bizllm.train.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,8 @@ PAPERS = [*READMES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELO
 PAPERS += sorted(ROOT.glob("docs/*.md"))
 SETTINGS = ROOT / "docs/tasks.md"
 TRAINING = ROOT / "docs/finetune.md"
+COMPRESSION = ROOT / "docs/compress.md"
+WITH_SETTINGS = [SETTINGS, TRAINING, COMPRESSION]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 each_paper = pytest.mark.parametrize("paper", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -115,6 +118,8 @@ def test_yaml_examples_load(paper: Path, tmp_path: Path, monkeypatch: pytest.Mon
             whole = f"name: example\nwarehouse: {{path: wh}}\nsources:\n{sources}"
             path.write_text(f"{whole}models: {{encoder: builtin:minilm}}\n{block}")
             load_job(str(path))
+        elif "students" in keys:
+            load_compression(str(path))
         elif keys <= Recipe.model_fields.keys():
             missing = {key: value for key, value in START.items() if key not in keys}
             path.write_text(f"{yaml.safe_dump(missing)}{block}")
@@ -155,6 +160,7 @@ def test_the_projects_training_files_load_and_fit_the_schema(path: Path) -> None
 def test_the_committed_schema_of_training_files_is_this_one() -> None:
     """`bizllm schema finetune > jobs/finetune.schema.json` writes it; editors find it through the first line."""
     assert json.loads((ROOT / "jobs/finetune.schema.json").read_text()) == json_schema("finetune")
+    assert json.loads((ROOT / "jobs/compress.schema.json").read_text()) == json_schema("compress")
     assert all("finetune.schema.json" in path.read_text().split("\n", 1)[0] for path in TRAININGS)
 
 
@@ -237,6 +243,11 @@ def with_tables(paper: Path) -> str:
     """The paper with its tables written anew."""
     if paper == SETTINGS:
         tables = {name: task_tables(name) for name in task_names()}
+    elif paper == COMPRESSION:
+        schema = Compression.model_json_schema()
+        parts = {"file": schema, **dict(sections(schema, schema))}
+        own = ("file", "data", "data.train")
+        tables = {f"compress {place}": "\n".join(settings_lines(parts[place], schema)) for place in own}
     else:
         schema = Recipe.model_json_schema()
         parts = {"file": schema, **dict(sections(schema, schema))}
@@ -250,11 +261,11 @@ def with_tables(paper: Path) -> str:
     return text
 
 
-@pytest.mark.parametrize("paper", [SETTINGS, TRAINING], ids=lambda path: path.name)
+@pytest.mark.parametrize("paper", WITH_SETTINGS, ids=lambda path: path.name)
 def test_settings_in_the_docs_are_those_of_the_code(paper: Path) -> None:
     assert paper.read_text() == with_tables(paper), "run: python tests/test_docs.py"
 
 
 if __name__ == "__main__":
-    for each in (SETTINGS, TRAINING):
+    for each in WITH_SETTINGS:
         each.write_text(with_tables(each))

@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from bizllm.errors import Fault, UserError
-from bizllm.jobs import engines
+from bizllm.jobs import engines, offers
 from bizllm.jobs.prepare import Night, PreparedStep, check_tables
 from bizllm.jobs.sharing import Shared, shared_of
 from bizllm.models.engines.choice import Choice
@@ -25,7 +25,8 @@ HEAD_ROW_S = 1e-4  # of a CPU: tokenizing a short text, taking its vector, and a
 class PlannedStep:
     """One step of a plan. rows, units, tokens, seconds, cost: None where an earlier step decides them at run time.
 
-    engine: what computes its model, in words; None where it asks none.
+    engine: what computes its model, in words; None where it asks none. smaller: for models that `compress` made smaller
+    ones of, the smallest that loses little, as `offers.smaller` tells it.
     """
 
     step: str
@@ -43,6 +44,7 @@ class PlannedStep:
     seconds: float | None
     cost: float | None
     engine: str | None
+    smaller: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,11 @@ class Plan:
         return {**asdict(self), "date": self.date.isoformat()}
 
 
-def plan(night: Night, address: str | None = None) -> Plan:
-    """Estimate a checked night. Raises UserError where a source has nothing for the date."""
+def plan(night: Night, address: str | None = None, max_loss: float = offers.MAX_LOSS) -> Plan:
+    """Estimate a checked night. Raises UserError where a source has nothing for the date.
+
+    max_loss: how much of its score a smaller model may lose to be offered.
+    """
     cpus = night.job.runtime.num_cpus or os.cpu_count() or 1
     price = night.job.runtime.cpu_hour_price
     check_tables(night)
@@ -72,7 +77,7 @@ def plan(night: Night, address: str | None = None) -> Plan:
     steps, shared = [], shared_of(night.steps)
     for step in night.steps.values():
         try:
-            steps.append(_planned(night, step, cpus, price, shared.get(step.name)))
+            steps.append(_planned(night, step, cpus, price, shared.get(step.name), max_loss))
         except UserError as fault:
             faults += fault.faults
     if faults:
@@ -90,7 +95,9 @@ def plan(night: Night, address: str | None = None) -> Plan:
     )
 
 
-def _planned(night: Night, step: PreparedStep, cpus: int, price: float | None, shared: Shared | None) -> PlannedStep:
+def _planned(
+    night: Night, step: PreparedStep, cpus: int, price: float | None, shared: Shared | None, max_loss: float
+) -> PlannedStep:
     manifest = _manifest(night, step)
     choices = [found.choice for found in engines.standing(engines.urls_of(night, step, shared)).values()]
     follows = shared is not None and shared.leader != step.name
@@ -121,6 +128,7 @@ def _planned(night: Night, step: PreparedStep, cpus: int, price: float | None, s
         seconds,
         cost,
         f"vectors of {shared.leader}" if shared and follows else _engine(step, choices, tokens),
+        offers.smaller(step.pinned, max_loss),
     )
 
 

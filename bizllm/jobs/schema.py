@@ -8,14 +8,14 @@ from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import NAME, Job
 from bizllm.tasks.base import task_class, task_names
 
-_KINDS = ("job", "finetune")
+_KINDS = ("job", "finetune", "compress")
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = {"type": "string", "pattern": r"\$\{", "description": "${NAME} or ${NAME:-default}"}
 
 
 def json_schema(kind: str = "job") -> dict[str, Any]:
-    """JSON Schema (2020-12) of a job file with the settings of every task, told apart by `task`; or of a training file.
-    Raises UserError."""
+    """JSON Schema (2020-12) of a job file with the settings of every task, told apart by `task`; or of a training file,
+    or one of `compress`. Raises UserError."""
     if kind not in _KINDS:
         raise UserError(Fault("schema", kind, f"expected one of {', '.join(_KINDS)}", nearest(kind, _KINDS)))
     if kind == "finetune":
@@ -23,6 +23,11 @@ def json_schema(kind: str = "job") -> dict[str, Any]:
 
         recipe: dict[str, Any] = _with_variables(Recipe.model_json_schema())
         return {"$schema": _DIALECT, **recipe, "title": "bizllm training file"}
+    if kind == "compress":
+        from bizllm.train.compression import Compression
+
+        compression: dict[str, Any] = _with_variables(Compression.model_json_schema())
+        return {"$schema": _DIALECT, **compression, "title": "bizllm compression file"}
     schema = Job.model_json_schema()
     definitions: dict[str, Any] = schema["$defs"]
     definitions.pop("TaskSettings", None)

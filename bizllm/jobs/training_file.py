@@ -1,4 +1,4 @@
-"""The training file (`bizllm finetune`) and the data file of `bizllm evaluate`: read and checked as a whole."""
+"""The files of `bizllm finetune`, `compress` and `evaluate`: read and checked as a whole."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from bizllm.jobs.job import NAME, check_registry, check_secrets
 from bizllm.jobs.overrides import override
 from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, read_document
 from bizllm.models.load import check as check_model
+from bizllm.tables.settings import Closed
+from bizllm.train.compression import Compression
 from bizllm.train.recipe import MOST_TEACHERS, Recipe, TableSettings
 
 _PATHS: tuple[Keys, ...] = (
@@ -38,6 +40,7 @@ _MODELS: tuple[Keys, ...] = (
     ("augment", "paraphrase"),
     ("augment", "back_translate", 0),
     ("augment", "back_translate", 1),
+    ("distill", "teacher"),
     *(("pseudo_labels", "teachers", i) for i in range(MOST_TEACHERS)),
 )
 
@@ -61,6 +64,19 @@ class LoadedRecipe:
         return self.document.place(*keys)
 
 
+@dataclass(frozen=True)
+class LoadedCompression:
+    """A file of `compress` that holds together. Paths in `compression` are absolute or URLs."""
+
+    compression: Compression
+    path: str  # as the user typed it
+    document: Document
+
+    def place(self, *keys: Key) -> str:
+        """`compress.yaml:4 data.train.path`: where that setting stands, or would stand."""
+        return self.document.place(*keys)
+
+
 def is_training_file(path: str) -> bool:
     """Whether the YAML file is one for `finetune`, not a job. Raises UserError."""
     keys = read_document(path).values.keys()
@@ -72,21 +88,33 @@ def load_recipe(path: str, sets: Sequence[str] = (), registry: str | None = None
 
     registry: takes the place of the file's.
     """
+    document = _read(path, sets, registry, Recipe)
+    for keys in _MODELS:
+        _check_model(document, keys)
+    return LoadedRecipe(_valid(Recipe, document), path, document)
+
+
+def load_compression(path: str, sets: Sequence[str] = (), registry: str | None = None) -> LoadedCompression:
+    """Read a file of `compress` with its overrides, as `load_recipe` does. Raises UserError with every fault."""
+    document = _read(path, sets, registry, Compression)
+    return LoadedCompression(_valid(Compression, document), path, document)
+
+
+def _read(path: str, sets: Sequence[str], registry: str | None, model: type[Closed]) -> Document:
+    """The file with its overrides and variables; faults of its name and registry are noted."""
     document = read_document(path)
     if registry is not None:
         document.override(("registry",), registry)
-    override(document, sets, _check_place)
-    document.values.setdefault("output", Recipe.model_fields["output"].default)  # relative to the file, as if written
+    override(document, sets, lambda keys: _check_place(keys, model))
+    document.values.setdefault("output", model.model_fields["output"].default)  # relative to the file, as if written
     check_secrets(document)
     _settle(document)
     name = document.values.get("name")
     if isinstance(name, str) and (not re.fullmatch(NAME, name) or "__" in name):
         rule = "expected a name of a-z, 0-9 and single _, starting with a letter, at most 63 long"
         document.fault(("name",), name, rule)
-    for keys in _MODELS:
-        _check_model(document, keys)
     check_registry(document)
-    return LoadedRecipe(_valid(Recipe, document), path, document)
+    return document
 
 
 def load_evaluation(path: str) -> tuple[EvaluationFile, Document]:
@@ -113,12 +141,12 @@ def _valid(model: type[Any], document: Document) -> Any:
     return valid
 
 
-def _check_place(keys: Keys) -> None:
+def _check_place(keys: Keys, model: type[Closed]) -> None:
     """An override's first word; what is below is checked with the whole."""
-    known, name = Recipe.model_fields, str(keys[0])
+    known, name = model.model_fields, str(keys[0])
     if name not in known:
         hint = nearest(name, known) or f"known are {', '.join(known)}"
-        raise UserError(Fault(f"--set {dotted(keys)}", None, f"no '{name}' in a training file", hint))
+        raise UserError(Fault(f"--set {dotted(keys)}", None, f"no '{name}' in a file of this kind", hint))
 
 
 def _check_model(document: Document, keys: Keys) -> None:

@@ -91,16 +91,17 @@ class PooledModel(nn.Module):
         attention_mask: torch.Tensor,
         mix_order: torch.Tensor | None = None,
         mix_share: torch.Tensor | None = None,
+        with_pooled: bool = False,
         **more: torch.Tensor,
-    ) -> torch.Tensor:
-        """(rows, outputs) for (rows, tokens) ids and mask.
+    ) -> Any:
+        """(rows, outputs) for (rows, tokens) ids and mask; `with_pooled` a pair of that and the vectors (rows, dim).
 
         mix_order, mix_share: each row's pooled vector becomes `share` of itself and the rest of row `order`'s (mixup).
         """
         pooled = self.pooled(input_ids, attention_mask, **more)
         if mix_order is not None and mix_share is not None:
             pooled = mix_share * pooled + (1 - mix_share) * pooled[mix_order]
-        return self.logits(pooled)
+        return (self.logits(pooled), pooled) if with_pooled else self.logits(pooled)
 
 
 class Logits(nn.Module):

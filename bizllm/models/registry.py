@@ -190,6 +190,12 @@ class Registry:
             client.set_terminated(run.run_id)
             return self._version(client, client.get_registered_model(name), str(made.version))
 
+    def tag(self, name: str, version: str, tags: Mapping[str, object]) -> None:
+        """Say more of a version: tags beside those that it has."""
+        with self._asking() as client:
+            for key, value in tags.items():
+                client.set_model_version_tag(name, version, key, str(value))
+
     def experiment(self, name: str) -> str:
         """The id of MLflow's experiment for a model, made where it is not there: its runs' files lie in the registry's
         own folder, not in whatever the working directory is."""

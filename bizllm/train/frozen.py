@@ -13,13 +13,15 @@ import pyarrow as pa
 
 from bizllm.models.load import resolve
 from bizllm.train import earlier, pseudo_labels
+from bizllm.train import teacher as teachers
 from bizllm.train.augment import Generate, TrainTexts, augment
 from bizllm.train.prepare import Prepared, changes_texts
 from bizllm.train.recipe import ContinualSettings
 from bizllm.train.synonyms import neighbours, read_synonyms
-from bizllm.train.work import Work, lengths, load_tokenizer
+from bizllm.train.work import BASE, Work, lengths, load_tokenizer
 
 EARLIER_TEST, UNLABELLED = "earlier_test", "unlabelled"  # parts that are scored, not trained on
+CALIBRATION = 512  # rows by which the units of a base are told apart that do least
 _WORD = re.compile(r"[^\W\d_]+")
 
 Facts = dict[str, Any]
@@ -28,7 +30,11 @@ Facts = dict[str, Any]
 def freeze(prepared: Prepared, folder: Path, place: Callable[..., str]) -> tuple[Work, Facts]:
     """Write the work folder; (it, what a report tells of the rows: counts of rows, tokens, cut and added ones)."""
     recipe = prepared.recipe
-    work = Work(folder, recipe, prepared.info, prepared.base.folder)
+    base = prepared.base.folder
+    if recipe.prune is not None:
+        base = folder / BASE
+        _prune(prepared, base, place)
+    work = Work(folder, recipe, prepared.info, base)
     work.save()
     facts: Facts = {"rows": {}, "tokens": {}, "cut": {}, "augmented": 0, "replayed": 0}
     for name, part in prepared.parts.items():
@@ -87,10 +93,23 @@ def _train_examples(prepared: Prepared, work: Work, rows: pa.Table, facts: Facts
         trust = np.zeros(len(rows))
         teacher[-len(told) :], trust[-len(told) :] = told, 1.0
     examples = work.objective.encode(rows)
+    if prepared.teacher is not None:
+        return teachers.taught(prepared.teacher, examples, rows, prepared.info, work.base, recipe)
     if teacher is None:
         return examples
     examples = examples.append_column("teacher", pa.array(teacher.tolist(), pa.list_(pa.float32())))
     return examples.append_column("trust", pa.array(trust, pa.float32()))
+
+
+def _prune(prepared: Prepared, folder: Path, place: Callable[..., str]) -> None:
+    """Write the part of the base that training begins with. Raises UserError."""
+    from bizllm.models.prune import pruned
+
+    asked, info = prepared.recipe.prune, prepared.base_info
+    assert asked is not None and info is not None, "`prepare` wants a base that was fine-tuned"
+    some = prepared.parts.train.rows.slice(0, CALIBRATION)
+    windows = teachers.windows(load_tokenizer(prepared.base.folder), teachers.asked_of(some), info)
+    pruned(prepared.base.folder, info, folder, asked.layers, asked.feed_forward, windows, place("prune"))
 
 
 def _augmented(prepared: Prepared, rows: pa.Table, place: Callable[..., str]) -> pa.Table:

@@ -91,9 +91,9 @@ def judged(objective: Objective, outputs: Mapping[str, Array], rows: pa.Table) -
 
 def calibrated(objective: Objective, outputs: Mapping[str, Array], rows: pa.Table) -> ModelInfo:
     """The model's info with temperature and threshold fitted on validation."""
-    info = objective.info
-    if not isinstance(objective, Classification):
-        return info
+    info, distill = objective.info, objective.recipe.distill
+    if not isinstance(objective, Classification) or (distill is not None and distill.share == 1.0):
+        return info  # of a pupil that no label is shown to they are its teacher's
     truth = objective.truth(rows)
     temperature = calibration.fit_temperature(outputs["logits"], truth)
     if info.objective == "multi_label":

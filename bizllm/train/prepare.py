@@ -18,7 +18,7 @@ from bizllm.models import virtual_tokens
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import ModelInfo, Pooling, read_info
-from bizllm.train import data, earlier, leaks, overlap, pseudo_labels, resampled, written, zero
+from bizllm.train import data, earlier, leaks, overlap, pseudo_labels, resampled, teacher, written, zero
 from bizllm.train.objectives.base import STRING, is_kind
 from bizllm.train.recipe import Recipe
 from bizllm.train.work import load_tokenizer
@@ -34,7 +34,7 @@ class Prepared:
     """A training that can start. info: of the model that it will make. overlap: None where texts are no texts.
 
     earlier: rows and test rows of the earlier training, those that the recipe names. near: unlabelled rows to learn
-    with pseudo-labels. unlabelled: rows to propose from.
+    with pseudo-labels. teacher: whose answers are learned. unlabelled: rows to propose from.
     """
 
     recipe: Recipe
@@ -45,6 +45,7 @@ class Prepared:
     overlap: overlap.Overlap | None
     earlier: earlier.Earlier
     near: pseudo_labels.Near | None
+    teacher: ResolvedModel | None
     unlabelled: pa.Table | None
     registry: str
     warnings: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
     base_info = read_info(base.folder)
     known = base_info.labels if base_info and base_info.objective == recipe.objective else ()
     earlier.check(recipe, base_info, place)
+    taught_by = teacher.read(recipe, base_info, registry, place)
     parts = data.read(recipe, place, known)
     tokenizer = _tokenizer(recipe, base, place)
     info = ModelInfo(
@@ -79,6 +81,8 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
         base=base.uri,
         license=recipe.license or (base_info.license if base_info else ""),
     )
+    if taught_by is not None:
+        info = teacher.following(info, taught_by, base.folder, recipe, place)
     if recipe.augment is not None and recipe.augment.mixup and info.pooling == "native":
         expected = "mixes pooled vectors; this base has transformers' own head, which doesn't let them through"
         raise UserError(Fault(place("augment", "mixup"), recipe.augment.mixup, expected, "use `pooling: mean`"))
@@ -89,7 +93,9 @@ def prepare(recipe: Recipe, place: Callable[..., str], device: str) -> Prepared:
     before = earlier.read(recipe, info, parts, place)
     near, said = pseudo_labels.read(recipe, base, parts, registry, place)
     proposed = data.read_unlabelled(recipe.propose, "propose", recipe, place).rows if recipe.propose else None
-    return Prepared(recipe, base, base_info, info, parts, twins, before, near, proposed, registry, (*warnings, *said))
+    return Prepared(
+        recipe, base, base_info, info, parts, twins, before, near, taught_by, proposed, registry, (*warnings, *said)
+    )
 
 
 def _metric_faults(recipe: Recipe, place: Callable[..., str]) -> list[Fault]:

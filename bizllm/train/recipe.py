@@ -218,6 +218,40 @@ class PseudoLabelSettings(UnlabelledSettings):
     label_names: bool = Field(default=False, description="Labels are words: each is an example of its class.")
 
 
+class PruneSettings(Closed):
+    """What of the base is left out before it learns. The base is a model that was fine-tuned for the same objective."""
+
+    layers: PositiveInt | None = Field(
+        default=None, description="So many layers stay, at equal distances; all by default."
+    )
+    feed_forward: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0, description="The share of each layer's feed-forward units that stays: those that do most."
+    )
+
+    @model_validator(mode="after")
+    def _less(self) -> PruneSettings:
+        if self.layers is None and self.feed_forward == 1.0:
+            raise ValueError("expected `layers` or `feed_forward` below 1: nothing would be left out")
+        return self
+
+
+class DistillSettings(Closed):
+    """Learn the answers of a teacher (Hinton et al. 2015), and its vectors (Romero et al. 2015)."""
+
+    teacher: str = Field(description="A model that was fine-tuned for the same objective and classes.")
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0, description="Of the loss; the rest asks for the labels. 1: labels are not looked at."
+    )
+    temperature: PositiveFloat = Field(
+        default=2.0, description="The logits of both are divided by it: above 1 what is unlikely counts more."
+    )
+    vectors: float | None = Field(
+        default=None,
+        ge=0.0,
+        description="Weight of the distance between both models' pooled vectors; 1 where they are of one length.",
+    )
+
+
 class ProposeSettings(UnlabelledSettings):
     """Unlabelled rows, of which those most worth labelling next are told."""
 
@@ -280,6 +314,8 @@ class Recipe(Closed):
         default=None, description="Learn unlabelled rows too, with labels that near ones have."
     )
     continual: ContinualSettings = Field(default=ContinualSettings(), description="Against forgetting.")
+    prune: PruneSettings | None = Field(default=None, description="Begin with a part of the base.")
+    distill: DistillSettings | None = Field(default=None, description="Learn what a teacher answers.")
     review: bool = Field(
         default=False, description="Write the rows of train whose label is likely wrong to `review.parquet`."
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "validation", "test")
 FILE = "work.json"
+BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Work:
     def load(cls, folder: Path) -> Work:
         """Read `work.json`."""
         said = json.loads((folder / FILE).read_text("utf-8"))
-        inside = folder / "base"
+        inside = folder / BASE
         base = inside if inside.is_dir() else Path(said["base"])
         return cls(folder, Recipe.model_validate(said["recipe"]), info_of(said["info"]), base)
 

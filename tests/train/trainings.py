@@ -29,14 +29,14 @@ def table(rows: int, seed: int, unseen: bool = False, topics: tuple[str, ...] = 
     return pa.table({"id": list(range(rows)), "body": bodies, "topic": labels})
 
 
-def knowing_base(folder: Path) -> Path:
+def knowing_base(folder: Path, **config: Any) -> Path:
     """A tiny BERT in which the words of a topic are alike, as pre-training would have it: it can tell words that
     training never showed, which no linear model can."""
     import torch
     from safetensors.torch import load_file, save_file
     from transformers import AutoTokenizer
 
-    tiny.bert(folder)
+    tiny.bert(folder, **config)
     file, words = folder / "model.safetensors", "embeddings.word_embeddings.weight"
     weights = load_file(file)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -47,6 +47,32 @@ def knowing_base(folder: Path) -> Path:
             assert token != tokenizer.unk_token_id, "a topic's word is one token"
             weights[words][token] = direction + 0.2 * torch.randn(tiny.DIM)
     save_file(weights, file, metadata={"format": "pt"})
+    return folder
+
+
+def classifier(folder: Path, rows: pa.Table, **config: Any) -> Path:
+    """A fine-tuned model of the topics of the rows (columns body, topic): a knowing base, and a head that was fitted to
+    its pooled vectors. config: of the base."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+
+    from bizllm.models import batches
+    from bizllm.models.network import new_network, save_network
+    from bizllm.models.saved import ModelInfo, write_info
+
+    knowing_base(folder, **config)
+    labels = tuple(sorted(tiny.TOPICS))
+    info = ModelInfo("topics", "classification", labels, pooling="mean", max_tokens=32, temperature=0.8, threshold=0.1)
+    network: Any = new_network(folder, info, 0.0).eval()
+    tokenizer = batches.load_tokenizer(folder)
+    made = tokenizer(rows["body"].to_pylist(), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        vectors = network.pooled(made["input_ids"], made["attention_mask"]).numpy()
+        fitted = LogisticRegression(C=10.0, max_iter=1_000).fit(vectors, rows["topic"].to_pylist())
+        network.head.weight.copy_(torch.tensor(fitted.coef_))
+        network.head.bias.copy_(torch.tensor(fitted.intercept_))
+    save_network(network, folder)
+    write_info(folder, info)
     return folder
 
 

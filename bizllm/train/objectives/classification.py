@@ -41,6 +41,7 @@ class Classification(Objective):
     learns_labels: ClassVar[bool] = True
 
     _weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)  # (classes,)
+    _spread: float = field(default=1.0, repr=False)  # of a teacher's vectors: their variance, summed over dimensions
 
     @classmethod
     def check(cls, recipe: Recipe, schema: pa.Schema) -> Faults:
@@ -68,6 +69,7 @@ class Classification(Objective):
         return made.append_column("target", pa.array(target, pa.int32()))
 
     def prepare(self, units: npt.NDArray[np.float64], examples: pa.Table) -> None:
+        self._spread = spread_of(examples)
         asked = self.recipe.optim.class_weights
         if asked == "none":
             return
@@ -91,13 +93,13 @@ class Classification(Objective):
         batch = text_inputs(examples, self.tokenizer.pad_token_id or 0)
         batch["target"] = torch.from_numpy(examples["target"].to_numpy().astype(np.int64))
         batch["units"] = torch.from_numpy(self.units(examples)).float()
-        if "teacher" in examples.column_names:
-            batch |= teaching(examples)
-        return batch
+        return batch | teaching(examples)
 
     def loss(self, network: Forward, batch: Batch) -> torch.Tensor:
         import torch
 
+        if "teacher_logits" in batch:
+            return self._distilled(network, batch)
         optim, augment = self.recipe.optim, self.recipe.augment
         inputs = model_inputs(batch)
         target = self.soft_targets(batch)
@@ -118,6 +120,29 @@ class Classification(Objective):
         else:
             logits = network(**inputs)
         return (self.per_row(logits, target) * units).sum()
+
+    def _distilled(self, network: Forward, batch: Batch) -> torch.Tensor:
+        """The summed loss against a teacher's logits and, where it has any, vectors (in units of their variance)."""
+        asked = self.recipe.distill
+        assert asked is not None, "there is a teacher"
+        heat, inputs = asked.temperature, model_inputs(batch)
+        if "teacher_vector" in batch:
+            logits, pooled = network(**inputs, with_pooled=True)
+        else:
+            logits = network(**inputs)
+        # Gradients of softened logits are smaller by the square of the temperature (Hinton et al. 2015).
+        said = self.squashed(batch["teacher_logits"] / heat)
+        each = asked.share * heat**2 * self.per_row(logits / heat, said)
+        if asked.share < 1.0:
+            each = each + (1 - asked.share) * self.per_row(logits, self.soft_targets(batch))
+        if "teacher_vector" in batch:
+            apart = ((pooled - batch["teacher_vector"]) ** 2).sum(-1) / self._spread
+            each = each + (1.0 if asked.vectors is None else asked.vectors) * apart
+        return (each * batch["units"]).sum()
+
+    def squashed(self, logits: torch.Tensor) -> torch.Tensor:
+        """(rows, classes) probabilities."""
+        return logits.softmax(-1)
 
     def soft_targets(self, batch: Batch) -> torch.Tensor:
         """(rows, classes) what each row should answer, smoothing and the earlier model's answers mixed in."""
@@ -160,11 +185,29 @@ def names(column: pa.ChunkedArray) -> list[str]:
 
 
 def teaching(examples: pa.Table) -> Batch:
-    """teacher (rows, classes): probabilities that somebody else gave; trust (rows, 1): their share of the answer."""
+    """What others say of the rows, where they were asked.
+
+    teacher (rows, classes): probabilities; trust (rows, 1): their share of the answer. Of a distillation:
+    teacher_logits (rows, classes), teacher_vector (rows, dim).
+    """
     import torch
 
-    teacher = torch.tensor(examples["teacher"].to_pylist(), dtype=torch.float32)
-    return {"teacher": teacher, "trust": torch.from_numpy(examples["trust"].to_numpy().astype(np.float32))[:, None]}
+    said: Batch = {}
+    for name in ("teacher", "teacher_logits", "teacher_vector"):
+        if name in examples.column_names:
+            flat = pc.list_flatten(examples[name]).to_numpy().astype(np.float32)
+            said[name] = torch.from_numpy(flat.reshape(len(examples), -1))
+    if "trust" in examples.column_names:
+        said["trust"] = torch.from_numpy(examples["trust"].to_numpy().astype(np.float32))[:, None]
+    return said
+
+
+def spread_of(examples: pa.Table) -> float:
+    """The variance of a teacher's vectors, summed over their dimensions; 1 where there are none."""
+    if "teacher_vector" not in examples.column_names:
+        return 1.0
+    vectors = pc.list_flatten(examples["teacher_vector"]).to_numpy().reshape(len(examples), -1)
+    return float(max(vectors.var(0, dtype=np.float64).sum(), 1e-12))
 
 
 def model_inputs(batch: Batch) -> Batch:

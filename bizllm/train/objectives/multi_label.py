@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from bizllm.evaluate import calibration, classification
 from bizllm.train.objectives.base import STRING, Array, Batch, Faults, Forward, is_list_of, mean_loss
-from bizllm.train.objectives.classification import Classification, teaching, text_faults
+from bizllm.train.objectives.classification import Classification, spread_of, teaching, text_faults
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +57,10 @@ class MultiLabel(Classification):
 
     def prepare(self, units: npt.NDArray[np.float64], examples: pa.Table) -> None:
         """Labels bear no weights: `plan` refuses class_weights here."""
+        self._spread = spread_of(examples)
+
+    def squashed(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.sigmoid()
 
     def collate(self, examples: pa.Table) -> dict[str, torch.Tensor]:
         import torch
@@ -66,9 +70,7 @@ class MultiLabel(Classification):
         batch = text_inputs(examples, self.tokenizer.pad_token_id or 0)
         batch["target"] = padded(examples["target"], 0, torch.float32)
         batch["units"] = torch.ones(len(examples))
-        if "teacher" in examples.column_names:
-            batch |= teaching(examples)
-        return batch
+        return batch | teaching(examples)
 
     def soft_targets(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         smooth = self.recipe.optim.label_smoothing
