@@ -1,10 +1,12 @@
 """Runs the units of a stage on Ray and takes their receipts, one at a time, each durable before the next.
 
 Two operators: **read** (CPU tasks that run ahead) and **work** (a pool of actors that load the model once; or tasks).
-Many units go through Ray Data, where a unit is one row from end to end, so that no block is split or merged and a unit
-whose every row is rejected still has its receipt. A stage of few units goes through plain Ray tasks and actors with the
-same two functions: on one machine it is the faster way (benchmarks/pipeline.py measures both). Ray Data is there for
-the many units of a cluster: plain tasks lack its back-pressure and its spreading over nodes.
+Many units of a model go through Ray Data, where a unit is one row from end to end, so that no block is split or merged
+and a unit whose every row is rejected still has its receipt. A stage of few units goes through plain Ray actors with
+the same two functions: on one machine it is the faster way (benchmarks/pipeline.py measures both). Ray Data is there
+for the many units of a cluster: what is read on one node for a worker on another is held back where memory is short.
+A stage without a model goes through plain tasks, however many its units: each reads and works by itself, a few for each
+worker are under way, and nothing but receipts comes back.
 A failure inside a unit is a failed receipt, never an exception through Ray. Retries of lost workers are bounded, and so
 are those of units whose store failed while they read or wrote: a new attempt stages new files.
 """
@@ -90,7 +92,7 @@ def run_stage(
         return
     capacity = Capacity.of(stage, len(todo), workers)
     many = len(todo) > FEW_UNITS and not ray.util.client.ray.is_connected()  # Ray Data does not run through ray://
-    way = _streamed if many else _with_actors if stage.holds_model else _with_tasks
+    way = _with_tasks if not stage.holds_model else _streamed if many else _with_actors
     failed: list[Receipt] = []
 
     def taken(receipt: Receipt) -> None:
@@ -225,7 +227,7 @@ class _Worker:
         return {"receipt": receipt.to_json()}
 
 
-# -- few units: plain Ray -----------------------------------------------------------------------------------------
+# -- plain Ray ----------------------------------------------------------------------------------------------------
 
 
 def _with_tasks(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
@@ -280,7 +282,7 @@ def _with_actors(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Gen
             ray.kill(actor)
 
 
-# -- many units: Ray Data -----------------------------------------------------------------------------------------
+# -- many units of a model: Ray Data ------------------------------------------------------------------------------
 
 
 def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
@@ -294,14 +296,8 @@ def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Genera
     def read(row: dict[str, Any]) -> dict[str, Any]:
         return {"unit": row["unit"], "tables": _packed(_read(stage, pickle.loads(row["unit"])))}  # noqa: S301
 
-    def both(row: dict[str, Any]) -> dict[str, Any]:
-        return {"receipt": _both(stage, pickle.loads(row["unit"]), capacity.threads).to_json()}  # noqa: S301
-
     worker: Any = _Worker  # a class whose instances are called; Ray's annotation knows functions only
     rows = from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
-    if not stage.holds_model:
-        yield from _received(rows.map(both, num_cpus=capacity.cpus, max_retries=LOST_WORKER_RETRIES), units)
-        return
     receipts = rows.map(read, num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES).map(
         worker,
         fn_constructor_args=(stage, capacity.threads),

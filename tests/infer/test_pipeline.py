@@ -133,11 +133,12 @@ def test_one_receipt_a_unit_whatever_its_size(stage: Sum, tmp_path: Path) -> Non
 
 
 def test_many_units_of_a_stage_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray Data with one operator; what fails, or loses its process, does so as in the other ways."""
+    """Plain tasks, however many; what fails, or loses its process, does so as in the other ways."""
     monkeypatch.setattr(pipeline, "FEW_UNITS", STREAMED)
     stage = Sum(str(tmp_path), holds_model=False)
     units = [unit(i, values=i % 3) for i in range(70)]
     units[2].work, units[4].work = "raise", "die once"
+    monkeypatch.setattr(pipeline, "_streamed", None)
     with pytest.raises(RunError, match="sum: unit u002: ValueError"):
         run_stage(stage, units, ReceiptBook(str(tmp_path), "sum"), workers=2)
     assert {name: r.rows_in for name, r in receipts(tmp_path).items()} == {

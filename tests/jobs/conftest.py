@@ -100,7 +100,7 @@ def job(tmp_path: Path) -> Callable[..., str]:
 def many(job: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
     """The shop's job with `units` small units of tickets, and no other step."""
 
-    def write(units: int = 60) -> str:
+    def write(units: int = 60, **changes: Any) -> str:
         text = "{}: The parcel came late on day {}. The box was wet. I want my money back. Please call me. Thank you."
         rows = {
             "ticket_id": [f"t{i}" for i in range(ROWS)],
@@ -109,7 +109,7 @@ def many(job: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
         size = ROWS // units
         pq.write_table(pa.table(rows), tmp_path / f"tickets/dt={NIGHT}/part-0.parquet", row_group_size=size)
         runtime = {"num_cpus": 2, "object_store_mb": 200, "unit_rows": size, "workers": 1}
-        return job(steps__segments=None, sources__orders=None, runtime=runtime)
+        return job(steps__segments=None, sources__orders=None, runtime=runtime, **changes)
 
     return write
 
