@@ -21,6 +21,7 @@ SERIES_EACH, POINTS_MOST = 6, 400
 LABELS_MOST, MATRIX_MOST = 24, 10
 SAMPLES_MOST, SOURCE_MOST, RESULT_MOST = 6, 6_000, 2_000
 ROWS_MOST, COLUMNS_MOST, CELL_MOST = 20, 16, 120
+LIST_MOST, LIST_SHOWN = 8, 3  # numbers of a list: a longer one is shown by its first ones
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？；])|\n+")
 OTHERS, NO_LABEL = "(others)", "(no label)"
@@ -248,4 +249,7 @@ def _cell(value: object) -> tuple[str, bool]:
         return value.isoformat(), False
     if isinstance(value, bytes):
         return f"{len(value):,} bytes", False
+    if isinstance(value, list) and len(value) > LIST_MOST and all(isinstance(one, float) for one in value):
+        first = ", ".join(number(one) for one in value[:LIST_SHOWN])
+        return f"[{first}, … {len(value):,} numbers]", False
     return clip(value, CELL_MOST), False

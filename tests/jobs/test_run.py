@@ -202,3 +202,21 @@ def test_the_ledger_is_rebuilt_where_a_run_died_before_it(job: Job, monkeypatch:
         ("summary", "unchanged"),
     ]
     assert next(r for r in found if (r["step"], r["state"]) == ("summary", "done"))["rows_out"] == 12
+
+
+def test_many_small_files_become_one(job: Job, tmp_path: Path) -> None:
+    """A thousand files of a few rows are few units, and one file of the table; nothing that it replaced stays."""
+    folder = tmp_path / f"tickets/dt={NIGHT}"
+    text = "The parcel came late on day {}. The box was wet. I want my money back. Please call me on Monday."
+    for file in range(1_000):
+        ids = [f"{file}-{i}" for i in range(9)]
+        pq.write_table(pa.table({"ticket_id": ids, "body": [text.format(i) for i in ids]}), folder / f"s{file}.parquet")
+    heard = Heard()
+    path = job(steps__segments=None, sources__orders=None)
+    result = api.run(path, date=NIGHT, observer=heard)
+    assert result.steps[0].rows_out == 9_012
+    units = {total for event, _, *numbers in heard.events if event == "unit" for total in numbers[-1:]}
+    assert len(units) == 1 and max(units) <= 8, "many files to a unit"
+    assert rows(path, "select count(*) n, count(distinct ticket_id) k from summary") == [{"n": 9_012, "k": 9_012}]
+    files = [file for file in (tmp_path / "wh").rglob("*.parquet") if "/data/" in str(file) and "runs" not in str(file)]
+    assert len(files) == 1, "what compaction wrote anew is gone"

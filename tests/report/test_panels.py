@@ -135,3 +135,6 @@ def test_first_rows_are_bounded_and_typed() -> None:
     first, second = panels.rows(TablePanel(mixed))["rows"]
     assert first == (("null", True), ("2 bytes", False), ("0.1235", False))
     assert second[0] == ("甲" * 119 + "…", False)
+    vectors = pa.table({"v": pa.array([[0.5] * 384, [0.25, 0.5]], pa.list_(pa.float32()))})
+    long, short = panels.rows(TablePanel(vectors))["rows"]
+    assert long == (("[0.5, 0.5, 0.5, … 384 numbers]", False),) and short == (("[0.25, 0.5]", False),)
