@@ -2,9 +2,10 @@
 
     BIZLLM_DATA=… python benchmarks/compress.py [--teacher path:DIR] [--epochs 6]
 
-The teacher: the packed encoder, fine-tuned on Banking77's train (77 intents) where none is named. Students learn its answers to the texts of train, without their labels; scores are of Banking77's test. Speed is
-what the engine reads that a night would choose, on a sample of the texts. `without a teacher` are students of the same
-shape that were fine-tuned on train's labels instead.
+The teacher: the packed encoder, fine-tuned on Banking77's train (77 intents) where none is named. Students learn its
+answers to the texts of train, without their labels; scores are of Banking77's test. Speed is what the engine reads that
+a night would choose, on a sample of the texts. `without a teacher` are students of the same shape that were fine-tuned
+on train's labels instead.
 """
 
 from __future__ import annotations
