@@ -1,4 +1,4 @@
-"""Prompts → texts, in bulk: sorted by length, in batches that the cache of keys and values has room for."""
+"""Prompts → texts, in bulk: longest first, as many at once as the cache of keys and values has room for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bizllm.errors import Fault, RunError, UserError
-from bizllm.models import batches, virtual_tokens
+from bizllm.models import batches, refill, virtual_tokens
 from bizllm.models.saved import read_info
 
 Counts = npt.NDArray[np.int64]
@@ -23,7 +23,6 @@ Counts = npt.NDArray[np.int64]
 # time is least at 2,000 to 4,000, and twice as much at 16,000 (10 million parameters, mixed lengths).
 _CPU_CACHE_BYTES, _CPU_BATCH_TOKENS = 1 << 30, 4_096
 _GPU_CACHE_BYTES, _GPU_BATCH_TOKENS = 8 << 30, 262_144
-_LEAST_SHARED = 8  # tokens that all prompts of a batch begin with: fewer are not worth a pass of their own
 # Classes that write text. Asked for by name: transformers would load an encoder as a decoder with an untrained head.
 _WRITES = re.compile("ForCausalLM|LMHeadModel|ForConditionalGeneration|MTModel")
 
@@ -140,17 +139,9 @@ class Generator:
         if len(ids) and lengths.max() > limit:
             raise TooLong(np.flatnonzero(lengths[places] > limit).tolist(), int(lengths.max()), limit)
 
-        answers: list[list[int]] = [[] for _ in ids]
-        seeds = [_seed(prompt, seed) for prompt in unique]
-
-        def write(rows: batches.Whole) -> list[list[int]]:
-            noise = _gumbel([seeds[row] for row in rows], temperature) if temperature > 0 else None
-            return self._forward([ids[row] for row in rows], max_new_tokens, noise)
-
-        for rows in batches.by_budget(lengths + max_new_tokens, self._batch_tokens, equal=self.prefixed):
-            for part, written in batches.within_memory(write, rows):
-                for row, answer in zip(part, written, strict=True):
-                    answers[row] = answer
+        seeds = [_seed(prompt, seed) for prompt in unique] if temperature > 0 else []
+        write = self._refilled if self._refills else self._in_batches
+        answers = write(ids, max_new_tokens, lambda: _Gumbel(seeds, temperature) if seeds else None)
         finished = [bool(answer) and answer[-1] in self.ends for answer in answers]
         texts = [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
         lengths_out = np.array([len(answer) for answer in answers], np.int64)
@@ -194,54 +185,68 @@ class Generator:
         start = self.tokenizer.bos_token_id
         return int(self.ends[0] if start is None else start)
 
+    @cached_property
+    def _refills(self) -> bool:
+        return not self.prefixed and refill.able(self.model)
+
+    def _refilled(
+        self, ids: list[list[int]], max_new_tokens: int, noise: Callable[[], _Gumbel | None]
+    ) -> list[list[int]]:
+        """The new tokens of each prompt, where rows that end make room for others; in less memory where it must be."""
+        answers: list[list[int]] = [[] for _ in ids]
+        budget = self._batch_tokens
+        while left := sorted((row for row, answer in enumerate(answers) if not answer), key=lambda row: -len(ids[row])):
+            writer = refill.Refilled(self.model, ids, max_new_tokens, self.ends, noise())
+            try:
+                writer.write(left, budget, answers.__setitem__)
+            except (MemoryError, RuntimeError) as fault:
+                if budget <= len(ids[left[0]]) + max_new_tokens or not batches.is_out_of_memory(fault):
+                    raise
+                budget //= 2
+            batches.free_memory()  # outside the handler: the traceback holds the tensors that did fit
+        return answers
+
+    def _in_batches(
+        self, ids: list[list[int]], max_new_tokens: int, noise: Callable[[], _Gumbel | None]
+    ) -> list[list[int]]:
+        """The new tokens of each prompt, in batches that end with their longest answer."""
+        answers: list[list[int]] = [[] for _ in ids]
+        lengths = np.array([len(row) + max_new_tokens for row in ids], np.int64)
+
+        def write(rows: batches.Whole) -> list[list[int]]:
+            return self._forward(ids, rows, max_new_tokens, noise())
+
+        for rows in batches.by_budget(lengths, self._batch_tokens, equal=self.prefixed):
+            for part, written in batches.within_memory(write, rows):
+                for row, answer in zip(part, written, strict=True):
+                    answers[row] = answer
+        return answers
+
     def _forward(
-        self, prompts: list[list[int]], max_new_tokens: int, noise: Callable[..., Any] | None
+        self, ids: list[list[int]], rows: batches.Whole, max_new_tokens: int, noise: _Gumbel | None
     ) -> list[list[int]]:
         """The new tokens of each prompt of one batch, up to and with the first end mark."""
         import torch
 
-        width, shared = max(map(len, prompts)), self._shared(prompts)
-        ids = torch.full((len(prompts), width), self.model.generation_config.pad_token_id)
-        mask = torch.zeros_like(ids)  # (prompts, width)
+        prompts = [ids[row] for row in rows]
+        width = max(map(len, prompts))
+        batch = torch.full((len(prompts), width), self.model.generation_config.pad_token_id)
+        mask = torch.zeros_like(batch)  # (prompts, width)
         for row, prompt in enumerate(prompts):  # a causal model goes on from the last column
-            place = slice(0, len(prompt)) if self._seq2seq else slice(width - len(prompt) + shared, width)
-            ids[row, place] = torch.tensor(prompt[shared:])
+            place = slice(0, len(prompt)) if self._seq2seq else slice(width - len(prompt), width)
+            batch[row, place] = torch.tensor(prompt)
             mask[row, place] = 1
-        ids[:, :shared], mask[:, :shared] = torch.tensor(prompts[0][:shared], dtype=torch.long), 1
         with torch.inference_mode():
             written = self.model.generate(
-                input_ids=ids.to(self.device),
+                input_ids=batch.to(self.device),
                 attention_mask=mask.to(self.device),
-                past_key_values=self._read_once(ids[:1, :shared], len(prompts)),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
-                logits_processor=[noise] if noise else [],
+                logits_processor=[lambda _, scores: noise(rows.tolist(), scores)] if noise else [],
             )
         # The decoder's start token comes first in a sequence-to-sequence model, the prompt in a causal one.
         new = written[:, 1 if self._seq2seq else width :].tolist()
         return [self._until_end(row) for row in new]
-
-    def _shared(self, prompts: list[list[int]]) -> int:
-        """How many tokens all prompts begin with, the last of each apart; 0 where reading them once gains nothing.
-
-        A window that slides counts columns, padding among them, which then stands between these tokens and the rest.
-        """
-        text = self.model.config.get_text_config()
-        if self._seq2seq or self.prefixed or len(prompts) == 1 or getattr(text, "sliding_window", None):
-            return 0
-        first, last = min(prompts), max(prompts)
-        pairs = enumerate(zip(first[:-1], last[:-1], strict=False))
-        shared = next((i for i, (one, other) in pairs if one != other), min(len(first), len(last)) - 1)
-        shared = min(shared, min(map(len, prompts)) - 1)
-        return shared if shared >= _LEAST_SHARED else 0
-
-    def _read_once(self, prefix: Any, prompts: int) -> Any:
-        """Keys and values of the tokens (1, n) that all prompts begin with, for each of them; None for none."""
-        if not prefix.shape[1]:
-            return None
-        cache = self.model(input_ids=prefix.to(self.device), use_cache=True).past_key_values
-        cache.batch_repeat_interleave(prompts)
-        return cache
 
     def _until_end(self, ids: list[int]) -> list[int]:
         return ids[: next((i + 1 for i, token in enumerate(ids) if token in self.ends), len(ids))]
@@ -279,16 +284,25 @@ def _seed(prompt: str, seed: int) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def _gumbel(seeds: Sequence[int], temperature: float) -> Callable[[Any, Any], Any]:
+class _Gumbel:
     """Noise that turns the largest score into a draw from softmax(scores / temperature) (Gumbel-max: Maddison, Tarlow &
-    Minka 2014). Every row has its own source, so that its draws do not depend on the rows beside it."""
-    import torch
+    Minka 2014). Every prompt has its own source, so that its draws do not depend on the rows beside it.
 
-    sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+    seeds: of all prompts.
+    """
 
-    def add(_: Any, scores: Any) -> Any:
-        drawn = torch.stack([torch.rand(scores.shape[1], generator=source, dtype=torch.float64) for source in sources])
+    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+        self.seeds, self.temperature = seeds, temperature
+        self.sources: dict[int, Any] = {}
+
+    def __call__(self, rows: Sequence[int], scores: Any) -> Any:
+        """The scores (rows, vocabulary) of these prompts, divided by the temperature and with noise."""
+        import torch
+
+        for row in rows:
+            if row not in self.sources:
+                self.sources[row] = torch.Generator().manual_seed(self.seeds[row])
+        size = scores.shape[1]
+        drawn = torch.stack([torch.rand(size, generator=self.sources[row], dtype=torch.float64) for row in rows])
         noise = -torch.log(-torch.log(drawn.clamp(1e-300, 1 - 1e-16)))  # (rows, vocabulary)
-        return scores.float() / temperature + noise.to(scores.device, torch.float32)
-
-    return add
+        return scores.float() / self.temperature + noise.to(scores.device, torch.float32)
