@@ -150,7 +150,8 @@ def _step(
             if uri not in resolved:  # once a night: an alias that moves meanwhile moves no later step
                 setting = next((key for key in MODEL_SETTINGS if getattr(settings, key, None) == uri), "model")
                 place = loaded.place("steps", name, setting)
-                resolved[uri] = resolve(uri, str(loaded.folder), place, _registry(loaded, uri))
+                registry, adapter = _registry(loaded, uri), role == "generator"
+                resolved[uri] = resolve(uri, str(loaded.folder), place, registry, adapter)
             models[role] = resolved[uri]
         except UserError as fault:
             faults += fault.faults

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bizllm.errors import Fault, RunError, UserError
-from bizllm.models import batches, refill, virtual_tokens
+from bizllm.models import adapters, batches, refill, virtual_tokens
 from bizllm.models.saved import read_info
 
 Counts = npt.NDArray[np.int64]
@@ -70,6 +70,8 @@ class Generator:
     ends: tuple[int, ...]
     device: str
     prefixed: bool = False
+    activate: Callable[[], None] | None = None
+    base: adapters.Base | None = None
 
     @classmethod
     def load(cls, folder: Path, device: str | None = None, dtype: str | None = None) -> Generator:
@@ -103,6 +105,30 @@ class Generator:
         model = virtual_tokens.put_before(model.eval(), folder).to(device)
         prefixed = virtual_tokens.count(folder) > 0
         return cls(model, tokenizer, _window(config, tokenizer, folder), ends, device, prefixed)
+
+    @classmethod
+    def load_adapter(
+        cls, folder: Path, on: Path, content_hash: str, device: str | None = None, dtype: str | None = None
+    ) -> Generator:
+        """A LoRA adapter on its base, which all adapters of a process share. Raises UserError, RunError.
+
+        folder: the adapter's. on: the base's, with the hash of its content. device, dtype: as of `load`.
+        """
+
+        def load() -> tuple[Generator, Any]:
+            made = cls.load(on, device, dtype)
+            return made, made.model
+
+        device, dtype = batches.placement(device, dtype)
+        base = adapters.base(f"{content_hash} {device} {dtype}", load)
+        plain: Generator = base.loaded
+        if plain.prefixed:
+            raise UserError(Fault("generator", folder.name, "its base has virtual tokens, and takes no adapter"))
+        own = (folder / "tokenizer.json").is_file()
+        tokenizer = batches.load_tokenizer(folder) if own else plain.tokenizer
+        window = min(plain.max_tokens, _window(plain.model.config, tokenizer, folder))
+        activate = base.put_on(folder, adapters.content_name(folder))
+        return cls(plain.model, tokenizer, window, _ends(plain.model, tokenizer), device, False, activate, base)
 
     def max_input_tokens(self, max_new_tokens: int) -> int:
         """The longest prompt that leaves room for an answer of `max_new_tokens`. Raises UserError where none does."""
@@ -140,6 +166,8 @@ class Generator:
             raise TooLong(np.flatnonzero(lengths[places] > limit).tolist(), int(lengths.max()), limit)
 
         seeds = [_seed(prompt, seed) for prompt in unique] if temperature > 0 else []
+        if self.activate:
+            self.activate()
         write = self._refilled if self._refills else self._in_batches
         answers = write(ids, max_new_tokens, lambda: _Gumbel(seeds, temperature) if seeds else None)
         finished = [bool(answer) and answer[-1] in self.ends for answer in answers]
@@ -242,6 +270,7 @@ class Generator:
                 attention_mask=mask.to(self.device),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
+                eos_token_id=list(self.ends),
                 logits_processor=[lambda _, scores: noise(rows.tolist(), scores)] if noise else [],
             )
         # The decoder's start token comes first in a sequence-to-sequence model, the prompt in a causal one.
