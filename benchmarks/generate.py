@@ -74,13 +74,12 @@ def plain(folder: Path, asked: list[str]) -> Callable[[int], list[str]]:
     return run
 
 
-def continuous(folder: Path, asked: list[str], ends: list[int]) -> Callable[[str, int], list[str]]:
-    """transformers' continuous batching over a paged cache; the cache holds all that is asked."""
+def continuous(folder: Path, ids: list[list[int]], ends: list[int]) -> Callable[[str, int], list[str]]:
+    """transformers' continuous batching over a paged cache, which holds all that is asked. ids: of each prompt."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer(asked)["input_ids"]
     models = {
         attention: AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
         for attention in ("sdpa", "eager")
@@ -152,7 +151,7 @@ def apart(folder: Path, count: int, rounds: int) -> tuple[dict[str, Any], str]:
     waits.__dict__["_refills"] = False
     ids = ours._encode(asked, True)
     lengths = np.array([len(row) + LONG for row in ids])
-    theirs = continuous(folder, asked, ends)
+    theirs = continuous(folder, ids, ends)
 
     def shrunk() -> list[str]:
         answers: list[list[int]] = [[] for _ in ids]

@@ -60,6 +60,12 @@ def base_of(folder: Path, uri: str, place: str) -> tuple[str, str]:
     return f"hf:{name}@{revision}" if revision else f"hf:{name}", ""
 
 
+def rank(folder: Path) -> int:
+    """The largest rank of the adapter's updates."""
+    said = _config(folder)
+    return int(max([said.get("r", 0), *dict(said.get("rank_pattern") or {}).values()]))
+
+
 def content_name(folder: Path) -> str:
     """A name for the adapter that follows from its content."""
     return content_hash(folder)[:32]

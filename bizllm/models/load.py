@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from bizllm.models.classifier import Classifier
     from bizllm.models.encoder import Encoder
     from bizllm.models.engines.base import Engine, Network
-    from bizllm.models.generator import Generator
     from bizllm.models.tagger import Tagger
+    from bizllm.models.writer import Writer
 
 __all__ = ["BUILTIN", "ModelLoader", "ResolvedModel", "check", "content_hash", "resolve"]
 
@@ -129,12 +129,14 @@ class ModelLoader:
     pinned: what the driver resolved, by the URI that the task asks for. The same content is loaded here, whatever an
         alias or a hub's branch points to meanwhile.
     engine: what computes the network of a model, by its URI; None leaves it to torch.
+    writer: what computes models that write: vllm where it says so, else transformers.
     engines: after loading: the engine of each model that has one, by its URI.
     """
 
     base: str = "."
     pinned: Mapping[str, ResolvedModel] = field(default_factory=dict)
     engine: Callable[[str, Network], Engine] | None = None
+    writer: str = "auto"
     engines: dict[str, Engine] = field(default_factory=dict, repr=False)
     _loaded: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
 
@@ -156,21 +158,28 @@ class ModelLoader:
 
         return self._once("tagger", uri, lambda folder: Tagger.load(folder, self._engine(uri)))
 
-    def generator(self, uri: str) -> Generator:
-        """The generating model that `uri` names. Raises UserError."""
-        from bizllm.models.generator import Generator
-
+    def generator(self, uri: str) -> Writer:
+        """The generating model that `uri` names, or an adapter on its base. Raises UserError, RunError."""
         if ("generator", uri) not in self._loaded:
-            folder = self._folder(uri)
-            if adapters.is_adapter(folder):
-                pin = self.pinned.get(uri) or resolve(uri, self.base, adapter=True)
-                assert pin.on is not None, "an adapter is pinned with its base"
-                on = self._place(pin.on)
-                self._loaded["generator", uri] = Generator.load_adapter(folder, on, pin.on.content_hash)
-            else:
-                self._loaded["generator", uri] = Generator.load(folder)
-        loaded: Generator = self._loaded["generator", uri]
+            self._loaded["generator", uri] = self._writer(uri)
+        loaded: Writer = self._loaded["generator", uri]
         return loaded
+
+    def _writer(self, uri: str) -> Writer:
+        from bizllm.models.generator import Generator
+        from bizllm.models.vllm_writer import VllmWriter
+
+        folder, pin = self._folder(uri), self.pinned.get(uri)
+        if adapters.is_adapter(folder):
+            pin = pin or resolve(uri, self.base, adapter=True)
+            assert pin.on is not None, "an adapter is pinned with its base"
+            on = self._place(pin.on)
+            if self.writer == "vllm":
+                return VllmWriter.load(folder, pin.on.content_hash, on)
+            return Generator.load_adapter(folder, on, pin.on.content_hash)
+        if self.writer == "vllm":
+            return VllmWriter.load(folder, pin.content_hash if pin else content_hash(folder))
+        return Generator.load(folder)
 
     def _once(self, role: str, uri: str, load: Callable[[Path], Loaded]) -> Loaded:
         if (role, uri) not in self._loaded:
