@@ -1,8 +1,8 @@
 """Models that write, computed by vLLM (Kwon et al., Efficient memory management for large language model serving with
 PagedAttention, SOSP 2023): continuous batching over a paged cache, on a GPU.
 
-Written against the documentation of vLLM 0.9 to 0.32 and held against a stand-in of it in tests; it was never run with
-vLLM itself. Texts become tokens and tokens texts here, as for every writer; vLLM gets and gives token ids alone.
+Written against vLLM's documentation and source (to 0.32) and held against a stand-in of it in tests; it was never run
+with vLLM itself. Texts become tokens and tokens texts here, as for every writer; vLLM gets and gives token ids alone.
 """
 
 from __future__ import annotations
