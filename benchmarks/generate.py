@@ -1,9 +1,13 @@
-"""Generating with and without a beginning that all prompts share: `python benchmarks/generate.py [--shared 150]`.
+"""Generating from prompts that begin alike, and answers that end apart: `python benchmarks/generate.py`.
 
 A GPT-2-shaped model of random weights (6 layers of 384; a word is a token) answers prompts that begin with the same
-instruction and go on with a text of 10 to 60 tokens of their own. Beside ourselves without reading the instruction
-once, and transformers' own `generate` in batches of 8, 16 or 32 (the best), padded, in the order of the prompts. All in
-float32, greedy, 16 new tokens, in turns in one process. Writes benchmarks/results/generate.json and .md.
+instruction and go on with a text of 10 to 60 tokens of their own, 16 new tokens each: beside ourselves without reading
+the instruction once, and transformers' own `generate` in batches of 8, 16 or 32 (the best), padded, in the order of the
+prompts. Then some 120 of its 2,001 tokens end an answer, and prompts without an instruction get 1 to 128 new tokens:
+ended rows make room for others (what bizllm does); or are only taken out; or wait for the longest of their batch (what
+bizllm did before); and transformers' continuous batching, with each attention that it has on a CPU and each of two
+sizes of a page. All in float32, greedy, in turns in one process, on one thread, because others may use the rest.
+Writes benchmarks/results/generate.json and .md.
 """
 
 from __future__ import annotations
@@ -13,13 +17,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bench
 import numpy as np
 
-NEW = 16
+NEW, LONG = 16, 128
+ENDING = 120  # tokens that end an answer, where answers end apart
 WORDS = [f"w{i}" for i in range(2_000)]
 
 
@@ -67,10 +74,136 @@ def plain(folder: Path, asked: list[str]) -> Callable[[int], list[str]]:
     return run
 
 
+def continuous(folder: Path, ids: list[list[int]], ends: list[int]) -> Callable[[str, int], list[str]]:
+    """transformers' continuous batching over a paged cache, which holds all that is asked. ids: of each prompt."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    models = {
+        attention: AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
+        for attention in ("sdpa", "eager")
+    }
+    search = GenerationConfig(max_new_tokens=LONG, eos_token_id=ends, pad_token_id=0, do_sample=False)
+
+    def run(attention: str, page: int) -> list[str]:
+        paged = ContinuousBatchingConfig(page_size=page, num_blocks=16_384 // page, max_batch_tokens=256)
+        out = models[attention].generate_batch(ids, search, paged, warmup=False)
+        told = {int(name.rpartition("_")[2]): list(made.generated_tokens) for name, made in out.items()}
+        return [text.strip() for text in tokenizer.batch_decode([told[i] for i in sorted(told)], True)]
+
+    return run
+
+
+def alike(folder: Path, count: int, shared: int, rounds: int) -> tuple[dict[str, Any], str]:
+    """Prompts that begin alike: (what was measured, as Markdown)."""
+    from bizllm.models import refill
+    from bizllm.models.generator import Generator
+
+    asked, least = prompts(count, shared), refill.LEAST_SHARED
+    ours, theirs = Generator.load(folder, "cpu", "float32"), plain(folder, asked)
+    said: dict[str, list[str]] = {}
+
+    def timed(name: str, run: Callable[[], list[str]], shares: bool = True) -> float:
+        refill.LEAST_SHARED = least if shares else 10**9
+        began = time.perf_counter()
+        said[name] = run()
+        return len(asked) / (time.perf_counter() - began)
+
+    sizes = {batch: timed("transformers", lambda batch=batch: theirs(batch)) for batch in (8, 16, 32)}  # type: ignore[misc]
+    best = max(sizes, key=lambda batch: sizes[batch])
+    systems: dict[str, Callable[[], float]] = {
+        "shared": lambda: timed("shared", lambda: ours.generate(asked, NEW).texts),
+        "not shared": lambda: timed("not shared", lambda: ours.generate(asked, NEW).texts, shares=False),
+        "transformers": lambda: timed("transformers", lambda: theirs(best)),
+    }
+    rates = bench.in_turns(systems, rounds)
+    refill.LEAST_SHARED = least
+    same = sum(one == other for one, other in zip(said["shared"], said["not shared"], strict=True)) / len(asked)
+    over: dict[str, Any] = {name: bench.ratios(rates["shared"], rates[name]) for name in ("not shared", "transformers")}
+    bars = [
+        bench.bar("shared over not shared", sorted(over["not shared"])[rounds // 2], 1),
+        bench.bar("shared over transformers", sorted(over["transformers"])[rounds // 2], 1),
+        bench.bar("answers as without sharing", same, 0.99),
+    ]
+    rows = [
+        [name, bench.spread(rate, 1), bench.times(over[name]) if name in over else ""] for name, rate in rates.items()
+    ]
+    text = f"""{len(asked)} prompts of {shared} tokens that all share and 10 to 60 of their own, {NEW} new tokens each;
+transformers in batches of {best}.
+
+{bench.table(["system", "prompts/s", "shared over it"], rows)}"""
+    return {"rates": rates, "batch": best, "same": same, "bars": bars}, text
+
+
+def apart(folder: Path, count: int, rounds: int) -> tuple[dict[str, Any], str]:
+    """Answers that end apart: (what was measured, as Markdown)."""
+    from bizllm.models import batches
+    from bizllm.models.generator import Generator
+    from bizllm.models.refill import Refilled
+
+    asked = prompts(count, 0)
+    ends = sorted({0, *np.random.default_rng(1).choice(len(WORDS), ENDING, replace=False).tolist()})
+    loaded = Generator.load(folder, "cpu", "float32")
+    ours = replace(loaded, ends=tuple(ends))
+    ours.model.generation_config.eos_token_id = ends
+    waits = replace(ours)
+    waits.__dict__["_refills"] = False
+    ids = ours._encode(asked, True)
+    lengths = np.array([len(row) + LONG for row in ids])
+    theirs = continuous(folder, ids, ends)
+
+    def shrunk() -> list[str]:
+        answers: list[list[int]] = [[] for _ in ids]
+        for rows in batches.by_budget(lengths, ours._batch_tokens):
+            Refilled(ours.model, ids, LONG, ours.ends).write(rows.tolist(), ours._batch_tokens, answers.__setitem__)
+        return [text.strip() for text in ours.tokenizer.batch_decode(answers, True)]
+
+    runs: dict[str, Callable[[], list[str]]] = {
+        "ended rows make room": lambda: ours.generate(asked, LONG).texts,
+        "ended rows are taken out": shrunk,
+        "ended rows wait": lambda: waits.generate(asked, LONG).texts,
+    }
+    for attention in ("sdpa", "eager"):
+        for page in (256, 32):
+            runs[f"transformers, continuous, {attention}, pages of {page}"] = partial(theirs, attention, page)
+    said: dict[str, list[str]] = {}
+
+    def timed(name: str) -> float:
+        began = time.perf_counter()
+        said[name] = runs[name]()
+        return len(asked) / (time.perf_counter() - began)
+
+    rates = bench.in_turns({name: partial(timed, name) for name in runs}, rounds)
+    first, _, before, *others = runs
+    right = said[before]
+    same = {
+        name: sum(one == other for one, other in zip(texts, right, strict=True)) / len(asked)
+        for name, texts in said.items()
+    }
+    over = {name: bench.ratios(rates[first], rates[name]) for name in runs if name != first}
+    best = max(others, key=lambda name: sorted(rates[name])[rounds // 2])
+    bars = [
+        bench.bar("making room over waiting", sorted(over[before])[rounds // 2], 1),
+        bench.bar("making room over transformers' continuous batching", sorted(over[best])[rounds // 2], 1),
+        bench.bar("answers as where rows wait", same[first], 0.99),
+    ]
+    written = ours.generate(asked, LONG).output_tokens
+    rows = [
+        [name, bench.spread(rate, 1), bench.times(over[name]) if name in over else "", f"{100 * same[name]:.0f} %"]
+        for name, rate in rates.items()
+    ]
+    full = int((written == LONG).sum())
+    text = f"""{len(asked)} prompts of 10 to 60 tokens; answers of {written.min()} to {written.max()} tokens,
+{written.mean():.0f} in the mean, {full} of them as long as is allowed.
+
+{bench.table(["system", "prompts/s", "making room over it", "same answers as waiting"], rows)}"""
+    return {"rates": rates, "same": same, "output_tokens": written.tolist(), "bars": bars}, text
+
+
 def main() -> int:
     """Measure, print, write."""
-    from bizllm.models import generator
-    from bizllm.models.generator import Generator
+    import torch
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--prompts", type=int, default=96)
@@ -78,46 +211,26 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=bench.RESULTS)
     given = parser.parse_args()
+    torch.set_num_threads(1)
     machine = bench.machine("torch", "transformers")
-    least = generator._LEAST_SHARED
     with tempfile.TemporaryDirectory() as place:
         folder = made(Path(place))
-        asked = prompts(given.prompts, given.shared)
-        ours, theirs = Generator.load(folder, "cpu", "float32"), plain(folder, asked)
-        said: dict[str, list[str]] = {}
+        first, begin = alike(folder, given.prompts, given.shared, given.rounds)
+        second, end = apart(folder, given.prompts, given.rounds)
+    bars = [*first.pop("bars"), *second.pop("bars")]
+    result = {"machine": machine, **first, "apart": second, "bars": bars}
+    text = f"""# Generating from prompts that begin alike, and answers that end apart
 
-        def timed(name: str, run: Callable[[], list[str]], shares: bool = True) -> float:
-            generator._LEAST_SHARED = least if shares else 10**9
-            began = time.perf_counter()
-            said[name] = run()
-            return len(asked) / (time.perf_counter() - began)
+{machine}, one thread.
+Medians of {given.rounds} rounds in turns. How: benchmarks/generate.py.
 
-        sizes = {batch: timed("transformers", lambda batch=batch: theirs(batch)) for batch in (8, 16, 32)}  # type: ignore[misc]
-        best = max(sizes, key=lambda batch: sizes[batch])
-        systems: dict[str, Callable[[], float]] = {
-            "shared": lambda: timed("shared", lambda: ours.generate(asked, NEW).texts),
-            "not shared": lambda: timed("not shared", lambda: ours.generate(asked, NEW).texts, shares=False),
-            "transformers": lambda: timed("transformers", lambda: theirs(best)),
-        }
-        rates = bench.in_turns(systems, given.rounds)
-    same = sum(one == other for one, other in zip(said["shared"], said["not shared"], strict=True)) / len(asked)
-    over: dict[str, Any] = {name: bench.ratios(rates["shared"], rates[name]) for name in ("not shared", "transformers")}
-    bars = [
-        bench.bar("shared over not shared", sorted(over["not shared"])[given.rounds // 2], 1),
-        bench.bar("shared over transformers", sorted(over["transformers"])[given.rounds // 2], 1),
-        bench.bar("answers as without sharing", same, 0.99),
-    ]
-    result = {"machine": machine, "rates": rates, "batch": best, "same": same, "bars": bars}
-    rows = [
-        [name, bench.spread(rate, 1), bench.times(over[name]) if name in over else ""] for name, rate in rates.items()
-    ]
-    text = f"""# Generating from prompts that begin alike
+## Prompts that begin alike
 
-{machine}.
-{len(asked)} prompts of {given.shared} tokens that all share and 10 to 60 of their own, {NEW} new tokens each;
-transformers in batches of {best}. Medians of {given.rounds} rounds in turns. How: benchmarks/generate.py.
+{begin}
 
-{bench.table(["system", "prompts/s", "shared over it"], rows)}
+## Answers that end apart
+
+{end}
 
 {bench.bars_table(bars)}
 """

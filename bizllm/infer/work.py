@@ -130,7 +130,8 @@ class TaskStage:
 
     def open(self) -> None:
         """Load them, once a worker, each with the engine that was chosen."""
-        self.loader = ModelLoader(pinned=self.context.pinned, engine=self._engine)
+        writer = self.context.task.settings.engine
+        self.loader = ModelLoader(pinned=self.context.pinned, engine=self._engine, writer=writer)
         self.context.task.open(self.loader)
 
     def engines(self) -> dict[str, Any]:

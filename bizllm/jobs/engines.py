@@ -58,6 +58,7 @@ def chosen(
     settings, found = stage.context.task.settings, standing(urls)
     missing = {uri: url for uri, url in urls.items() if uri not in found}
     if missing and units and asks(settings, tokens):
+        assert settings.engine != "vllm", "it computes generators, for which nothing is chosen"
         wanted = Wanted(settings.engine, settings.precision)
         (receipt,) = run(choosing.ChooseEngine(stage, wanted, missing, shared), units[:1])
         found |= choosing.choices_of(receipt, missing)

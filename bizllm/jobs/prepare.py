@@ -16,6 +16,7 @@ from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import MODEL_SETTINGS, Job, LoadedJob
 from bizllm.methods.pii.masker import VERSION as MASK_VERSION
 from bizllm.methods.pii.masker import Masker
+from bizllm.models import vllm_writer
 from bizllm.models.engines.choice import installed
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
@@ -150,7 +151,8 @@ def _step(
             if uri not in resolved:  # once a night: an alias that moves meanwhile moves no later step
                 setting = next((key for key in MODEL_SETTINGS if getattr(settings, key, None) == uri), "model")
                 place = loaded.place("steps", name, setting)
-                resolved[uri] = resolve(uri, str(loaded.folder), place, _registry(loaded, uri))
+                registry, adapter = _registry(loaded, uri), role == "generator"
+                resolved[uri] = resolve(uri, str(loaded.folder), place, registry, adapter)
             models[role] = resolved[uri]
         except UserError as fault:
             faults += fault.faults
@@ -199,6 +201,11 @@ def _engine_faults(loaded: LoadedJob, name: str, task: Task) -> list[Fault]:
     place, value = loaded.place("steps", name, setting), getattr(settings, setting)
     if settings.any_engine:
         return []
+    if settings.precision == "auto" and settings.engine in ("torch", "vllm") and set(task.models()) == {"generator"}:
+        there = settings.engine == "torch" or vllm_writer.installed()
+        return [] if there else [Fault(place, value, "is not installed", vllm_writer.INSTALL)]
+    if settings.engine == "vllm":
+        return [Fault(place, value, "is for steps with a `generator`, and leaves `precision` open", "engine: auto")]
     if not set(task.models()) - {"generator"}:
         return [Fault(place, value, "is for steps with an encoder or a fine-tuned classifier, and this has none")]
     if settings.engine not in ("auto", "torch") and not installed(settings.engine):

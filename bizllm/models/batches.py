@@ -176,18 +176,19 @@ def within_memory(run: Callable[[Whole], Made], rows: Whole) -> Iterator[tuple[W
     try:
         made = run(rows)
     except (MemoryError, RuntimeError) as fault:
-        if len(rows) <= 1 or not _is_out_of_memory(fault):
+        if len(rows) <= 1 or not is_out_of_memory(fault):
             raise
     else:
         yield rows, made
         return
-    _free()  # outside the handler: the traceback holds the tensors that did fit
+    free_memory()  # outside the handler: the traceback holds the tensors that did fit
     half = len(rows) // 2
     yield from within_memory(run, rows[:half])
     yield from within_memory(run, rows[half:])
 
 
-def _is_out_of_memory(fault: BaseException) -> bool:
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether memory, of the machine or the device, did not hold what was computed."""
     import torch
 
     # On a CPU the allocators of torch and OpenVINO raise a plain RuntimeError.
@@ -195,7 +196,8 @@ def _is_out_of_memory(fault: BaseException) -> bool:
     return isinstance(fault, MemoryError | torch.OutOfMemoryError) or any(words in str(fault) for words in said)
 
 
-def _free() -> None:
+def free_memory() -> None:
+    """Give back what a device keeps for later."""
     import torch
 
     if torch.cuda.is_available():

@@ -5,8 +5,9 @@
 `hf:ORG/NAME[@revision]`  the Hugging Face hub, kept in its own cache
 `registry:NAME[@ALIAS]`   a model of the registry: the alias's version (`champion` by default), or `@3`, version 3
 
-Weights are safetensors only and no code of a model's folder is ever run. Nothing here imports torch before a model is
-loaded, so a plan can check URIs in no time.
+A folder may hold a LoRA adapter (`models/adapters.py`), whose base is found with it. Weights are safetensors only and
+no code of a model's folder is ever run. Nothing here imports torch before a model is loaded, so a plan can check URIs
+in no time.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from bizllm.errors import Fault, RunError, UserError, nearest
+from bizllm.models import adapters
 from bizllm.models.content import PATTERNS, content_hash
 from bizllm.models.registry_uri import default_uri
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from bizllm.models.classifier import Classifier
     from bizllm.models.encoder import Encoder
     from bizllm.models.engines.base import Engine, Network
-    from bizllm.models.generator import Generator
     from bizllm.models.tagger import Tagger
+    from bizllm.models.writer import Writer
 
 __all__ = ["BUILTIN", "ModelLoader", "ResolvedModel", "check", "content_hash", "resolve"]
 
@@ -43,6 +45,7 @@ _SCHEMES = ("builtin", "path", "hf", "registry")
 _HF_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _REGISTERED = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<which>[\w-]+))?", re.ASCII)
 _EXPECTED = "expected builtin:NAME, path:DIR, hf:ORG/NAME[@revision] or registry:NAME@ALIAS"
+_ADAPTER = "is an adapter, which only a `generator` takes", "merge it into its base"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ResolvedModel:
     content_hash: sha256 over the weights, configs and tokenizer; equal content, equal hash, wherever it lies.
     version: the number in the registry, of a registry's model.
     registry, source: where its folder can be had again, without asking which version it is.
+    on: of an adapter the base that it is put on; `content_hash` is then of both, `folder_hash` of its folder alone.
     """
 
     uri: str
@@ -63,6 +67,8 @@ class ResolvedModel:
     version: str | None = None
     registry: str | None = None
     source: str | None = None
+    on: ResolvedModel | None = None
+    folder_hash: str | None = None
 
     @property
     def model_version(self) -> str:
@@ -78,18 +84,41 @@ def check(uri: str, base: str = ".", place: str = "model") -> None:
     _locate(uri, base, place)
 
 
-def resolve(uri: str, base: str = ".", place: str = "model", registry: str | None = None) -> ResolvedModel:
+def resolve(
+    uri: str, base: str = ".", place: str = "model", registry: str | None = None, adapter: bool = False
+) -> ResolvedModel:
     """Find the model (download it, for `hf:` and a remote registry) and hash its content. Raises UserError.
 
-    registry: where `registry:` models are, as `default_uri` gives it; without it as without a job.
+    registry: where `registry:` models are, as `default_uri` gives it; without it as without a job. adapter: an adapter
+    will do, which is found with its base.
     """
     kind, folder = _locate(uri, base, place)
     if kind == "registry":
-        return _registered(uri, place, registry or default_uri(None, os.environ, "out"))
-    if folder is None:
-        folder = _snapshot(uri, place)
-        _check_folder(folder, uri, place)
-    return ResolvedModel(uri, folder, content_hash(folder), kind)
+        found = _registered(uri, place, registry or default_uri(None, os.environ, "out"))
+    else:
+        if folder is None:
+            folder = _snapshot(uri, place)
+            _check_folder(folder, uri, place)
+        found = ResolvedModel(uri, folder, content_hash(folder), kind)
+    if not adapters.is_adapter(found.folder):
+        return found
+    if not adapter:
+        raise UserError(Fault(place, uri, *_ADAPTER))
+    return _with_base(found, place, registry)
+
+
+def _with_base(found: ResolvedModel, place: str, registry: str | None) -> ResolvedModel:
+    named, expected = adapters.base_of(found.folder, found.uri, place)
+    on = resolve(named, str(found.folder), f"{place}: base of {found.uri}", registry)
+    if expected and on.content_hash != expected:
+        changed = f"its base {named} is not the model that it was made for"
+        raise UserError(Fault(place, found.uri, changed, "put that back, or train the adapter anew"))
+    return replace(
+        found,
+        content_hash=adapters.joint_hash(found.content_hash, on.content_hash),
+        on=on,
+        folder_hash=found.content_hash,
+    )
 
 
 @dataclass
@@ -100,12 +129,14 @@ class ModelLoader:
     pinned: what the driver resolved, by the URI that the task asks for. The same content is loaded here, whatever an
         alias or a hub's branch points to meanwhile.
     engine: what computes the network of a model, by its URI; None leaves it to torch.
+    writer: what computes models that write: vllm where it says so, else transformers.
     engines: after loading: the engine of each model that has one, by its URI.
     """
 
     base: str = "."
     pinned: Mapping[str, ResolvedModel] = field(default_factory=dict)
     engine: Callable[[str, Network], Engine] | None = None
+    writer: str = "auto"
     engines: dict[str, Engine] = field(default_factory=dict, repr=False)
     _loaded: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
 
@@ -127,15 +158,35 @@ class ModelLoader:
 
         return self._once("tagger", uri, lambda folder: Tagger.load(folder, self._engine(uri)))
 
-    def generator(self, uri: str) -> Generator:
-        """The generating model that `uri` names. Raises UserError."""
-        from bizllm.models.generator import Generator
+    def generator(self, uri: str) -> Writer:
+        """The generating model that `uri` names, or an adapter on its base. Raises UserError, RunError."""
+        if ("generator", uri) not in self._loaded:
+            self._loaded["generator", uri] = self._writer(uri)
+        loaded: Writer = self._loaded["generator", uri]
+        return loaded
 
-        return self._once("generator", uri, Generator.load)
+    def _writer(self, uri: str) -> Writer:
+        from bizllm.models.generator import Generator
+        from bizllm.models.vllm_writer import VllmWriter
+
+        folder, pin = self._folder(uri), self.pinned.get(uri)
+        if adapters.is_adapter(folder):
+            pin = pin or resolve(uri, self.base, adapter=True)
+            assert pin.on is not None, "an adapter is pinned with its base"
+            on = self._place(pin.on)
+            if self.writer == "vllm":
+                return VllmWriter.load(folder, pin.on.content_hash, on)
+            return Generator.load_adapter(folder, on, pin.on.content_hash)
+        if self.writer == "vllm":
+            return VllmWriter.load(folder, pin.content_hash if pin else content_hash(folder))
+        return Generator.load(folder)
 
     def _once(self, role: str, uri: str, load: Callable[[Path], Loaded]) -> Loaded:
         if (role, uri) not in self._loaded:
-            self._loaded[role, uri] = load(self._folder(uri))
+            folder = self._folder(uri)
+            if adapters.is_adapter(folder):
+                raise UserError(Fault(role, uri, *_ADAPTER))
+            self._loaded[role, uri] = load(folder)
         loaded: Loaded = self._loaded[role, uri]
         return loaded
 
@@ -153,16 +204,19 @@ class ModelLoader:
         pin = self.pinned.get(uri)
         if pin is None:
             _, folder = _locate(uri, self.base, "model")
-            return folder or resolve(uri, self.base).folder
+            return folder or resolve(uri, self.base, adapter=True).folder
+        return self._place(pin)
+
+    def _place(self, pin: ResolvedModel) -> Path:
         if pin.folder.is_dir():
             return pin.folder
         if pin.registry is not None and pin.source is not None:
             from bizllm.models.registry import Registry
 
-            return Registry(pin.registry).download(pin.source, pin.content_hash, place=pin.uri)
-        found = resolve(uri, self.base)
+            return Registry(pin.registry).download(pin.source, pin.folder_hash or pin.content_hash, place=pin.uri)
+        found = resolve(pin.uri, self.base, adapter=True)
         if found.content_hash != pin.content_hash:
-            raise RunError(f"{uri}: this node has another model under that name than the driver")
+            raise RunError(f"{pin.uri}: this node has another model under that name than the driver")
         return found.folder
 
 
@@ -221,6 +275,9 @@ def _builtin(uri: str, name: str, place: str) -> Path:
 def _check_folder(folder: Path, uri: str, place: str) -> None:
     if not folder.is_dir():
         raise UserError(Fault(place, uri, "no such folder"))
+    if adapters.is_adapter(folder):
+        adapters.check(folder, uri, place)
+        return
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if missing:
         raise UserError(Fault(place, uri, f"the model's folder has no {' and no '.join(missing)}"))

@@ -30,6 +30,7 @@ class ModelInfo:
     threshold: the highest probability below which a row is out of scope; for multi_label the probability from which a
         label is given. None: never out of scope, 0.5.
     levels, horizon: quantile levels and numbers a row, of models that answer with numbers.
+    base, base_hash: URI of the model that it was made from, and of an adapter the hash of that model's content.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelInfo:
     inputs: Inputs = "text"
     base: str = ""
     license: str = ""
+    base_hash: str = ""
 
     @property
     def outputs(self) -> int:

@@ -61,10 +61,10 @@ class TaskSettings(BaseModel):
         description="Copy the answers of rows or groups that did not change since an earlier night, where model, "
         "settings and task are the same. Table tasks answer all anew.",
     )
-    engine: Literal["auto", "torch", "packed", "openvino", "onnxruntime"] = Field(
+    engine: Literal["auto", "torch", "packed", "openvino", "onnxruntime", "vllm"] = Field(
         default="auto",
         description="What computes the step's model. `auto` measures on its first rows which is fastest of those that "
-        "say what torch says in float32.",
+        "say what torch says in float32. A `generator` is computed by torch, or by `vllm` where that is asked.",
     )
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         default="auto",

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertModel
 
 from bizllm.errors import UserError
+from bizllm.models import refill
 from bizllm.models.generator import Generator, TooLong
 from bizllm.models.saved import ModelInfo, write_info
 
@@ -41,6 +42,13 @@ def load(small_generator: Folders) -> Callable[[str], Generator]:
     return lambda kind: Generator.load(small_generator(kind), "cpu", "float32")
 
 
+def _with_room_for(generator: Generator, tokens: int) -> Generator:
+    """The same one with smaller batches."""
+    few = object.__new__(Generator)
+    few.__dict__.update(generator.__dict__, _batch_tokens=tokens)
+    return few
+
+
 @both
 def test_answers_are_those_of_the_prompts_in_their_order(load: Any, kind: str) -> None:
     asked = prompts(120)
@@ -63,9 +71,7 @@ def test_padding_and_batches_change_nothing(load: Any, small_generator: Folders,
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)[0]
         assert text == tokenizer.decode(out[len(ids[0]) :] if kind == "causal" else out, skip_special_tokens=True)
     one = [generator.generate([prompt], 8).texts[0] for prompt in asked]
-    few = object.__new__(Generator)
-    few.__dict__.update(generator.__dict__, _batch_tokens=40)
-    turned = few.generate(asked[::-1], 8)
+    turned = _with_room_for(generator, 40).generate(asked[::-1], 8)
     assert one == made.texts == turned.texts[::-1]
     assert turned.output_tokens.tolist() == made.output_tokens.tolist()[::-1]
 
@@ -77,21 +83,23 @@ def test_what_all_prompts_begin_with_is_read_once(load: Any, monkeypatch: pytest
     asked = [" ".join([*begin, *tail, "so"]) for tail in (["tea"], ["cat", "lid"], ["box"], ["desk", "rain", "lamp"])]
     asked += [" ".join([*begin, "so"])]  # nothing but what is shared
     read: list[int] = []
-    plain = Generator._read_once
+    plain = refill.Refilled._read_once
     monkeypatch.setattr(
-        Generator, "_read_once", lambda self, prefix, n: (read.append(prefix.shape[1]), plain(self, prefix, n))[1]
+        refill.Refilled, "_read_once", lambda self, prefix: (read.append(len(prefix)), plain(self, prefix))[1]
     )
     made = generator.generate(asked, 8)
     assert read == [8] and made.texts == [right(prompt) for prompt in asked]
     assert made.texts == [generator.generate([prompt], 8).texts[0] for prompt in asked]
-    assert read == [8, 0, 0, 0, 0, 0], "one prompt shares with nobody"
+    assert read == [8], "one prompt shares with nobody"
+    few = _with_room_for(generator, 40)
+    assert few.generate(asked, 8).texts == made.texts and read == [8, 8], "once, however many batches"
     drawn = [generator.generate(asked, 4, temperature=2.0, seed=seed) for seed in range(20)]
-    monkeypatch.setattr("bizllm.models.generator._LEAST_SHARED", 100)
+    monkeypatch.setattr(refill, "LEAST_SHARED", 100)
     for seed, sample in enumerate(drawn):
         assert generator.generate(asked, 4, temperature=2.0, seed=seed).texts == sample.texts
-    read.clear()
-    generator.generate(prompts(5), 8)
-    assert read == [0]
+    monkeypatch.undo()
+    made = generator.generate(prompts(5), 8)
+    assert made.texts == [generator.generate([prompt], 8).texts[0] for prompt in prompts(5)], "they begin otherwise"
 
 
 @pytest.mark.parametrize("method", ["PromptTuningConfig", "PrefixTuningConfig"])
@@ -126,17 +134,18 @@ def test_virtual_tokens_stand_before_every_prompt(
     assert expected != plain.generate(asked, 6).texts
 
 
-def test_equal_prompts_are_answered_once(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    forward = Generator._forward
+@both
+def test_equal_prompts_are_answered_once(load: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    generator, read = load(kind), []
+    encode = Generator._encode
 
-    def counted(self: Generator, ids: list[list[int]], *more: Any) -> list[list[int]]:
-        read.append(len(ids))
-        return forward(self, ids, *more)
+    def counted(self: Generator, prompts: list[str], chat: bool) -> list[list[int]]:
+        read.append(len(prompts))
+        return encode(self, prompts, chat)
 
-    monkeypatch.setattr(Generator, "_forward", counted)
-    made = load("causal").generate(["cat tea so", "box so", "cat tea so", "cat tea so"], 8)
-    assert sum(read) == 2
+    monkeypatch.setattr(Generator, "_encode", counted)
+    made = generator.generate(["cat tea so", "box so", "cat tea so", "cat tea so"], 8)
+    assert read == [2]
     assert made.texts == ["cat tea", made.texts[1], "cat tea", "cat tea"]
     assert made.input_tokens.tolist() == [3, 2, 3, 3]
 

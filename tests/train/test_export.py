@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from bizllm.models import virtual_tokens
+from bizllm.models.generator import Generator
+from bizllm.models.load import resolve
 from bizllm.models.network import load_network
 from bizllm.models.saved import read_info
 from bizllm.train import checkpoint, methods
@@ -105,6 +108,22 @@ def test_the_adapter_alone_goes_on_the_base(bases: dict[str, Path], tmp_path: Pa
         batch = inputs(tmp_path / "model")
         found = PeftModel.from_pretrained(base, tmp_path / "model/adapter").eval()(**batch).logits
         torch.testing.assert_close(found, network(**batch), atol=1e-4, rtol=1e-3)
+
+
+def test_a_night_writes_with_the_adapter_as_with_the_merged_model(bases: dict[str, Path], tmp_path: Path) -> None:
+    method = {"kind": "lora", "dropout": 0.0}
+    work = tiny.work(tmp_path / "work", bases["gpt2"], tiny.table(12), objective="causal_lm", method=method)
+    work = replace(work, info=replace(work.info, base=f"path:{work.base}"))
+    _, best = trained(work, tmp_path)
+    export(work, best, tmp_path / "model")
+    pin = resolve(f"path:{tmp_path / 'model/adapter'}", adapter=True)
+    assert pin.on is not None and pin.on.folder.samefile(bases["gpt2"])
+    merged = Generator.load(tmp_path / "model", "cpu", "float32")
+    apart = Generator.load_adapter(pin.folder, pin.on.folder, pin.on.content_hash, "cpu", "float32")
+    assert apart.max_tokens == merged.max_tokens == 32, "the window of the training"
+    asked = [text for text, _ in tiny.texts(12, seed=3)]
+    base = Generator.load(bases["gpt2"], "cpu", "float32")
+    assert apart.generate(asked, 6).texts == merged.generate(asked, 6).texts != base.generate(asked, 6).texts
 
 
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
