@@ -20,6 +20,7 @@ import ray
 from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
@@ -173,9 +174,10 @@ class _Trainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         # The cleaner outlives a controller that was killed, and cleans up what the end of our job does anyway. It asks
-        # the dashboard, which a private Ray lacks, and a stop waits for its answer for ten seconds.
+        # the dashboard, which a private Ray lacks, and a stop waits for its answer for ten seconds. Of Ray Data there is
+        # nothing here: its manager is one more process, which takes 2 s of a CPU while the workers start.
         made = super()._create_default_callbacks()
-        return [callback for callback in made if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [one for one in made if not isinstance(one, PlacementGroupCleanerCallback | DatasetsCallback)]
 
     def stop(self) -> None:
         """End the workers and give their room back."""
