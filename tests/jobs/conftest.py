@@ -51,14 +51,13 @@ def head() -> Iterator[Head]:
         yield started
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Callable[..., str]:
-    """Writes the data and a job file; `job(path=value, …)` changes parts of it, dots written as double underscores."""
+def shop(folder: Path) -> Callable[..., str]:
+    """Writes the data; `shop(folder)(path=value, …)` the job file, parts of it changed, dots as double underscores."""
     for day in ("2026-03-09", NIGHT):
-        (tmp_path / f"tickets/dt={day}").mkdir(parents=True)
-        pq.write_table(tickets(day), tmp_path / f"tickets/dt={day}/part-0.parquet")
-    (tmp_path / "orders").mkdir()
-    pq.write_table(orders(), tmp_path / "orders/part-0.parquet")
+        (folder / f"tickets/dt={day}").mkdir(parents=True)
+        pq.write_table(tickets(day), folder / f"tickets/dt={day}/part-0.parquet")
+    (folder / "orders").mkdir()
+    pq.write_table(orders(), folder / "orders/part-0.parquet")
     whole: dict[str, Any] = {
         "name": "shop",
         "timezone": "UTC",
@@ -89,11 +88,23 @@ def job(tmp_path: Path) -> Callable[..., str]:
                 part.pop(keys[-1])
             else:
                 part[keys[-1]] = value
-        path = tmp_path / "shop.yaml"
+        path = folder / "shop.yaml"
         path.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., str]:
+    """The shop in a folder of the test's own."""
+    return shop(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shop_in() -> Callable[[Path], Callable[..., str]]:
+    """`shop`, for nights that many tests begin with."""
+    return shop
 
 
 @pytest.fixture

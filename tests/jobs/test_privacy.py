@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,35 +15,36 @@ import pytest
 
 NIGHT = "2026-03-10"
 SECRET = "tOp-s3cret-8461"
-CANARY = "Ophelia Quill lives at 7 Marsh Lane"
+CANARY, HIDDEN = "Ophelia Quill lives at 7 Marsh Lane", "Wilhelmina Pike lives at 9 Fen Road"
 Job = Callable[..., str]
 
 
 @pytest.fixture
-def night(job: Job, tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
-    """night(secret=…): (the folder of everything that the night left, what it printed and logged)."""
-
-    def run(**changes: Any) -> tuple[Path, list[str]]:
-        rows = {
-            "ticket_id": ["a", "b", "c"],
-            "body": [f"{CANARY}. It is wet. I want my money back.", None, CANARY + "\x00"],
-        }
-        pq.write_table(pa.table(rows), tmp_path / f"tickets/dt={NIGHT}/part-0.parquet")
-        properties = {"s3.secret-access-key": "${NIGHT_SECRET}", "header.X-Private": "${NIGHT_SECRET}"}
-        warehouse = {"path": "wh", "properties": properties}
-        runtime = {"num_cpus": 2, "object_store_mb": 100}
-        path = job(steps__segments=None, sources__orders=None, warehouse=warehouse, runtime=runtime, **changes)
-        log = tmp_path / "night.log"
-        env = os.environ | {"NIGHT_SECRET": SECRET, "BIZLLM_LOG": "debug", "BIZLLM_LOG_FILE": str(log)}
-        said = []
-        for verb in (["plan"], ["run", "--json"], ["runs", "--json"]):
-            command = [sys.executable, "-m", "bizllm.cli", verb[0], path, *verb[1:]]
-            command += ["--date", NIGHT] if verb[0] != "runs" else []
-            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-            said += [done.stdout, done.stderr]
-        return tmp_path, [*said, log.read_text()]
-
-    return run
+def night(job: Job, tmp_path: Path) -> tuple[Path, list[str]]:
+    """Of a plain source and a sensitive one: (the folder of everything that it left, what it printed and logged)."""
+    for source, canary in (("tickets", CANARY), ("letters", HIDDEN)):
+        bodies = [f"{canary}. It is wet. I want my money back.", None, canary + "\x00"]
+        folder = tmp_path / source / f"dt={NIGHT}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"ticket_id": ["a", "b", "c"], "body": bodies}), folder / "part-0.parquet")
+    properties = {"s3.secret-access-key": "${NIGHT_SECRET}", "header.X-Private": "${NIGHT_SECRET}"}
+    path = job(
+        sources__letters={"path": "letters", "key": ["ticket_id"], "partition": "dt", "sensitive": True},
+        steps__private={"task": "summarize", "input": "letters", "text": "body", "max_sentences": 2},
+        steps__segments=None,
+        sources__orders=None,
+        warehouse={"path": "wh", "properties": properties},
+        runtime={"num_cpus": 2, "object_store_mb": 100},
+    )
+    log = tmp_path / "night.log"
+    env = os.environ | {"NIGHT_SECRET": SECRET, "BIZLLM_LOG": "debug", "BIZLLM_LOG_FILE": str(log)}
+    said = []
+    for verb in (["plan"], ["run", "--json"], ["runs", "--json"]):
+        command = [sys.executable, "-m", "bizllm.cli", verb[0], path, *verb[1:]]
+        command += ["--date", NIGHT] if verb[0] != "runs" else []
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        said += [done.stdout, done.stderr]
+    return tmp_path, [*said, log.read_text()]
 
 
 def everything(folder: Path) -> dict[str, str]:
@@ -67,12 +67,13 @@ def everything(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_secrets_and_texts_stay_where_they_belong(night: Any) -> None:
-    folder, said = night()
+def test_secrets_and_texts_stay_where_they_belong(night: tuple[Path, list[str]]) -> None:
+    folder, said = night
     assert json.loads(said[2])["state"] == "done", said
     files = everything(folder)
     assert len(files) > 10 and not [name for name, text in files.items() if SECRET in text]
-    assert not [text for text in said if SECRET in text or "Ophelia" in text or "Marsh" in text]
+    texts = ("Ophelia", "Marsh", "Wilhelmina", "Fen Road")
+    assert not [text for text in said if SECRET in text or any(word in text for word in texts)]
     holding = {name for name, text in files.items() if "Ophelia" in text}
     # The summary and Iceberg's bounds of that column are the table; the report shows samples, and keeps their rows.
     places = {
@@ -80,10 +81,6 @@ def test_secrets_and_texts_stay_where_they_belong(night: Any) -> None:
         for name in holding
     }
     assert places == {"/summary/", "/report.html", "/summary.exhibit.parquet"}
-
-
-def test_a_sensitive_source_is_not_in_the_report(night: Any) -> None:
-    folder, said = night(sources__tickets__sensitive=True)
-    assert json.loads(said[2])["state"] == "done", said
-    holding = {name for name, text in everything(folder).items() if "Ophelia" in text}
-    assert holding and all("/summary/" in name for name in holding)
+    # Of a sensitive source nothing is in the report.
+    holding = {name for name, text in files.items() if "Wilhelmina" in text}
+    assert holding and all("/private/" in name for name in holding)

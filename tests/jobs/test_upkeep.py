@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -25,16 +26,31 @@ Job = Callable[..., str]
 DAYS = 24 * 3600.0
 
 
-@pytest.fixture
-def nights(local_ray: None, job: Job, tmp_path: Path) -> tuple[str, list[str]]:
-    """(a job whose night ran with two settings, the ids of those runs); the second one left more out."""
-    path = job(steps__segments=None, sources__orders=None)
+@pytest.fixture(scope="module")
+def kept(
+    local_ray: None, shop_in: Callable[[Path], Job], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str, list[str]]:
+    """(what `nights` begins from, its job, its runs): a night that ran with two settings; the second left more out."""
+    live = tmp_path_factory.mktemp("nights") / "live"
+    live.mkdir()
+    path = shop_in(live)(steps__segments=None, sources__orders=None)
     api.run(path, date=BEFORE)
     ids = []
     for most in (2, 1):
         made = api.run(path, date=NIGHT, sets=[f"steps.summary.max_sentences={most}"])
         ids.append(made.run_id)
-    return path, ids
+    shutil.copytree(live, live.with_name("kept"))
+    return live, path, ids
+
+
+@pytest.fixture
+def nights(kept: tuple[Path, str, list[str]]) -> tuple[Path, str, list[str]]:
+    """(folder, job, ids of its two runs), as if no other test had touched them. They stay where they were made, since
+    Iceberg's metadata names its files by their whole path."""
+    live, path, ids = kept
+    shutil.rmtree(live)
+    shutil.copytree(live.with_name("kept"), live)
+    return live, path, ids
 
 
 def rows(path: str, view: str = "summary") -> list[dict[str, Any]]:
@@ -53,8 +69,8 @@ def age(folder: Path, days: float) -> None:
             os.utime(file, (then, then))
 
 
-def test_an_earlier_night_is_restored(nights: tuple[str, list[str]], tmp_path: Path) -> None:
-    path, (first, second) = nights
+def test_an_earlier_night_is_restored(nights: tuple[Path, str, list[str]]) -> None:
+    _, path, (first, second) = nights
     now = rows(path)
     done = api.rollback(path, "summary", to=first)
     assert (done["table"], done["run_date"], done["run_id"]) == ("shop.summary", NIGHT, first)
@@ -75,77 +91,77 @@ def test_an_earlier_night_is_restored(nights: tuple[str, list[str]], tmp_path: P
     assert rows(path) == now
 
 
-def test_only_a_night_that_is_there_can_be_restored(nights: tuple[str, list[str]], tmp_path: Path) -> None:
-    path, (first, _) = nights
+def test_only_a_night_that_is_there_can_be_restored(nights: tuple[Path, str, list[str]]) -> None:
+    folder, path, (first, _) = nights
     with pytest.raises(UserError, match=r"STEP: 'sumary': no such step; the job has summary; did you mean 'summary'\?"):
         api.rollback(path, "sumary", to=first)
     with pytest.raises(UserError, match=r"--to: 'r1': no snapshot of shop\.summary is of that run; there are "):
         api.rollback(path, "summary", to="r1")
     before = rows(path)
-    lock = RunLock(str(tmp_path / f"wh/_bizllm/shop/locks/{NIGHT}"), holder="a night")
+    lock = RunLock(str(folder / f"wh/_bizllm/shop/locks/{NIGHT}"), holder="a night")
     with lock, pytest.raises(LockHeld, match="a night"):
         api.rollback(path, "summary", to=first)
-    for file in (tmp_path / f"wh/shop/summary/data/run_date={NIGHT}").glob(f"{first}*"):
+    for file in (folder / f"wh/shop/summary/data/run_date={NIGHT}").glob(f"{first}*"):
         file.unlink()
     with pytest.raises(RunError, match=rf"shop\.summary: 1 files of run {first} are gone"):
         api.rollback(path, "summary", to=first)
     assert rows(path) == before
 
 
-def test_gc_removes_what_nothing_needs(nights: tuple[str, list[str]], tmp_path: Path) -> None:
-    path, (first, _) = nights
-    before, kept = rows(path), files(tmp_path)
+def test_gc_removes_what_nothing_needs(nights: tuple[Path, str, list[str]]) -> None:
+    folder, path, (first, _) = nights
+    before, kept = rows(path), files(folder)
     data = f"wh/shop/summary/data/run_date={NIGHT}"
     orphans = {f"{data}/dead-answer-u00000-1.parquet", "wh/shop/summary/metadata/dead-m0.avro"}
     orphans.add("wh/shop/runs/data/.tmp-1")
     state = "wh/_bizllm/shop/state/2026-03-08/summary"
     given_up = {f"{state}/manifest.json", f"{state}/features/f0.parquet"}
     for name in orphans | given_up:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"{}")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"{}")
     assert api.gc(path)["files"] == 0, "what is young may be of a run that is under way"
-    age(tmp_path, 8)
+    age(folder, 8)
     told = api.gc(path, dry_run=True)
-    assert {str(Path(one["url"]).relative_to(tmp_path)) for one in told["removed"]} == orphans | given_up
+    assert {str(Path(one["url"]).relative_to(folder)) for one in told["removed"]} == orphans | given_up
     assert {one["what"] for one in told["removed"]} == {"file", "state"} and told["bytes"] == 10
-    assert files(tmp_path) == kept | orphans | given_up
+    assert files(folder) == kept | orphans | given_up
     done = api.gc(path)
     assert {**done, "dry_run": True, "before": told["before"]} == told
-    assert files(tmp_path) == kept and rows(path) == before
+    assert files(folder) == kept and rows(path) == before
     assert api.rollback(path, "summary", to=first)["rows"] == 12, "the files of earlier snapshots are there, too"
     assert api.gc(path)["files"] == 0
 
 
-def test_gc_spares_an_unfinished_run(nights: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_gc_spares_an_unfinished_run(nights: tuple[Path, str, list[str]]) -> None:
     """Its staged files are named by receipts, however old they are, as long as something of the run is young."""
     from bizllm.infer.receipts import Receipt, ReceiptBook
     from bizllm.tables.warehouse import StagedFile
 
-    path, _ = nights
-    staged = tmp_path / "wh/shop/summary/data/run_date=2026-03-08/r-answer-u0-1.parquet"
+    folder, path, _ = nights
+    staged = folder / "wh/shop/summary/data/run_date=2026-03-08/r-answer-u0-1.parquet"
     staged.parent.mkdir(parents=True)
     staged.write_bytes(b"rows")
-    state = tmp_path / "wh/_bizllm/shop/state/2026-03-08/summary"
+    state = folder / "wh/_bizllm/shop/state/2026-03-08/summary"
     book = ReceiptBook(str(state), "answer")
     made = StagedFile(str(staged), 1, 4, {})
-    age(tmp_path, 8)
+    age(folder, 8)
     book.enter(Receipt("answer", "u0", "r", files=(made,)))
     assert api.gc(path)["files"] == 0 and staged.exists()
-    age(tmp_path, 8)
-    with RunLock(str(tmp_path / "wh/_bizllm/shop/locks/2026-03-08")):
+    age(folder, 8)
+    with RunLock(str(folder / "wh/_bizllm/shop/locks/2026-03-08")):
         assert api.gc(path)["files"] == 0, "a run is under way, in a unit that takes long"
-    age(tmp_path, 8)
+    age(folder, 8)
     assert {one["what"] for one in api.gc(path)["removed"]} == {"file", "state"} and not staged.exists()
 
 
-def test_gc_expires_snapshots_by_the_tables_policy(nights: tuple[str, list[str]], tmp_path: Path) -> None:
-    path, (first, second) = nights
+def test_gc_expires_snapshots_by_the_tables_policy(nights: tuple[Path, str, list[str]]) -> None:
+    folder, path, (first, second) = nights
     table = Warehouse(load_job(path).job.warehouse).load("shop", "summary")
     assert table is not None
     with table.transaction() as tx:
         tx.set_properties({"history.expire.max-snapshot-age-ms": "1", "history.expire.min-snapshots-to-keep": "2"})
     before = rows(path)
-    age(tmp_path, 8)
+    age(folder, 8)
     told = api.gc(path, dry_run=True)
     assert told["expired"] == {"summary": 1}, "three snapshots, two of them stay"
     done = api.gc(path)
@@ -155,7 +171,7 @@ def test_gc_expires_snapshots_by_the_tables_policy(nights: tuple[str, list[str]]
     assert len(table.metadata.snapshots) == 2
     with table.transaction() as tx:
         tx.set_properties({"history.expire.min-snapshots-to-keep": "1"})
-    age(tmp_path, 8)
+    age(folder, 8)
     gone = api.gc(path)
     assert [first in one["url"] for one in gone["removed"] if one["url"].endswith(".parquet")] == [True]
     assert rows(path) == before and {row["run_id"] for row in before} >= {second}
@@ -163,14 +179,14 @@ def test_gc_expires_snapshots_by_the_tables_policy(nights: tuple[str, list[str]]
         api.rollback(path, "summary", to=first)
 
 
-def test_gc_leaves_alone_what_it_does_not_know(nights: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_gc_leaves_alone_what_it_does_not_know(nights: tuple[Path, str, list[str]]) -> None:
     """Another catalog over the same folder knows none of these tables: their files are no orphans."""
-    path, _ = nights
-    age(tmp_path, 8)
-    kept = files(tmp_path)
-    elsewhere = [f"warehouse.uri=sqlite:///{tmp_path}/other.db", "warehouse.catalog=sql"]
+    folder, path, _ = nights
+    age(folder, 8)
+    kept = files(folder)
+    elsewhere = [f"warehouse.uri=sqlite:///{folder}/other.db", "warehouse.catalog=sql"]
     done = api.gc(path, sets=elsewhere)
-    assert done["files"] == 0 and len(done["left"]) == 3 and files(tmp_path) == kept
+    assert done["files"] == 0 and len(done["left"]) == 3 and files(folder) == kept
     assert set(done["left"].values()) == {"holds a table that this catalog doesn't know"}
 
 
