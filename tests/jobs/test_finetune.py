@@ -156,6 +156,7 @@ def test_from_the_file_to_the_night(home: Path) -> None:
         written(
             home,
             base="registry:topics@champion",
+            workers=1,  # two are above; this one trains twice
             continual={"test": "../data/test.parquet", "l2_sp": 0.01, "naive": True},
             review=True,
             propose={"path": "../data/new.parquet", "rows": 10},
