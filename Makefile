@@ -46,8 +46,7 @@ demo-finetune: setup ## fine-tune a model on sample tickets with two workers, th
 	@echo 'versions  $(BIN)/bizllm models show ticket_intent'
 
 test: setup lint check-lock ## lint, types, layers, lock and all tests but the slow ones
-	@$(BIN)/coverage erase
-	@$(BIN)/python -m pytest -m "not slow and not chaos and not azurite" --durations=40 --cov --cov-report=term
+	@.ci/tests
 
 test-slow: setup ## the tests that take minutes; writes benchmarks/results/test-slow.md
 	@rm -f build/test-slow.xml

@@ -19,6 +19,18 @@ from typing import Any
 
 import pytest
 
+# What starts a Ray. `.ci/tests` runs it in one process, and all else in another at the same time.
+WITH_RAY = ("chaos", "infer", "infra/test_aws.py", "jobs", "train/test_launch.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        starts = any(place.is_relative_to(one) for one in WITH_RAY)
+        if starts or "local_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
+
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:

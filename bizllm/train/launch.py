@@ -174,8 +174,8 @@ class _Trainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         # The cleaner outlives a controller that was killed, and cleans up what the end of our job does anyway. It asks
-        # the dashboard, which a private Ray lacks, and a stop waits for its answer for ten seconds. Of Ray Data there is
-        # nothing here: its manager is one more process, which takes 2 s of a CPU while the workers start.
+        # the dashboard, which a private Ray lacks, and a stop waits for its answer for ten seconds. Nothing here is of
+        # Ray Data: its manager is one more process, which takes 2 s of a CPU while the workers start.
         made = super()._create_default_callbacks()
         return [one for one in made if not isinstance(one, PlacementGroupCleanerCallback | DatasetsCallback)]
 

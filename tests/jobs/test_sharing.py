@@ -61,14 +61,14 @@ def engines(result: Any) -> dict[str, str]:
 @pytest.mark.usefixtures("local_ray")
 def test_one_pass_answers_as_many(job: Job, steps: Steps, tmp_path: Path) -> None:
     # Of a source of its own each step is alone in one night as it would be in three.
-    own = {name: {"path": "tickets", "key": ["ticket_id"], "partition": "dt"} for name in steps}
-    path = job(sources=own, steps={name: step | {"input": name} for name, step in steps.items()})
+    tickets = {"path": "tickets", "key": ["ticket_id"], "partition": "dt"}
+    own = {name: step | {"input": f"of_{name}"} for name, step in steps.items()}
+    path = job(sources={step["input"]: tickets for step in own.values()}, steps=own)
     assert states(api.run(path, date=NIGHT)) == ["done"] * 3
     alone = {name: table(path, name) for name in steps}
     assert not files(tmp_path), "a step alone shares nothing"
 
-    tickets = {"tickets": own["vectors"]}
-    path = job(name="together", sources=tickets, steps=steps)
+    path = job(name="together", sources={"tickets": tickets}, steps=steps)
     told = {step.step: step.engine for step in api.plan(path, date=NIGHT).steps}
     assert told == {"vectors": "torch", "intent": "vectors of vectors", "flags": "vectors of vectors"}
     result = api.run(path, date=NIGHT)
