@@ -23,13 +23,14 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 @pytest.fixture
 def embed(job: Job, fine_tuned: Make) -> Callable[..., str]:
-    """A job of one step `vectors`, in units of 50 rows; `embed(step={…})` changes the step."""
+    """A job of one step `vectors`, in units of 50 rows; `embed(step={…})` changes the step, `more` adds such steps."""
     model = fine_tuned(objective="embedding")
 
-    def write(step: dict[str, Any] | None = None, **changes: Any) -> str:
+    def write(step: dict[str, Any] | None = None, more: Any = None, **changes: Any) -> str:
         said = {"task": "embed", "input": "tickets", "text": "body", "model": f"path:{model}", **(step or {})}
+        steps = {"vectors": said} | {name: said | other for name, other in (more or {}).items()}
         runtime = {"unit_rows": 50, "workers": 1}
-        return job(steps={"vectors": said}, sources__orders=None, runtime=runtime, **changes)
+        return job(steps=steps, sources__orders=None, runtime=runtime, **changes)
 
     return write
 
@@ -41,6 +42,7 @@ def text(i: int) -> str:
 def write(folder: Path, day: str, bodies: list[str | None], files: int = 1, keys: str = "k") -> None:
     """Tickets of a day, in row groups of 50."""
     place = folder / f"tickets/dt={day}"
+    place.mkdir(parents=True, exist_ok=True)
     for old in place.glob("*.parquet"):
         old.unlink()
     for number in range(files):
@@ -104,24 +106,26 @@ def test_a_rebuilt_night_copies_its_own_rows(embed: Callable[..., str], tmp_path
     assert (again.rows_out, again.rows_reused) == (80, 60)
 
 
-@pytest.mark.parametrize("distinct", [1, 4])
-def test_identical_rows_are_answered_once(distinct: int, embed: Callable[..., str], tmp_path: Path) -> None:
-    """Over three units; what is rejected is rejected for every row."""
-    bodies = [None if i % 10 == 9 else text(i % distinct) for i in range(150)]
-    write(tmp_path, SECOND, bodies)
-    path = embed(step={"reject_budget": 0.0})
-    (made,) = api.run(path, date=SECOND).steps
-    assert (made.rows_in, made.rows_out, made.rows_rejected, made.rows_reused) == (150, 135, 15, 0)
-    found = rows(path, "vectors", SECOND)
-    texts = {f"k{i}": body for i, body in enumerate(bodies)}
-    assert {row["ticket_id"] for row in found} == {key for key, body in texts.items() if body}
-    asked = {texts[row["ticket_id"]]: row["input_tokens"] for row in found}
-    assert made.tokens == sum(asked.values()), "each different text was read once"
-    vectors = {(texts[row["ticket_id"]], tuple(row["vector"])) for row in found}
-    assert len(vectors) == len(asked) == len({body for body in bodies if body})
-    rejected = api.show(path, "vectors__rejects", limit=1000).to_pylist()
-    assert {row["ticket_id"] for row in rejected} == {key for key, body in texts.items() if not body}
-    assert {row["code"] for row in rejected} == {"empty"}
+def test_identical_rows_are_answered_once(embed: Callable[..., str], tmp_path: Path) -> None:
+    """One text, and four, over three units; what is rejected is rejected for every row."""
+    bodies = {n: [None if i % 10 == 9 else text(i % n) for i in range(150)] for n in (1, 4)}
+    write(tmp_path, SECOND, bodies[1])
+    write(tmp_path / "others", SECOND, bodies[4])
+    others = {"path": "others/tickets", "key": ["ticket_id"], "partition": "dt"}
+    path = embed(step={"reject_budget": 0.0}, more={"four": {"input": "others"}}, sources__others=others)
+    one, four = api.run(path, date=SECOND).steps
+    for made, each in ((one, bodies[1]), (four, bodies[4])):
+        assert (made.rows_in, made.rows_out, made.rows_rejected, made.rows_reused) == (150, 135, 15, 0)
+        found = rows(path, made.step, SECOND)
+        texts = {f"k{i}": body for i, body in enumerate(each)}
+        assert {row["ticket_id"] for row in found} == {key for key, body in texts.items() if body}
+        asked = {texts[row["ticket_id"]]: row["input_tokens"] for row in found}
+        assert made.tokens == sum(asked.values()), "each different text was read once"
+        vectors = {(texts[row["ticket_id"]], tuple(row["vector"])) for row in found}
+        assert len(vectors) == len(asked) == len({body for body in each if body})
+        rejected = api.show(path, f"{made.step}__rejects", limit=1000).to_pylist()
+        assert {row["ticket_id"] for row in rejected} == {key for key, body in texts.items() if not body}
+        assert {row["code"] for row in rejected} == {"empty"}
 
 
 def test_groups_that_did_not_change_are_copied(job: Job, tmp_path: Path) -> None:
