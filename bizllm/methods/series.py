@@ -33,6 +33,7 @@ FREQUENCIES: dict[str, Unit] = {
 SEASONS: dict[Unit, int] = {"H": 24, "D": 7, "W": 52, "M": 12, "Q": 4, "Y": 1}
 MOST_PERIODS: dict[Unit, int] = {"H": 24 * 7 * 9, "D": 1100, "W": 520, "M": 360, "Q": 160, "Y": 100}
 LONG_SEASONS: dict[Unit, int] = {"H": 168, "D": 364}
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Calendar:
             return (days * 24 if self.unit == "H" else self._of_days(days)), known
         if self.zone is not None and self.unit != "H":
             times = pc.local_timestamp(times)
-        seconds = _integers(times.cast(pa.timestamp("s", times.type.tz), safe=False).cast(pa.int64()))
+        # Not by a cast to seconds, which takes a part of a second before 1970 to the second after it.
+        seconds = _integers(times.cast(pa.int64())) // _PER_SECOND[times.type.unit]
         return (seconds // 3600 if self.unit == "H" else self._of_days(seconds // 86400)), known
 
     def last_complete(self, run_date: date) -> int:

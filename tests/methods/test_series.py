@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bizllm.methods.series import Calendar, aggregate, histories
@@ -17,6 +17,7 @@ MOMENTS = st.datetimes(datetime(1930, 1, 1), datetime(2090, 1, 1))
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(PANDAS)), st.lists(MOMENTS, min_size=1, max_size=20))
+@example("D", [datetime(1969, 1, 1, 23, 59, 59, 1)])
 def test_a_period_bears_its_first_day(unit: str, times: list[datetime]) -> None:
     calendar = Calendar(unit)  # type: ignore[arg-type]
     periods, known = calendar.periods(pa.chunked_array([pa.array(times, pa.timestamp("us"))]))
