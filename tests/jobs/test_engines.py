@@ -135,7 +135,7 @@ def test_a_ledger_of_before_gets_the_column(job: Job, local_ray: None, monkeypat
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"engine": "openvno"}, "expected 'auto', 'torch', 'packed', 'openvino' or 'onnxruntime'"),
+        ({"engine": "openvno"}, "expected 'auto', 'torch', 'packed', 'openvino', 'onnxruntime' or 'vllm'"),
         ({"engine": "torch", "precision": "int8"}, "torch does not compute in int8"),
         ({"precision": "float16"}, "expected 'auto', 'float32', 'bfloat16' or 'int8'"),
     ],
