@@ -174,8 +174,11 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "tokens": 90_000,
         "seconds": 125.0,
         "cost": None,
+        "smaller": [],
     }
-    later = {**planned, "step": "b", "rows": None, "units": None, "tokens": None, "seconds": None, "engine": "torch"}
+    offer = {"model": "registry:m@5", "metric": "macro_f1", "size_mb": 69.26, "teacher_size_mb": 90.9, "times": 1.84}
+    later = {**planned, "smaller": [{**offer, "score": 0.9142, "teacher_score": 0.9203}]}
+    later |= {"step": "b", "rows": None, "units": None, "tokens": None, "seconds": None, "engine": "torch"}
     plan = {"job": "j", "date": "2026-01-01", "cpus": 2, "warehouse": "/w", "seconds": 125.0, "cost": 0.5}
     console.print_plan({**plan, "steps": [planned, later], "warnings": ["j.yaml:3: a local path"]})
     out = capsys.readouterr().out.splitlines()
@@ -183,6 +186,8 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert out[2].split()[: len(cells)] == cells
     assert out[3].split() == ["b", "summarize", "t", "day", "builtin:minilm", "torch"]
     assert "plan      j for 2026-01-01: about 2 min 05 s on 2 CPUs, cost about 0.50" in out
+    smaller = "b could use registry:m@5: 69.3 MB instead of 90.9, 1.8× as fast, macro_f1 0.9142 instead of 0.9203"
+    assert out[-2] == f"smaller   {smaller}"
     assert out[-1] == "warning: j.yaml:3: a local path"
 
 

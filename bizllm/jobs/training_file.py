@@ -146,7 +146,8 @@ def _check_place(keys: Keys, model: type[Closed]) -> None:
     known, name = model.model_fields, str(keys[0])
     if name not in known:
         hint = nearest(name, known) or f"known are {', '.join(known)}"
-        raise UserError(Fault(f"--set {dotted(keys)}", None, f"no '{name}' in a file of this kind", hint))
+        kind = "training" if model is Recipe else "compression"
+        raise UserError(Fault(f"--set {dotted(keys)}", None, f"no '{name}' in a {kind} file", hint))
 
 
 def _check_model(document: Document, keys: Keys) -> None:

@@ -520,7 +520,7 @@ def test_the_project_s_own_jobs_load_and_fit_the_schema(path: Path, monkeypatch:
 
 
 def test_an_unknown_schema_is_a_fault() -> None:
-    with pytest.raises(UserError, match="expected one of job, finetune; did you mean 'job'"):
+    with pytest.raises(UserError, match="expected one of job, finetune, compress; did you mean 'job'"):
         json_schema("jobs")
 
 
