@@ -1,11 +1,11 @@
 """What smaller models of a fine-tuned one lose and gain.
 
-    BIZLLM_DATA=… python benchmarks/compress.py [--teacher path:DIR] [--epochs 6]
+    BIZLLM_DATA=… python benchmarks/compress.py [--teacher path:DIR] [--epochs 6] [--alone]
 
 The teacher: the packed encoder, fine-tuned on Banking77's train (77 intents) where none is named. Students learn its
 answers to the texts of train, without their labels; scores are of Banking77's test. Speed is what the engine reads that
-a night would choose, on a sample of the texts. `without a teacher` are students of the same shape that were fine-tuned
-on train's labels instead.
+a night would choose, on a sample of the texts. `--alone`: students of the same shape that are fine-tuned on train's
+labels instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--teacher", help="URI of a model that was fine-tuned on Banking77's train")
     parser.add_argument("--epochs", type=float, default=PUPIL["epochs"])
+    parser.add_argument("--alone", action="store_true", help="train students on the labels, too: twice the time")
     parser.add_argument("--out", type=Path, default=bench.RESULTS)
     given = parser.parse_args()
     machine = bench.machine("torch", "transformers", "deepspeed", "openvino", "nncf")
@@ -72,6 +74,7 @@ def main() -> int:
         alone = [
             fine_tuned(folder, teacher, f"alone{i}", prune=student, optim=optim)["metrics"]["test"][made["metric"]]
             for i, student in enumerate(STUDENTS)
+            if given.alone
         ]
     head = [
         "model",
@@ -88,7 +91,7 @@ def main() -> int:
     rows = [
         [f"teacher, {theirs['layers']} layers", *sizes(theirs), "", "", f"{theirs['tokens_per_s']:,.0f}", "", "", ""]
     ]
-    for student, score in zip(made["students"], alone, strict=True):
+    for student, score in zip_longest(made["students"], alone):
         shape = f"{student['layers']} layers"
         if student["feed_forward"] < 1:
             shape += f", {student['feed_forward']:.0%} of feed-forward"
@@ -101,7 +104,7 @@ def main() -> int:
                 f"{student['tokens_per_s']:,.0f}",
                 f"{student['times']:.2f}×",
                 f"{student['int8']['tokens_per_s']:,.0f}" if student["int8"] else "does not agree",
-                f"{score:.4f}",
+                "" if score is None else f"{score:.4f}",
             ]
         )
     text = f"""# Smaller models
