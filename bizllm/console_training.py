@@ -65,29 +65,25 @@ def print_compression(made: Mapping[str, Any]) -> None:
     """The pupils beside their teacher, and the smallest that may take its place."""
     console = new_console()
     metric, teacher = made["metric"], made["teacher"]
-    numbers = ["layers", "parameters", "MB", metric, "loss", "95 % interval", "agrees", "tokens/s", "times", "int8"]
-    table = new_table(["model", *numbers], numbers)
-    row = [count(teacher["layers"]), count(teacher["parameters"]), figure(teacher["size_mb"])]
-    table.add_row(
-        plain(teacher["model"]), *row, figure(teacher.get("score")), "", "", "", count(round(teacher["tokens_per_s"]))
-    )
-    for pupil in made["students"]:
-        loss = pupil.get("loss")
-        table.add_row(
-            plain(pupil["model"]),
-            count(pupil["layers"]),
-            count(pupil["parameters"]),
-            figure(pupil["size_mb"]),
-            figure(pupil.get("score")),
-            "" if loss is None else f"{loss:+.4f}",
-            "" if loss is None else f"{pupil['low']:+.4f} to {pupil['high']:+.4f}",
-            f"{pupil['agreement']:.1%}",
-            count(round(pupil["tokens_per_s"])),
-            f"{pupil['times']:.2f}×",
-            count(round(pupil["int8"]["tokens_per_s"])) if pupil["int8"] else "no",
-        )
-    console.print(table)
-    console.print()
+    numbers = ["layers", "MB", metric, "loss", "95 % interval"]
+    scores = new_table(["model", *numbers], numbers)
+    numbers = ["agrees", "tokens/s", "times", "int8, tokens/s"]
+    speed = new_table(["model", *numbers], numbers)
+    for model in (teacher, *made["students"]):
+        name, loss, int8 = plain(model["model"]).removeprefix("registry:"), model.get("loss"), model.get("int8")
+        interval = "" if loss is None else f"{model['low']:+.4f} to {model['high']:+.4f}"
+        told = "" if loss is None else f"{loss:+.4f}"
+        size = [count(model["layers"]), figure(model["size_mb"])]
+        scores.add_row(name, *size, figure(model.get("score")), told, interval)
+        rate = count(round(model["tokens_per_s"]))
+        if model is teacher:
+            speed.add_row(name, "", rate, "", "")
+            continue
+        low = count(round(int8["tokens_per_s"])) if int8 else "does not agree"
+        speed.add_row(name, f"{model['agreement']:.1%}", rate, f"{model['times']:.2f}×", low)
+    for table in (scores, speed):
+        console.print(table)
+        console.print()
     smallest = made["smallest"]
     if smallest:
         version = smallest.rpartition("@")[2]
