@@ -11,7 +11,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from bizllm.errors import Fault, UserError
+from bizllm.evaluate import calibration
 from bizllm.evaluate.objective_metrics import default_metric
 from bizllm.jobs.finetune import finetune
 from bizllm.jobs.training_file import LoadedCompression, LoadedRecipe
@@ -160,6 +161,8 @@ def _teacher(model: str, loaded: LoadedCompression) -> tuple[ResolvedModel, Mode
         is_one = f"it is one of {info.objective}" if info else "it has no bizllm.json"
         expected = f"expected a model of texts that was fine-tuned for {', '.join(CLASSES)}; {is_one}"
         raise UserError(Fault("MODEL", model, expected))
+    if found.kind == "registry":  # which may call it otherwise than it does itself
+        info = replace(info, name=found.uri.removeprefix("registry:").partition("@")[0])
     if (info.inputs == "pair") != (asked.data.train.pair is not None):
         expected = "the model reads pairs: name both columns" if info.inputs == "pair" else "the model reads no pairs"
         raise UserError(Fault(place("data", "train", "pair"), asked.data.train.pair, expected))
@@ -220,7 +223,7 @@ def _said(model: Teacher, asked: list[Any]) -> Any:
         return logits.argmax(1)
     threshold = model.classifier.threshold
     assert threshold is not None, "of several labels each has one"
-    return 1 / (1 + np.exp(-logits / model.info.temperature)) >= threshold
+    return calibration.sigmoid(logits, model.info.temperature) >= threshold
 
 
 def _agreement(one: Teacher, other: Teacher, asked: list[Any]) -> float:

@@ -62,7 +62,9 @@ def classifier(folder: Path, rows: pa.Table, **config: Any) -> Path:
 
     knowing_base(folder, **config)
     labels = tuple(sorted(tiny.TOPICS))
-    info = ModelInfo("topics", "classification", labels, pooling="mean", max_tokens=32, temperature=0.8, threshold=0.1)
+    info = ModelInfo(
+        "own_name", "classification", labels, pooling="mean", max_tokens=32, temperature=0.8, threshold=0.1
+    )
     network: Any = new_network(folder, info, 0.0).eval()
     tokenizer = batches.load_tokenizer(folder)
     made = tokenizer(rows["body"].to_pylist(), padding=True, return_tensors="pt")
