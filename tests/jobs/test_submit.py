@@ -309,9 +309,8 @@ def test_a_night_as_a_ray_job(head: Head, shop: Path, tmp_path: Path) -> None:
     assert [row["state"] for row in api.runs(path, sets=[warehouse])] == ["done"]
 
 
-def test_a_night_from_elsewhere(head: Head, job: Job) -> None:
-    """The driver is a Ray client; more units than go through plain Ray on the cluster itself."""
-    path = job(steps__summary=None, sources__tickets=None, runtime={"unit_rows": 2})
+def assert_a_night_from_elsewhere(head: Head, path: str) -> None:
+    """A whole night, whose driver is a Ray client."""
     done = subprocess.run(
         [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--address", head.client, "--json"],
         env=head.env,
@@ -322,6 +321,12 @@ def test_a_night_from_elsewhere(head: Head, job: Job) -> None:
     assert done.returncode == 0, done.stderr
     (step,) = json.loads(done.stdout)["steps"]
     assert (step["state"], step["rows_in"], step["rows_out"]) == ("done", 40, 40)
+
+
+def test_a_night_from_elsewhere(head: Head, job: Job) -> None:
+    """The driver is a Ray client; more units than go through plain Ray on the cluster itself."""
+    path = job(steps__summary=None, sources__tickets=None, runtime={"unit_rows": 2})
+    assert_a_night_from_elsewhere(head, path)
 
 
 @pytest.mark.slow
@@ -338,16 +343,7 @@ def test_workers_elsewhere_are_told_of_the_store(head: Head, job: Job, s3_endpoi
         warehouse={"path": "s3://elsewhere/wh", "uri": f"sqlite:///{tmp_path}/catalog.db"},
         storage={"endpoint": s3_endpoint, "region": "us-east-1"},
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--address", head.client, "--json"],
-        env=head.env,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    (step,) = json.loads(done.stdout)["steps"]
-    assert (step["state"], step["rows_in"], step["rows_out"]) == ("done", 40, 40)
+    assert_a_night_from_elsewhere(head, path)
 
 
 def test_a_client_without_the_token_is_refused(head: Head, shop: Path) -> None:
