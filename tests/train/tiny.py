@@ -43,13 +43,13 @@ def table(rows: int, seed: int = 0, longest: int = 12) -> pa.Table:
 
 
 def bert(folder: Path, seed: int = 0, **config: Any) -> Path:
-    """A random BERT with a WordPiece tokenizer trained on the toy words; `[SEP]` ends a text."""
-    from tokenizers import BertWordPieceTokenizer
+    """A random BERT with a WordPiece tokenizer of the toy words and of letters; `[SEP]` ends a text."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    pieces = BertWordPieceTokenizer()
-    pieces.train_from_iterator(LINES, vocab_size=200, min_frequency=1, show_progress=False)
-    tokenizer = BertTokenizerFast(vocab=pieces.get_vocab())
+    # Written down, not trained: the trainer of word pieces numbers them anew in each process.
+    letters = sorted(set("".join(WORDS)))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *WORDS]
+    tokenizer = BertTokenizerFast(vocab={piece: number for number, piece in enumerate(dict.fromkeys(pieces))})
     size = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     size |= {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "initializer_range": 0.2}
     return _written(folder, tokenizer, seed, lambda: BertModel(BertConfig(**{**size, **config})))
