@@ -239,20 +239,20 @@ def tasks(context: typer.Context, json: Json = False) -> None:
 def tasks_list(json: Json = False) -> None:
     """Every task that a job may name."""
     with answering(json) as out:
-        from bizllm import api
+        from bizllm import api, console_tasks
 
         found = api.tasks()
-        out(found, lambda console: console.print_tasks(found))
+        out(found, lambda _: console_tasks.print_tasks(found))
 
 
 @tasks_app.command("show")
 def tasks_show(task: Annotated[str, typer.Argument(show_default=False)], json: Json = False) -> None:
     """A task's settings and the columns that it writes."""
     with answering(json) as out:
-        from bizllm import api
+        from bizllm import api, console_tasks
 
         found = api.tasks(task)[0]
-        out(found, lambda console: console.print_task(found))
+        out(found, lambda _: console_tasks.print_task(found))
 
 
 @app.command()

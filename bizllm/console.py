@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
@@ -126,7 +125,9 @@ def print_plan(plan: dict[str, Any]) -> None:
     table = new_table(["step", "task", "input", "dates", *numbers[:2], "model", "engine", *numbers[2:]], numbers)
     for step in plan["steps"]:
         table.add_row(
-            *(plain(step[name]) for name in ("step", "task", "input", "dates")),
+            *(plain(step[name]) for name in ("step", "task")),
+            plain(", ".join([step["input"], *step["tables"].values()])),
+            plain(step["dates"]),
             *(count(step[name]) for name in ("rows", "units")),
             plain(step["model"]),
             plain(step["engine"]),
@@ -249,52 +250,6 @@ def _fitting(names: Sequence[str], widths: Sequence[int], room: int) -> list[int
 
 def _is_number(field: pa.Field) -> bool:
     return str(field.type).startswith(("int", "uint", "float", "double", "halffloat", "decimal"))
-
-
-def print_tasks(tasks: Sequence[dict[str, Any]]) -> None:
-    """The kinds of work that a job may name."""
-    table = new_table(["task", "works on", "what it does"])
-    for task in tasks:
-        table.add_row(plain(task["name"]), " or ".join(map(plain, task["shapes"])), plain(task["summary"]))
-    new_console().print(table)
-
-
-def print_task(task: dict[str, Any]) -> None:
-    """One task: its settings with their defaults, and the columns it writes."""
-    console = new_console()
-    console.print(Text.assemble((plain(task["name"]), "bold"), f": {plain(task['summary'])}"), soft_wrap=True)
-    console.print()
-    settings = new_table(["setting", "type", "default", "meaning"])
-    schema = task["settings"]
-    required = schema.get("required", [])
-    for name, about in schema["properties"].items():
-        default = "required" if name in required else json.dumps(about.get("default"), ensure_ascii=False)
-        default = "" if default == "null" else default
-        settings.add_row(plain(name), _type_words(about, schema), plain(default), plain(about.get("description")))
-    console.print(settings)
-    console.print()
-    columns = new_table(["column", "type and meaning"])
-    for name, meaning in task["columns"].items():
-        columns.add_row(plain(name), plain(meaning))
-    console.print(columns)
-
-
-def _type_words(about: dict[str, Any], schema: dict[str, Any]) -> str:
-    """A JSON Schema type as a person would say it."""
-    if "$ref" in about:
-        name = about["$ref"].rsplit("/", 1)[-1]
-        return _type_words(schema.get("$defs", {}).get(name, {}), schema)
-    if "anyOf" in about:
-        words = [_type_words(part, schema) for part in about["anyOf"] if part.get("type") != "null"]
-        return " or ".join(dict.fromkeys(words))
-    if "enum" in about or "const" in about:
-        return " | ".join(plain(value) for value in about.get("enum", [about.get("const")]))
-    if "prefixItems" in about:
-        return f"[{', '.join(_type_words(part, schema) for part in about['prefixItems'])}]"
-    if about.get("type") == "array":
-        return f"list of {_type_words(about.get('items', {}), schema)}"
-    names = {"string": "text", "integer": "whole number", "boolean": "true | false", "object": "mapping"}
-    return names.get(about.get("type", ""), plain(about.get("type", "anything")))
 
 
 # -- progress -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from bizllm import console
+from bizllm import console, console_tasks
 from bizllm.plain_text import json_text, plain
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202egnp.exe\r\n[bold]not markup[/bold]"
@@ -169,6 +169,7 @@ def test_the_command_is_named_so_that_the_shell_finds_it(
 
 def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     planned = {"step": "a", "task": "summarize", "input": "t", "dates": "day", "rows": 1500, "units": 3} | {
+        "tables": {"examples": "labelled"},
         "model": "builtin:minilm",
         "engine": "openvino bfloat16",
         "tokens": 90_000,
@@ -178,11 +179,19 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     }
     offer = {"model": "registry:m@5", "metric": "macro_f1", "size_mb": 69.26, "teacher_size_mb": 90.9, "times": 1.84}
     later = {**planned, "smaller": [{**offer, "score": 0.9142, "teacher_score": 0.9203}]}
-    later |= {"step": "b", "rows": None, "units": None, "tokens": None, "seconds": None, "engine": "torch"}
+    later |= {
+        "step": "b",
+        "tables": {},
+        "rows": None,
+        "units": None,
+        "tokens": None,
+        "seconds": None,
+        "engine": "torch",
+    }
     plan = {"job": "j", "date": "2026-01-01", "cpus": 2, "warehouse": "/w", "seconds": 125.0, "cost": 0.5}
     console.print_plan({**plan, "steps": [planned, later], "warnings": ["j.yaml:3: a local path"]})
     out = capsys.readouterr().out.splitlines()
-    cells = ["a", "summarize", "t", "day", "1,500", "3", "builtin:minilm", "openvino", "bfloat16", "90,000"]
+    cells = ["a", "summarize", "t,", "labelled", "day", "1,500", "3", "builtin:minilm", "openvino", "bfloat16"]
     assert out[2].split()[: len(cells)] == cells
     assert out[3].split() == ["b", "summarize", "t", "day", "builtin:minilm", "torch"]
     assert "plan      j for 2026-01-01: about 2 min 05 s on 2 CPUs, cost about 0.50" in out
@@ -208,15 +217,20 @@ def test_a_task(capsys: pytest.CaptureFixture[str]) -> None:
         "levels": {"type": "array", "items": {"type": "number"}, "default": [0.1]},
         "k": {"anyOf": [{"type": "integer"}, {"const": "auto"}, {"type": "null"}], "default": "auto"},
         "agg": {"$ref": "#/$defs/Agg", "default": None},
+        "rules": {"type": "array", "items": {"$ref": "#/$defs/Rule"}, "default": []},
+        "by": {"anyOf": [{"$ref": "#/$defs/Rule"}, {"type": "null"}], "default": None},
     }
-    settings = {"properties": properties, "required": ["text"], "$defs": {"Agg": {"enum": ["sum", "mean"]}}}
+    rule = {"type": "object", "properties": {"when": {"type": "string"}}, "required": ["when"]}
+    defs = {"Agg": {"enum": ["sum", "mean"]}, "Rule": rule}
+    settings = {"properties": properties, "required": ["text"], "$defs": defs}
     task = {"name": "toy", "summary": "A toy.", "shapes": ["row", "group"], "settings": settings}
-    console.print_task({**task, "columns": {"summary": "string: the summary"}})
+    console_tasks.print_task({**task, "columns": {"summary": "string: the summary"}})
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "text text required The text column." in rows
     assert "levels list of number [0.1]" in rows
     assert 'k whole number | auto "auto"' in rows or 'k whole number or auto "auto"' in rows
     assert "agg sum | mean" in rows
+    assert "rules[].when text required" in rows and "by.when text required" in rows
     assert rows[-1] == "summary string: the summary"
 
 

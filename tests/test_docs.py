@@ -16,7 +16,7 @@ import pytest
 import typer.main
 import yaml
 
-from bizllm import api, console
+from bizllm import api, console_tasks
 from bizllm.cli import app
 from bizllm.jobs.job import load_job
 from bizllm.jobs.schema import json_schema
@@ -207,8 +207,6 @@ def settings_lines(part: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]
     """A table of settings, from their JSON Schema."""
     yield from ("| setting | type | default | meaning |", "|---|---|---|---|")
     for setting, about in part["properties"].items():
-        if setting in Common.model_fields and whole is part:
-            continue
         default = about.get("default")
         shown = (
             ""
@@ -216,13 +214,18 @@ def settings_lines(part: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]
             else f"`{json.dumps(default).strip(chr(34))}`"
         )
         shown = "required" if setting in part.get("required", []) else shown
-        yield row(f"`{setting}`", console._type_words(about, whole), shown, about.get("description", ""))
+        yield row(f"`{setting}`", console_tasks.type_words(about, whole), shown, about.get("description", ""))
 
 
 def task_tables(name: str) -> str:
     """The task's settings and columns as `bizllm tasks show` tells them, in Markdown."""
     (task,) = api.tasks(name)
-    lines = [*settings_lines(task["settings"], task["settings"]), "", "| column | type and meaning |", "|---|---|"]
+    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    for setting, kind, default, meaning in console_tasks.settings_rows(task["settings"], task["settings"]):
+        if setting not in Common.model_fields:
+            shown = default if default in ("", "required") else f"`{default.strip(chr(34))}`"
+            lines.append(row(f"`{setting}`", kind, shown, meaning))
+    lines += ["", "| column | type and meaning |", "|---|---|"]
     return "\n".join([*lines, *(row(f"`{column}`", meaning) for column, meaning in task["columns"].items())])
 
 

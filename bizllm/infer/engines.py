@@ -78,7 +78,7 @@ class ChooseEngine:
         def engine(asked: str, network: Network) -> Engine:
             return _Sampling(network) if asked == uri else TorchEngine(network)
 
-        context.task.open(ModelLoader(pinned=context.pinned, engine=engine))
+        context.opened(ModelLoader(pinned=context.pinned, engine=engine))
         try:
             self.inner.work(unit, tables)
         except Sampled as sampled:

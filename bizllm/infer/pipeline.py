@@ -190,9 +190,8 @@ def _attempted(stage: Stage, unit: Unit, call: Callable[[], _Made]) -> _Made | R
 
 
 def _both(stage: Stage, unit: Unit, threads: int) -> Receipt:
-    """Read and work in one go: a stage that holds no model needs no process of its own."""
-    _set_threads(threads)
-    return _work(stage, unit, _read(stage, unit))
+    """Open, read and work in one go: a stage that holds no model needs no process of its own."""
+    return _Worker(stage, threads).work(unit, _read(stage, unit))
 
 
 def _set_threads(threads: int) -> None:

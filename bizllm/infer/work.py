@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from bizllm import logs
 from bizllm.errors import RunError, safe_text
 from bizllm.infer.kept_engines import Kept
+from bizllm.infer.learned import load
 from bizllm.infer.receipts import Receipt, reject_key
 from bizllm.infer.vectors import Shelf
 from bizllm.models.batches import placement
@@ -30,7 +31,7 @@ from bizllm.tables import dropped, hashing, storage
 from bizllm.tables.manifest import Unit as SourceUnit
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import StagedFile, describe
-from bizllm.tasks.base import Outcome, Reject, Task
+from bizllm.tasks.base import Models, Outcome, Reject, Task
 
 log = logs.get(__name__)
 Batch = TypeVar("Batch")
@@ -88,11 +89,18 @@ class StepContext:
     engines: Mapping[str, Kept] = field(default_factory=dict)  # by URI: what computes it, where that was measured
     vectors: Mapping[str, str] = field(default_factory=dict)  # by URI: where vectors are that other steps read, too
     shown: bool = True  # whether the report may show rows of it
+    learned: str | None = None  # where it is kept what the task learned of the tables that it reads whole
 
     @property
     def reject_keys(self) -> list[str]:
         """Group columns, then the source's own key: what finds the row again."""
         return list(dict.fromkeys([*self.task.group_by(), *self.source_key]))
+
+    def opened(self, models: Models) -> Task:
+        """The task, ready to answer (or, as long as nothing is learned, to learn)."""
+        self.task.learned = load(self.learned) if self.learned else None
+        self.task.open(models)
+        return self.task
 
     @property
     def source_key(self) -> tuple[str, ...]:
@@ -132,7 +140,7 @@ class TaskStage:
         """Load them, once a worker, each with the engine that was chosen."""
         writer = self.context.task.settings.engine
         self.loader = ModelLoader(pinned=self.context.pinned, engine=self._engine, writer=writer)
-        self.context.task.open(self.loader)
+        self.context.opened(self.loader)
 
     def engines(self) -> dict[str, Any]:
         """For a receipt's `extra`: what computed each model here, by its URI."""

@@ -20,7 +20,7 @@ from bizllm.jobs.job import LoadedJob
 from bizllm.models.engines.choice import Choice
 from bizllm.tables import storage
 from bizllm.tables.storage import FileInfo
-from bizllm.tables.upkeep import expirable, expire, needed_files
+from bizllm.tables.upkeep import KEPT_BESIDE, expirable, expire, needed_files
 from bizllm.tables.urls import local_path
 from bizllm.tables.warehouse import Warehouse
 
@@ -178,8 +178,7 @@ def _named(url: str) -> Iterator[str]:
         except FileNotFoundError:
             return  # the run ended meanwhile
         yield from (file.url for file in (*receipt.files, *receipt.reject_files))
-        if "fit" in receipt.extra:
-            yield receipt.extra["fit"]
+        yield from (receipt.extra[kept] for kept in KEPT_BESIDE if kept in receipt.extra)
 
 
 def _uploads(folder: str, before: float) -> list[Garbage]:

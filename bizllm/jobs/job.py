@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -99,16 +100,24 @@ class LoadedJob:
             told.append(int(key) if in_list else key)
         return self.document.place(*told)
 
+    def inputs(self, step: str) -> dict[str, str]:
+        """The sources and steps that this one reads, by the setting: `input`, and `examples.input` and the like."""
+        settings = self.job.steps[step]
+        return {"input": settings.input, **{f"{name}.input": table.input for name, table in settings.tables().items()}}
+
     def upstream(self, step: str) -> list[str]:
         """The steps that this one reads directly."""
-        settings = self.job.steps[step]
-        return [settings.input] if settings.input in self.job.steps else []
+        return [name for name in dict.fromkeys(self.inputs(step).values()) if name in self.job.steps]
 
     def sensitive(self, step: str) -> str | None:
         """The source marked `sensitive` that the step reads, directly or through others; None where it reads none."""
-        while step in self.job.steps:
-            step = self.job.steps[step].input
-        return step if self.job.sources[step].sensitive else None
+        for name in self.inputs(step).values():
+            if name in self.job.steps:
+                if (found := self.sensitive(name)) is not None:
+                    return found
+            elif self.job.sources[name].sensitive:
+                return name
+        return None
 
     def descendants(self, step: str) -> list[str]:
         """The steps that read this one, directly or through others, in the order in which they can run."""
@@ -308,24 +317,44 @@ def check_registry(document: Document) -> None:
 def _check_inputs(document: Document) -> None:
     """Every step reads a source or another step, and no step reads itself in the end."""
     sources, steps = _mapping(document.values.get("sources")), _mapping(document.values.get("steps"))
-    inputs = {name: step.get("input") for name, step in steps.items() if isinstance(step, dict)}
-    reads = {name: input_ for name, input_ in inputs.items() if isinstance(input_, str) and input_ not in sources}
-    seen: set[str] = set()
-    for name, input_ in reads.items():
-        at: Keys = ("steps", name, "input")
-        if input_ not in steps:
+    reads = {
+        name: {at: input_ for at, input_ in _inputs(step).items() if input_ not in sources}
+        for name, step in steps.items()
+    }
+    for name, own in reads.items():
+        for inside, input_ in own.items():
+            if input_ in steps:
+                continue
+            at: Keys = ("steps", name, *inside)
             known = list(dict.fromkeys([*sources, *(step for step in steps if step != name)]))
             expected = f"no such source or step; there are {', '.join(known)}" if known else "no such source or step"
             document.fault(at, document.shown(at), expected, nearest(input_, known))
-        chain = [name]
-        while (following := reads[chain[-1]]) in reads and following not in chain:
-            chain.append(following)
-        if following in chain and not seen.intersection(chain):
-            circle = [*chain[chain.index(following) :], following]
-            document.fault(
-                ("steps", circle[0], "input"), None, f"these steps read each other in a circle: {' → '.join(circle)}"
-            )
-        seen.update(chain)
+    graph = {name: [input_ for input_ in own.values() if input_ in steps] for name, own in reads.items()}
+    while circle := _circle(graph):
+        at = next(inside for inside, input_ in reads[circle[0]].items() if input_ == circle[1])
+        told = f"these steps read each other in a circle: {' → '.join(circle)}"
+        document.fault(("steps", circle[0], *at), None, told)
+        for name in circle:
+            graph.pop(name, None)
+
+
+def _inputs(step: Any) -> dict[Keys, str]:
+    """The sources and steps that a step's part of the file names, by where: `input`, and that of further tables."""
+    parts: dict[Keys, Any] = {("input",): _mapping(step).get("input")}
+    parts |= {(key, "input"): value.get("input") for key, value in _mapping(step).items() if isinstance(value, dict)}
+    return {at: name for at, name in parts.items() if isinstance(name, str)}
+
+
+def _circle(graph: dict[str, list[str]]) -> list[str]:
+    """Steps of which each reads the next, and the last is the first, beginning with the one that stands first in the
+    file; empty where there are none. graph: what each step reads."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as fault:
+        around: list[str] = fault.args[1][:0:-1]
+        first = around.index(min(around, key=list(graph).index))
+        return [*around[first:], *around[: first + 1]]
+    return []
 
 
 # -- paths --------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ HEAD_ROW_S = 1e-4  # of a CPU: tokenizing a short text, taking its vector, and a
 class PlannedStep:
     """One step of a plan. rows, units, tokens, seconds, cost: None where an earlier step decides them at run time.
 
-    engine: what computes its model, in words; None where it asks none. smaller: for models that `compress` made smaller
-    ones of, the smallest that loses little, as `offers.smaller` tells it.
+    tables: what it reads whole, by setting. engine: what computes its model, in words; None where it asks none.
+    smaller: for models that `compress` made smaller ones of, the smallest that loses little (`offers.smaller`).
     """
 
     step: str
@@ -34,6 +34,7 @@ class PlannedStep:
     shape: str
     table: str
     input: str
+    tables: dict[str, str]
     dates: str
     model: str | None
     files: int | None
@@ -118,6 +119,7 @@ def _planned(
         step.task.shape,
         f"{night.job.name}.{step.name}",
         step.settings.input,
+        {setting: table.name for setting, table in step.tables.items()},
         step.dates,
         step.model,
         files,

@@ -30,10 +30,21 @@ from bizllm.tasks.base import StepInput, Task, TaskSettings, task_class
 
 
 @dataclass(frozen=True)
+class ReadWhole:
+    """A further table of a step. name, key: of the source or the earlier step; source: None where it is a step."""
+
+    name: str
+    key: tuple[str, ...]
+    source: Source | None
+    dates: Dates
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PreparedStep:
     """A step that can run: its task knows the input's schema, its table's schema is decided.
 
-    source: where it reads; None where it reads an earlier step (`upstream`).
+    source: where it reads; None where it reads an earlier step (`upstream`). tables: what it reads whole, by setting.
     pinned: its models as they were resolved, by URI; workers load these, and ask no registry.
     fingerprint: of everything but rows that decides an answer.
     """
@@ -43,12 +54,19 @@ class PreparedStep:
     task: Task
     source: Source | None
     upstream: str | None
+    tables: Mapping[str, ReadWhole]
     schema: pa.Schema
     reject_schema: pa.Schema
     model: str | None
     model_version: str | None
     pinned: Mapping[str, ResolvedModel]
     fingerprint: str
+
+    @property
+    def awaits(self) -> list[str]:
+        """The steps that it reads."""
+        read = [self.upstream, *(table.name for table in self.tables.values() if table.source is None)]
+        return list(dict.fromkeys(name for name in read if name is not None))
 
     @property
     def dates(self) -> Dates:
@@ -85,18 +103,18 @@ def prepare(loaded: LoadedJob, run_date: date, only: Sequence[str] = ()) -> Nigh
     sources = {
         name: Source(name, settings, loaded.place, warehouse, Masker(settings.mask) if settings.mask else None)
         for name, settings in job.sources.items()
-        if any(step.input == name for step in job.steps.values())
+        if any(name in loaded.inputs(step).values() for step in job.steps)
     }
     for source in sources.values():
         faults += source.faults()
-    broken = {fault.place for fault in faults}
     steps: dict[str, PreparedStep] = {}
     models: dict[str, ResolvedModel] = {}
     for name in loaded.order():
-        given = _input(loaded, name, sources, steps) if not broken else _try_input(loaded, name, sources, steps)
-        if given is None:
+        given = {setting: _input(wanted, sources, steps) for setting, wanted in loaded.inputs(name).items()}
+        known = {setting: found for setting, found in given.items() if found is not None}
+        if len(known) < len(given):
             continue
-        step, found = _step(loaded, name, given, sources, steps, models, run_date)
+        step, found = _step(loaded, name, known, sources, steps, models, run_date)
         faults += found
         if step is not None:
             steps[name] = step
@@ -106,37 +124,30 @@ def prepare(loaded: LoadedJob, run_date: date, only: Sequence[str] = ()) -> Nigh
     return Night(loaded, run_date, warehouse, chosen)
 
 
-def _input(loaded: LoadedJob, name: str, sources: dict[str, Source], steps: dict[str, PreparedStep]) -> StepInput:
-    wanted = loaded.job.steps[name].input
+def _input(wanted: str, sources: dict[str, Source], steps: dict[str, PreparedStep]) -> StepInput | None:
+    """What a step reads, unless that source or step has faults of its own, which are told once."""
     if wanted in steps:
         return StepInput(wanted, steps[wanted].schema, tuple(steps[wanted].task.keys()))
-    source = sources[wanted]
-    return StepInput(wanted, source.schema(), tuple(source.key))
-
-
-def _try_input(
-    loaded: LoadedJob, name: str, sources: dict[str, Source], steps: dict[str, PreparedStep]
-) -> StepInput | None:
-    """The step's input, unless its source (or the step that it reads) has faults of its own, which are told once."""
-    wanted = loaded.job.steps[name].input
-    if wanted in loaded.job.steps:
-        return _input(loaded, name, sources, steps) if wanted in steps else None
-    return None if sources[wanted].faults() else _input(loaded, name, sources, steps)
+    source = sources.get(wanted)
+    return None if source is None or source.faults() else StepInput(wanted, source.schema(), tuple(source.key))
 
 
 def _step(
     loaded: LoadedJob,
     name: str,
-    given: StepInput,
+    inputs: Mapping[str, StepInput],
     sources: dict[str, Source],
     steps: dict[str, PreparedStep],
     resolved: dict[str, ResolvedModel],
     run_date: date,
 ) -> tuple[PreparedStep | None, list[Fault]]:
     settings = loaded.job.steps[name]
-    task = task_class(settings.task)(settings, given, run_date)
+    given = inputs["input"]
+    others = {setting: inputs[f"{setting}.input"] for setting in settings.tables()}
+    task = task_class(settings.task)(settings, given, run_date, others)
     source = sources.get(given.name)
-    faults = [
+    faults = _table_faults(loaded, name, task, sources)
+    faults += [
         Fault(loaded.place("steps", name, *setting.split(".")), value, *_mixed(source, value, expected, hint))
         for setting, value, expected, hint in task.check()
     ]
@@ -176,6 +187,16 @@ def _step(
             task,
             sources.get(given.name),
             upstream,
+            {
+                setting: ReadWhole(
+                    table.input,
+                    others[setting].key,
+                    sources.get(table.input),
+                    table.dates or "to_date",
+                    tuple(dict.fromkeys(table.columns().values())),
+                )
+                for setting, table in settings.tables().items()
+            },
             contract.output_schema(
                 [fields[k] for k in task.keys() if k in fields], dropped.without(task.columns(), settings.drop)
             ),
@@ -186,8 +207,12 @@ def _step(
             _fingerprint(
                 task,
                 {role: m.content_hash for role, m in models.items()},
-                steps[upstream].fingerprint if upstream else "",
-                sources[given.name].settings.mask if given.name in sources else None,
+                {setting: steps[found.name].fingerprint for setting, found in inputs.items() if found.name in steps},
+                {
+                    setting: mask
+                    for setting, found in inputs.items()
+                    if found.name in sources and (mask := sources[found.name].settings.mask) is not None
+                },
             ),
         ),
         [],
@@ -215,6 +240,22 @@ def _engine_faults(loaded: LoadedJob, name: str, task: Task) -> list[Fault]:
             Fault(loaded.place("steps", name, "precision"), "int8", "torch does not compute in int8", "engine: auto")
         ]
     return []
+
+
+def _table_faults(loaded: LoadedJob, name: str, task: Task, sources: Mapping[str, Source]) -> list[Fault]:
+    """Columns that are not in the tables that are to be read whole."""
+    faults = []
+    for setting, table in task.settings.tables().items():
+        known, source = task.others[setting].schema.names, sources.get(table.input)
+        for key, column in table.columns().items():
+            if column not in known:
+                place = loaded.place("steps", name, setting, key)
+                missing = f"no such column in '{table.input}'; there are {', '.join(known)}"
+                faults.append(Fault(place, column, *_mixed(source, column, missing, nearest(column, known))))
+        if table.dates is not None and source is None:
+            place = loaded.place("steps", name, setting, "dates")
+            faults.append(Fault(place, table.dates, "is for sources; a step is read as it was published"))
+    return faults
 
 
 def _mixed(source: Source | None, value: object, expected: str, hint: str) -> tuple[str, str]:
@@ -266,22 +307,37 @@ def _registry(loaded: LoadedJob, uri: str) -> str | None:
 _NOT_IN_FINGERPRINT = {"input", "dates", "reject_budget", "reuse", "drop", "engine", "precision", *MODEL_SETTINGS}
 
 
-def _fingerprint(task: Task, models: dict[str, str], upstream: str, mask: SourceMask | None) -> str:
+def _fingerprint(
+    task: Task, models: dict[str, str], upstream: Mapping[str, str], masks: Mapping[str, SourceMask]
+) -> str:
     """sha256 over task version, settings, model contents, the used columns' types, upstream fingerprints, and what the
-    source masks. Of a mask's key it knows a keyed digest."""
+    sources mask. Of a mask's key it knows a keyed digest. upstream, masks: by the setting that names the input."""
+    tables = task.settings.tables()
+    settings = task.settings.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
+    for setting in tables:
+        settings[setting] = {key: value for key, value in settings[setting].items() if key not in _NOT_IN_FINGERPRINT}
     said: dict[str, Any] = {
         "task": task.name,
         "version": task.version,
-        "settings": task.settings.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+        "settings": settings,
         "models": models,
         "reads": {name: str(task.source.schema.field(name).type) for name in task.reads()},
         "keys": task.keys(),
-        "upstream": upstream,
+        "upstream": upstream.get("input", ""),
     }
     if not task.settings.any_engine:  # whatever computes, where all may, agrees with torch
         said["engine"] = [task.settings.engine, task.settings.precision]
     if task.settings.drop:
         said["drop"] = task.settings.drop
-    if mask is not None:
-        said["mask"] = {"version": MASK_VERSION, **mask.model_dump(mode="json")}
+    if tables:
+        said["tables"] = {
+            setting: {
+                "reads": {c: str(task.others[setting].schema.field(c).type) for c in table.columns().values()},
+                "upstream": upstream.get(f"{setting}.input", ""),
+            }
+            for setting, table in tables.items()
+        }
+    for setting, mask in masks.items():
+        place = "mask" if setting == "input" else f"mask {setting}"
+        said[place] = {"version": MASK_VERSION, **mask.model_dump(mode="json")}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

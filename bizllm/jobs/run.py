@@ -142,24 +142,25 @@ def _check_upstream(night: Night) -> None:
         Fault(
             "--only",
             step.name,
-            f"reads step '{step.upstream}', which has nothing published for {night.run_date}",
-            f"add --only {step.upstream}",
+            f"reads step '{upstream}', which has nothing published for {night.run_date}",
+            f"add --only {upstream}",
         )
         for step in night.steps.values()
-        if step.upstream and step.upstream not in night.steps
-        if night.warehouse.newest(night.job.name, step.upstream, night.run_date) is None
+        for upstream in step.awaits
+        if upstream not in night.steps
+        if night.warehouse.newest(night.job.name, upstream, night.run_date) is None
     ]
     if missing:
         raise UserError(*missing)
 
 
 def _freeze(runs: dict[str, StepRun]) -> None:
-    """Decide the input of every step that reads a source; what is missing is told before any work."""
+    """Decide the input of every step that reads only sources; what is missing is told before any work."""
     faults: list[Fault] = []
     for step_run in runs.values():
-        if step_run.step.upstream is None:
+        if not step_run.step.awaits:
             try:
-                step_run.freeze()
+                step_run.freezer.freeze()
             except UserError as fault:
                 faults += fault.faults
     if faults:
@@ -176,7 +177,7 @@ def _check_finished(runs: dict[str, StepRun]) -> None:
             "run the job without it",
         )
         for name, step_run in runs.items()
-        if step_run.step.upstream is None and not step_run.finished()
+        if not step_run.step.awaits and not step_run.finished()
     ]
     if faults:
         raise UserError(*faults)
@@ -276,20 +277,19 @@ class _Schedule:
         cpus = int(ray.cluster_resources().get("CPU", 1)) if ray.is_initialized() else 1
         return self.night.job.runtime.concurrent_steps or max(1, cpus // 4)
 
-    def _upstream(self, name: str) -> str | None:
-        upstream = self.night.steps[name].upstream
-        return upstream if upstream in self.runs else None
+    def _upstream(self, name: str) -> list[str]:
+        return [upstream for upstream in self.night.steps[name].awaits if upstream in self.runs]
 
     def _ready(self, name: str) -> bool:
-        upstream, shared = self._upstream(name), self.runs[name].shared
+        shared = self.runs[name].shared
         leads = shared is None or shared.leader in (name, *self.results)  # it computes what this one reads
-        return leads and (upstream is None or upstream in self.results)
+        return leads and all(upstream in self.results for upstream in self._upstream(name))
 
     def _blocked(self, name: str) -> str | None:
-        upstream = self._upstream(name)
-        if upstream is None or self.results[upstream].state in ("done", "unchanged"):
-            return None
-        return f"step '{upstream}', which it reads, is {self.results[upstream].state}"
+        for upstream in self._upstream(name):
+            if self.results[upstream].state not in ("done", "unchanged"):
+                return f"step '{upstream}', which it reads, is {self.results[upstream].state}"
+        return None
 
     def _one(self, name: str) -> StepResult:
         result = self._outcome(name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from bizllm.infer.buckets import pieces
 from bizllm.infer.fit import AnswerFeatures, Fit, FitUnit, feature_files
 from bizllm.infer.groups import AnswerGroups, Scatter, ScatterEarlier, gathered
+from bizllm.infer.learn import AllTables, Learn, WholeTable
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.reuse import (
     Carry,
@@ -57,7 +58,8 @@ class EarlierNights:
     """What a step published before.
 
     newest: its newest earlier date, whatever made it: `prior_columns` and the last fit come from there.
-    answers, files: the night whose answers may be copied, and its files; None where there is none.
+    answers, files: the night whose answers may be copied, and its files; None where there is none. Of a step that reads
+        further tables whole, they are copied where what it learned of them was learned of the same rows.
     source: the step's own table as a source.
     """
 
@@ -75,11 +77,21 @@ def work(
     before: EarlierNights,
     fit_url: str,
     ready: Ready = as_it_is,
+    tables: Mapping[str, WholeTable] | None = None,
 ) -> tuple[list[Receipt], Counts]:
     """Every receipt of the step's stages, and what they add up to.
 
-    fit_url: where a table task's fit goes. ready: gives the stage that asks the task, with the engines of its models.
+    fit_url: where a table task's fit goes, without its ending. ready: gives the stage that asks the task, with the
+    engines of its models. tables: that the step reads whole, by setting.
     """
+    if tables:
+        learned = _learned(run, context, before, fit_url, tables)
+        said = learned.extra
+        context = replace(context, learned=said["learned"])
+        if before.answers is not None and before.answers.properties.get("learned_from") != said["learned_from"]:
+            before = replace(before, answers=None)
+        receipts, counts = work(run, context, manifest, buckets, before, fit_url, ready)
+        return [learned, *receipts], counts
     if context.task.shape == "row":
         answers = _rows(run, context, manifest, before, ready)
         return answers, Counts.of(answers, answers, "row", manifest.rows)
@@ -91,6 +103,15 @@ def work(
     featured = run(ready(AnswerGroups(context, features=True), units), units)
     answers = _fitted(run, context, featured, before.newest, fit_url)
     return [*scattered, *featured, *answers], Counts.of(featured, answers, "group", manifest.rows)
+
+
+def _learned(
+    run: RunStage, context: StepContext, before: EarlierNights, fit_url: str, tables: Mapping[str, WholeTable]
+) -> Receipt:
+    # Only of the same settings and models: vectors of another encoder are of no use.
+    url = before.answers.properties.get("learned") if before.answers else None
+    (receipt,) = run(Learn(context, tables, f"{fit_url}.safetensors", url), [AllTables()])
+    return receipt
 
 
 def _rows(
@@ -146,7 +167,7 @@ def _fitted(
     files = feature_files(featured)
     if not files:
         return []
-    (fit,) = run(Fit(context, fit_url, _fit_of(newest)), [FitUnit(tuple(files))])
+    (fit,) = run(Fit(context, f"{fit_url}.json", _fit_of(newest)), [FitUnit(tuple(files))])
     url = fit.extra["fit"]
     task = replace(context.task, fitted=json.loads(storage.read_bytes(url)))
     answers = run(AnswerFeatures(replace(context, task=task)), files)

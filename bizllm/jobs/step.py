@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from bizllm import logs
-from bizllm.errors import RunError
 from bizllm.infer.finish import Audit, Compact, Slice, audits_of, merged_exhibit, piled, replaced
 from bizllm.infer.kept_engines import Kept
 from bizllm.infer.pipeline import run_stage
@@ -21,6 +19,7 @@ from bizllm.infer.receipts import Receipt, ReceiptBook, sum_rejects
 from bizllm.infer.work import Stage, StepContext, Unit
 from bizllm.jobs import engines, stages
 from bizllm.jobs.accounting import Counts, Refused, Rejects
+from bizllm.jobs.freezing import Freezer, Frozen, slice_source
 from bizllm.jobs.ledger import StepResult
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, PreparedStep
@@ -28,14 +27,9 @@ from bizllm.jobs.sharing import Shared
 from bizllm.jobs.stages import Asks, EarlierNights
 from bizllm.tables import storage
 from bizllm.tables.audit import AuditResult
-from bizllm.tables.manifest import Manifest, freeze
-from bizllm.tables.settings import SourceSettings
 from bizllm.tables.source import Source
+from bizllm.tables.upkeep import KEPT_BESIDE
 from bizllm.tables.warehouse import Published, StagedFile
-
-BUCKET_BYTES = 32 << 20  # of input that one bucket of a group task should hold
-LEAST_BUCKETS = 4  # so that a small input still spreads over workers
-MOST_BUCKETS = 4096
 
 
 @dataclass
@@ -45,17 +39,6 @@ class StepDetails:
     audits: list[AuditResult] = field(default_factory=list)
     rejects: Rejects = field(default_factory=dict)
     exhibit: pa.Table | None = None
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """What is decided beside the manifest before a step works, and stays so until it ends.
-
-    buckets: of group tasks. earlier: the snapshot whose answers are copied.
-    """
-
-    buckets: int
-    earlier: int | None
 
 
 class StepRun:
@@ -92,22 +75,23 @@ class StepRun:
         self.details = StepDetails()
         self.engines: dict[str, Kept] = {}
         self.engine: str | None = None  # in words
-        self._input: tuple[Source, Manifest, Frozen] | None = None
+        self.freezer = Freezer(night, step, self.state_url, fresh=fresh, earlier=self._earlier)
 
     # -- the whole ------------------------------------------------------------------------------------------------
 
     def execute(self) -> StepResult:
         """Publish the step's night, or find that it stands. Raises RunError (or UserError) where it can't."""
         self.started_at, self.started = datetime.now(UTC), time.perf_counter()
-        source, manifest, frozen = self.freeze()
-        published = self._standing(manifest)
+        frozen = self.freezer.freeze()
+        published = self._standing(frozen)
         if published is not None:
             self.observer.step_started(self.step.name, self.step.task.name, 0)
             return self._result("unchanged", published=published)
-        self._keep(manifest, frozen)
-        context = self._context(source)
-        self.observer.step_started(self.step.name, self.step.task.name, len(manifest.units))
-        receipts, counts = self._worked(context, manifest, frozen)
+        if self.freezer.keep(frozen):
+            self.log.info("resumed")
+        context = self._context(frozen.source)
+        self.observer.step_started(self.step.name, self.step.task.name, len(frozen.manifest.units))
+        receipts, counts = self._worked(context, frozen)
         self.details.rejects = sum_rejects(receipts)
         try:
             counts.hold(self.details.rejects, self.step.settings.reject_budget)
@@ -118,7 +102,7 @@ class StepRun:
             storage.delete_tree(self.state_url)  # the data must change: the next run is to freeze it anew
             raise
         self.engine = engines.told(context, self.engines, receipts, self.shared)
-        properties = self._properties(manifest, counts, receipts)
+        properties = self._properties(frozen, counts, receipts)
         name = self.step.name
         self.check()
         self.warehouse.publish(
@@ -160,82 +144,32 @@ class StepRun:
             and not (self.step.settings.drop and self.step.task.exhibits == "samples"),
         )
 
-    # -- the input, frozen ----------------------------------------------------------------------------------------
-
-    def freeze(self) -> tuple[Source, Manifest, Frozen]:
-        """The input, decided once: what an unfinished run kept, else what is there now. Raises UserError."""
-        if self._input is None:
-            source = self.step.source or upstream_source(self.night, self.step)
-            kept = self._kept()
-            if kept is not None and self.step.upstream is None:
-                self._input = source, *kept
-                return self._input
-            runtime = self.job.runtime
-            columns = [*source.key, *self.step.task.reads()]
-            manifest = freeze(
-                source, self.run_date, self.step.dates, columns, runtime.unit_rows, int(runtime.unit_mb * 1e6)
-            )
-            if kept is not None and kept[0].hash == manifest.hash:
-                self._input = source, *kept
-            else:
-                least = max(LEAST_BUCKETS, min(MOST_BUCKETS, -(-manifest.bytes // BUCKET_BYTES)))
-                self._input = source, manifest, Frozen(runtime.buckets or least, self._earlier())
-        return self._input
+    # -- whether it stands ----------------------------------------------------------------------------------------
 
     def stands(self) -> bool:
         """Whether nothing is to be done. Ask in the order of the steps: one that reads a step that does not stand
         must not be asked."""
-        return self._standing(self.freeze()[1]) is not None
+        return self._standing(self.freezer.freeze()) is not None
 
     def finished(self) -> bool:
         """Whether the same input and fingerprint made what is published for the date. Asked as `stands`."""
-        return self._published(self.freeze()[1]) is not None
+        return self._published(self.freezer.freeze()) is not None
 
-    def _standing(self, manifest: Manifest) -> Published | None:
+    def _standing(self, frozen: Frozen) -> Published | None:
         """What is published for the date, where nothing of it is to be made anew."""
-        published = None if self.fresh else self._published(manifest)
+        published = None if self.fresh else self._published(frozen)
         rejected = published is not None and int(published.properties.get("rows_rejected", 0))
         return None if self.retry_rejects and rejected else published
 
-    def _published(self, manifest: Manifest) -> Published | None:
+    def _published(self, frozen: Frozen) -> Published | None:
         published = self.warehouse.newest(self.job.name, self.step.name, self.run_date)
         said = published.properties if published else {}
-        same = (said.get("fingerprint"), said.get("manifest")) == (self.step.fingerprint, manifest.hash)
+        same = (said.get("fingerprint"), said.get("manifest")) == (self.step.fingerprint, frozen.hash)
         return published if same else None
-
-    def _keep(self, manifest: Manifest, frozen: Frozen) -> None:
-        """Make the frozen input durable before the work, so that a killed run can be resumed."""
-        state = self._state()
-        if state is not None and state["manifest"] == manifest.hash:
-            self.log.info("resumed")
-            return
-        storage.delete_tree(self.state_url)
-        storage.write_bytes(storage.join(self.state_url, "manifest.json"), manifest.to_json().encode())
-        state = {"fingerprint": self.step.fingerprint, "manifest": manifest.hash, **asdict(frozen)}
-        storage.write_bytes(storage.join(self.state_url, "state.json"), json.dumps(state).encode())
-
-    def _kept(self) -> tuple[Manifest, Frozen] | None:
-        """What an unfinished run of the same fingerprint froze; None where that run published before it died."""
-        state = self._state()
-        if state is None:
-            return None
-        published = self.warehouse.newest(self.job.name, self.step.name, self.run_date)
-        if published is not None and published.properties.get("manifest") == state["manifest"]:
-            storage.delete_tree(self.state_url)
-            return None
-        manifest = Manifest.from_json(storage.read_bytes(storage.join(self.state_url, "manifest.json")))
-        return manifest, Frozen(state["buckets"], state.get("earlier"))
-
-    def _state(self) -> dict[str, Any] | None:
-        url = storage.join(self.state_url, "state.json")
-        if self.fresh or not storage.exists(url):
-            return None
-        state: dict[str, Any] = json.loads(storage.read_bytes(url))
-        return state if state["fingerprint"] == self.step.fingerprint else None
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
-    def _worked(self, context: StepContext, manifest: Manifest, frozen: Frozen) -> tuple[list[Receipt], Counts]:
+    def _worked(self, context: StepContext, frozen: Frozen) -> tuple[list[Receipt], Counts]:
         job, name = self.job.name, self.step.name
         newest = self.warehouse.newest_before(job, name, self.run_date)
         answers = next((n for n in self.warehouse.history(job, name) if n.snapshot_id == frozen.earlier), None)
@@ -245,7 +179,7 @@ class StepRun:
             lambda night: self.warehouse.files(job, name, night.run_date, night.snapshot_id),
             lambda: slice_source(self.night, name, self.step.task.group_by()),
         )
-        fit_url = storage.join(self.location, "fits", f"{self.run_id}.json")
+        fit_url, manifest = storage.join(self.location, "fits", self.run_id), frozen.manifest
 
         def ready(stage: Asks, units: Sequence[Unit]) -> Asks:
             tokens, _ = self.step.task.estimate(manifest.rows, manifest.bytes)
@@ -257,7 +191,7 @@ class StepRun:
                     storage.delete_tree(url)
             return replace(stage, context=replace(stage.context, engines=self.engines, vectors=vectors))
 
-        return stages.work(self._run, context, manifest, frozen.buckets, before, fit_url, ready)
+        return stages.work(self._run, context, manifest, frozen.buckets, before, fit_url, ready, frozen.tables)
 
     def _earlier(self) -> int | None:
         """The snapshot whose answers may be copied: of this date, else of the newest earlier one, where the same
@@ -321,12 +255,13 @@ class StepRun:
             said = "; ".join(f"{a.name}: {a.broken:,} of {a.checked:,} broken ({a.detail})" for a in broken)
             raise Refused(f"audit failed, nothing is published: {said}")
 
-    def _properties(self, manifest: Manifest, counts: Counts, receipts: Sequence[Receipt]) -> dict[str, str]:
-        fits = {r.extra["fit"] for r in receipts if "fit" in r.extra}
+    def _properties(self, frozen: Frozen, counts: Counts, receipts: Sequence[Receipt]) -> dict[str, str]:
+        kept = (*KEPT_BESIDE, "learned_from")
+        beside = {name: receipt.extra[name] for receipt in receipts for name in kept if name in receipt.extra}
         said = {
             "run_id": self.run_id,
             "fingerprint": self.step.fingerprint,
-            "manifest": manifest.hash,
+            "manifest": frozen.hash,
             "task": self.step.task.name,
             "started_at": self.started_at.isoformat(),
             "seconds": str(self.elapsed()),
@@ -338,7 +273,7 @@ class StepRun:
             "tokens": str(counts.tokens),
         }
         said |= {"engine": self.engine} if self.engine else {}
-        return said | {"fit": fits.pop()} if fits else said
+        return said | beside
 
     def _result(
         self,
@@ -374,21 +309,6 @@ class StepRun:
             fingerprint=self.step.fingerprint,
             engine=self.engine or said.get("engine"),
         )
-
-
-def upstream_source(night: Night, step: PreparedStep) -> Source:
-    """What an upstream step published for the run date. Raises RunError where it published nothing."""
-    assert step.upstream is not None
-    published = night.warehouse.newest(night.job.name, step.upstream, night.run_date)
-    if published is None:
-        raise RunError(f"{night.job.name}.{step.upstream} has nothing published for {night.run_date}")
-    return slice_source(night, step.upstream, step.task.source.key)
-
-
-def slice_source(night: Night, step: str, key: Sequence[str]) -> Source:
-    """A step's published table as a source, partitioned by run date."""
-    settings = SourceSettings(table=f"{night.job.name}.{step}", partition="run_date", key=list(key))
-    return Source(step, settings, night.loaded.place, night.warehouse)
 
 
 def _cpus() -> float:

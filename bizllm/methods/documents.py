@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -72,6 +73,12 @@ def group_codes(keys: pa.Table) -> npt.NDArray[np.int64]:
         pair = np.stack([codes, encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)])
         codes = np.unique(pair, axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return codes
+
+
+def folded(text: str) -> str:
+    """NFKC, small letters, single blanks: what counts as the same text (Unicode 16, caseless matching, D145-D146)."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(text.split())
 
 
 def _decode(items: Sequence[bytes | None], max_chars: int) -> tuple[list[str], str]:

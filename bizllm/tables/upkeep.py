@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import Snapshot
     from pyiceberg.table.update.snapshot import _SnapshotProducer
 
+KEPT_BESIDE = ("fit", "learned")  # properties of a snapshot that are URLs of files beside the table
+
 _ATTEMPTS = 5
 _MOST_AGE_MS, _LEAST_KEPT = 5 * 24 * 3600 * 1000, 1  # what Iceberg's specification gives tables that say nothing
 
@@ -87,14 +89,17 @@ def expire(warehouse: Warehouse, job: str, step: str, now: datetime) -> list[int
 
 def needed_files(table: Table, without: Collection[int] = ()) -> Iterator[str]:
     """Every file that the table's snapshots need, but for those of the snapshots `without`: data, deletes, manifests,
-    metadata, statistics, and the fits that snapshots name. Some come more than once."""
+    metadata, statistics, and what snapshots name beside them (`KEPT_BESIDE`). Some come more than once."""
     metadata = table.metadata
     yield table.metadata_location
     yield from (entry.metadata_file for entry in metadata.metadata_log)
     yield from (file.statistics_path for file in metadata.statistics if file.snapshot_id not in without)
     yield from (file.statistics_path for file in metadata.partition_statistics if file.snapshot_id not in without)
     yield from (
-        said["fit"] for snapshot, said in snapshots(table) if "fit" in said and snapshot.snapshot_id not in without
+        said[kept]
+        for snapshot, said in snapshots(table)
+        for kept in KEPT_BESIDE
+        if kept in said and snapshot.snapshot_id not in without
     )
     read: set[str] = set()
     for snapshot in metadata.snapshots:

@@ -122,6 +122,14 @@ def objective_faults(task: str, uri: str, info: ModelInfo | None, objectives: Se
     return [("model", uri, f"task {task} needs a model of objective {wanted}; this one {said}", hint)]
 
 
+def encoder_faults(task: str, uri: str | None, info: ModelInfo | None) -> Faults:
+    """The fault of a model that was fine-tuned for something else than vectors; info: None where it was not fine-tuned
+    here, or there is no model."""
+    if info is None or uri is None:
+        return []
+    return objective_faults(task, uri, info, ("embedding", "masked_lm"))
+
+
 def model_cost(rows: int, text_bytes: int) -> tuple[int, float]:
     """(tokens, CPU seconds) of so much text through a small encoder, for `Task.estimate`."""
     tokens = int(text_bytes / _BYTES_PER_TOKEN)

@@ -8,6 +8,9 @@ Iceberg or runs: the engine hands them Arrow tables and takes `Outcome`s back. T
 * **table**: as group, but `features(groups)` first; `fit(features, previous)` once; then `answer(features)` with
   `self.fitted` set: each group is a subject.
 
+A task of any shape may read further tables whole (labelled examples, a catalogue, articles): settings that are a
+`TableRead`. `learn(tables, previous)` is asked once, before the first answer; every worker then has `self.learned`.
+
 The engine adds keys, input hashes and the contract columns, and checks that every subject is answered or rejected.
 """
 
@@ -32,6 +35,7 @@ from bizllm.models.saved import ModelInfo
 Shape = Literal["row", "group", "table"]
 Dates = Literal["day", "to_date", "all"]
 Subjects = npt.NDArray[np.int64]
+Learned = dict[str, Any]
 
 # What a report can draw of a step, and the columns that `Outcome.exhibit` then has:
 #   series:     series string, time timestamp[us] or date32, value double, size double, error double: the recent history
@@ -42,6 +46,24 @@ Exhibit = Literal["series", "samples", "categories"]
 
 # Codes that tell about the data, not about the task: they spare the reject budget.
 DATA_CODES = frozenset({"empty", "too_short", "no_key", "no_time", "no_value", "after_date"})
+
+
+class TableRead(BaseModel):
+    """A further table that a step reads whole, once, before its first answer. A task adds the columns that it wants."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: str = Field(description="A source or an earlier step.")
+    dates: Dates | None = Field(
+        default=None,
+        description="Which partitions of a source to read; by default all up to the run date. A step is read as it was "
+        "published for the run date.",
+    )
+
+    def columns(self) -> dict[str, str]:
+        """The columns it reads, by the setting that names them: every other setting that is a text."""
+        own = {name: getattr(self, name) for name in type(self).model_fields if name not in TableRead.model_fields}
+        return {name: column for name, column in own.items() if isinstance(column, str)}
 
 
 class TaskSettings(BaseModel):
@@ -78,6 +100,11 @@ class TaskSettings(BaseModel):
     reject_budget: float = Field(
         default=0.01, ge=0.0, le=1.0, description="Share of rows that may be rejected before the step fails."
     )
+
+    def tables(self) -> dict[str, TableRead]:
+        """The further tables that the step reads whole, by setting."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in own.items() if isinstance(value, TableRead)}
 
     @property
     def any_engine(self) -> bool:
@@ -194,7 +221,9 @@ class Task(ABC):
     settings: Any
     source: StepInput
     run_date: date
+    others: Mapping[str, StepInput] = field(default_factory=dict)  # the tables that it reads whole, by setting
     fitted: dict[str, Any] | None = field(default=None)  # table tasks: what `fit` returned
+    learned: Learned | None = field(default=None)  # what `learn` returned, before the first answer on each worker
 
     # -- what it reads and writes ---------------------------------------------------------------------------------
 
@@ -259,7 +288,17 @@ class Task(ABC):
     # -- the work -------------------------------------------------------------------------------------------------
 
     def open(self, models: Models) -> None:
-        """Load what answering needs; called once on each worker before the first batch."""
+        """Load what answering needs; called once on each worker before the first batch, with `learned` set, and before
+        `learn`, where it is not."""
+
+    def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None) -> Learned:
+        """What answering needs of the tables that are read whole. Values: JSON, numpy arrays, or Arrow tables.
+
+        tables: by setting; each distinct row once, in an order that follows from the rows alone, with the columns of
+        `TableRead.columns` under their own names. previous: what the newest earlier night of the same settings and
+        models learned. Raises UserError where nothing can be learned of them.
+        """
+        raise AssertionError(f"{self.name} reads no table whole")
 
     def prepare(self, rows: pa.Table) -> pa.Table:
         """CPU work ahead of the model for a batch of rows (row tasks): the same rows, with more columns."""

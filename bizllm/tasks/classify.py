@@ -1,19 +1,22 @@
-"""The label of each text, or of each pair of texts, by a fine-tuned model."""
+"""The label of each text: by a fine-tuned model, by a few labelled examples, or by what the labels mean."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from bizllm.models.classifier import CLASSES, Classifier
+from bizllm.methods.few_shot import FewShot
+from bizllm.models.classifier import CLASSES
 from bizllm.models.saved import ModelInfo
-from bizllm.tasks import _texts
+from bizllm.tasks import _labels, _texts
+from bizllm.tasks._labels import Examples, FewShotLabels, FineTunedLabels, Labeller
 from bizllm.tasks._texts import TextSettings, TextTask
-from bizllm.tasks.base import Models, Outcome, Reject
+from bizllm.tasks.base import Learned, Models, Outcome, Reject
 
 _LIKELY = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 
@@ -22,7 +25,19 @@ class ClassifySettings(TextSettings):
     """What `task: classify` takes."""
 
     pair: str | None = Field(default=None, description="The second text's column, for a model of pairs.")
-    model: str = Field(description="A model that was fine-tuned for classification, multi_label or pair.")
+    model: str | None = Field(
+        default=None,
+        description="A model that was fine-tuned for classification, multi_label or pair. With `examples` or `labels` "
+        "any text encoder; examples are learned from without one, too, by their words and n-grams alone.",
+    )
+    examples: Examples | None = Field(
+        default=None, description="A table of labelled texts to learn from: one of each label, better ten."
+    )
+    labels: dict[str, str] = Field(
+        default={},
+        description="What each label means, in a few words; with `examples` one more text of it. Alone, a text gets "
+        "the label whose meaning is nearest to it: better than nothing, and not calibrated.",
+    )
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
         default=None,
         description="Under this highest probability a row is out of scope; of a multi_label model the probability from "
@@ -30,14 +45,41 @@ class ClassifySettings(TextSettings):
     )
     alternatives: NonNegativeInt = Field(default=3, description="The most other labels that are told, likeliest first.")
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _named(cls, labels: Any) -> Any:
+        """A list of names is their own description, and so is a name without one."""
+        if isinstance(labels, list) and all(isinstance(name, str) for name in labels):
+            labels = dict.fromkeys(labels)
+        if isinstance(labels, dict):
+            return {name: str(name).replace("_", " ") if said is None else said for name, said in labels.items()}
+        return labels
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ClassifySettings:
+        if self.examples is None and self.labels and len(self.labels) < 2:
+            raise ValueError("expected two `labels` at least")
+        if self.model is None and self.examples is None:
+            what = "an encoder as `model`" if self.labels else "a fine-tuned `model`, or `examples`"
+            raise ValueError(f"expected {what}")
+        if self.pair is not None and self.learns:
+            raise ValueError("`pair` is for a fine-tuned model")
+        return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether the labels are learned here, not those of a fine-tuned model."""
+        return self.examples is not None or bool(self.labels)
+
 
 class Classify(TextTask):
-    """Calibrated probabilities of a model's labels; see `bizllm.models.classifier`."""
+    """Probabilities of labels: calibrated ones of a model (`bizllm.models.classifier`) or of examples
+    (`bizllm.methods.few_shot`), or likenesses to what the labels mean."""
 
     name = "classify"
     version = 1
     Settings = ClassifySettings
-    summary = "The label of each text or pair of texts, by a model that was fine-tuned for it."
+    summary = "The label of each text: by a model that was fine-tuned for it, by a few examples, or by its meaning."
     writes: ClassVar[dict[str, str]] = {
         "label": "string: the most probable label, out of scope or not",
         "probability": "float in [0, 1]: how probable it is",
@@ -50,7 +92,8 @@ class Classify(TextTask):
     category_column = "label"
     settings: ClassifySettings
 
-    _classifier: Classifier | None = None
+    _labeller: Labeller | None = None
+    _encoder: Any = None
 
     def reads(self) -> list[str]:
         return [self.settings.text, *([self.settings.pair] if self.settings.pair else [])]
@@ -60,6 +103,8 @@ class Classify(TextTask):
         faults = _texts.column_faults(self.source.schema, named)
         if self.settings.pair == self.settings.text:
             faults.append(("pair", self.settings.pair, "expected another column than the text", ""))
+        if self.settings.examples is not None:
+            faults += _labels.example_faults(self.settings.examples, self.others["examples"])
         return faults
 
     def columns(self) -> pa.Schema:
@@ -83,10 +128,15 @@ class Classify(TextTask):
         }
 
     def models(self) -> dict[str, str]:
-        return {"classifier": self.settings.model}
+        if self.settings.model is None:
+            return {}
+        return {"encoder" if self.settings.learns else "classifier": self.settings.model}
 
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
+        if self.settings.learns:
+            return _texts.encoder_faults(self.name, self.settings.model, infos.get("encoder"))
         info = infos["classifier"]
+        assert self.settings.model is not None
         faults = _texts.objective_faults(self.name, self.settings.model, info, CLASSES)
         if faults or info is None:
             return faults
@@ -99,34 +149,60 @@ class Classify(TextTask):
         return []
 
     def open(self, models: Models) -> None:
-        self._classifier = models.classifier(self.settings.model)
+        s = self.settings
+        if not s.learns:
+            assert s.model is not None
+            self._labeller = FineTunedLabels(models.classifier(s.model))
+            return
+        self._encoder = models.encoder(s.model) if s.model is not None else None
+        if s.examples is None:
+            self._labeller = FewShotLabels(_labels.described(s.labels, self._encoder), self._encoder)
+        elif self.learned is not None:
+            self._labeller = FewShotLabels(FewShot.of(self.learned), self._encoder)
+
+    def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None) -> Learned:
+        s = self.settings
+        assert s.examples is not None
+        return _labels.learn(tables["examples"], s.examples, s.labels, self._encoder, s.max_input_chars)
 
     def answer(self, batch: pa.Table) -> Outcome:
-        assert self._classifier is not None, "opened before the first batch"
+        assert self._labeller is not None, "opened before the first batch"
         given = _texts.read(batch, self.reads(), self.settings.max_input_chars)
-        probabilities, tokens = self._classifier.probabilities(*given.columns)
+        probabilities, tokens = self._labeller.probabilities(given.columns)
         finite = np.isfinite(probabilities).all(1)
         rejects = [Reject(int(i), *_texts.NOT_FINITE) for i in given.positions[~finite]]
-        info = self._classifier.info
-        threshold = self._classifier.threshold if self.settings.threshold is None else self.settings.threshold
-        several = info.objective == "multi_label"
-        rows = []
-        for likely, count in zip(probabilities[finite], tokens[finite], strict=True):
-            order = np.argsort(-likely, kind="stable")
-            reached = [info.labels[i] for i in order if threshold is None or likely[i] >= threshold]
-            told = order[1 : 1 + self.settings.alternatives]
-            rows.append(
-                {
-                    "label": info.labels[order[0]],
-                    "probability": likely[order[0]],
-                    "labels": reached if several else reached[:1],
-                    "alternatives": [{"label": info.labels[i], "probability": likely[i]} for i in told],
-                    "out_of_scope": not reached,
-                    "input_tokens": count,
-                }
-            )
-        columns = pa.Table.from_pylist(rows, schema=self.columns())
+        columns = self._columns(self._labeller, probabilities[finite], tokens[finite])
         return Outcome(given.positions[finite], columns, [*given.rejects, *rejects], int(tokens.sum()))
+
+    def _columns(self, labeller: Labeller, likely: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> pa.Table:
+        """likely: (rows, labels). tokens: (rows,)."""
+        threshold = labeller.threshold if self.settings.threshold is None else self.settings.threshold
+        order = np.argsort(-likely, axis=1, kind="stable")
+        likely = np.take_along_axis(likely, order, axis=1)
+        reached = np.full(likely.shape, True) if threshold is None else likely >= threshold
+        given = reached if labeller.several else reached & (np.arange(likely.shape[1]) == 0)
+        names = pa.array(labeller.names, pa.string())
+        told = slice(1, 1 + self.settings.alternatives)
+        others = pa.StructArray.from_arrays(
+            [names.take(pa.array(order[:, told].ravel())), pa.array(likely[:, told].ravel(), pa.float32())],
+            fields=list(_LIKELY),
+        )
+        return pa.table(
+            [
+                names.take(pa.array(order[:, 0])),
+                pa.array(likely[:, 0], pa.float32()),
+                _lists(given.sum(axis=1), names.take(pa.array(order[given]))),
+                _lists(np.full(len(likely), likely[:, told].shape[1]), others),
+                pa.array(~reached.any(axis=1)),
+                pa.array(tokens, pa.int32()),
+            ],
+            schema=self.columns(),
+        )
+
+
+def _lists(lengths: npt.NDArray[np.integer[Any]], values: pa.Array) -> pa.ListArray:
+    """Lists of so many of the values each, in their order."""
+    return pa.ListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), values)
 
 
 TASK = Classify

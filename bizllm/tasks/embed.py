@@ -47,10 +47,7 @@ class Embed(TextTask):
         return {"encoder": self.settings.model}
 
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
-        info = infos["encoder"]
-        if info is None:  # an encoder as it is published
-            return []
-        return _texts.objective_faults(self.name, self.settings.model, info, ("embedding", "masked_lm"))
+        return _texts.encoder_faults(self.name, self.settings.model, infos["encoder"])
 
     def open(self, models: Models) -> None:
         self._encoder = models.encoder(self.settings.model)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bizllm.methods.text_features import MAX_ROW_CHARACTERS
 from bizllm.models.saved import ModelInfo
 
 Array = npt.NDArray[Any]
@@ -22,7 +23,6 @@ Outputs = dict[str, Array]
 
 # Of one training, in characters that are read: about 17 times Banking77, one to three minutes.
 MAX_CHARACTERS = 10_000_000
-MAX_ROW_CHARACTERS = 4_000
 MAX_ROWS = 200_000
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bizllm.train.shingles import Indices, Signatures, folded, jaccard, signatures
+from bizllm.methods.documents import folded
+from bizllm.train.shingles import Indices, Signatures, jaccard, signatures
 
 TRAIN = "train"
 

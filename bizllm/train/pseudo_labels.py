@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bizllm.errors import Fault, UserError
+from bizllm.methods.text_features import TextFeatures
 from bizllm.models.classifier import Classifier
 from bizllm.models.encoder import Encoder
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.saved import read_info
 from bizllm.train import data, leaks
-from bizllm.train.controls.features import TextFeatures
 from bizllm.train.objectives.classification import names
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bizllm.evaluate import calibration
+from bizllm.methods import linear
+from bizllm.methods.folds import of_texts
 from bizllm.train.controls import classes
 
 Array = npt.NDArray[np.float64]
@@ -82,38 +84,12 @@ def out_of_fold(
     """
     if vectors is None:
         return classes.out_of_fold(texts, truth, classes_count, folds, seed)
-    held_out = classes.fold_rows(texts, [], truth, folds, seed)
+    held_out = of_texts(texts, [], truth, folds, seed)
     logits = np.zeros((len(truth), classes_count))
     for fold in np.unique(held_out):
         asked = held_out == fold
-        logits[asked] = _logistic(vectors[~asked], truth[~asked], vectors[asked], classes_count, seed)
+        logits[asked] = linear.decide(
+            linear.logistic, vectors[~asked], truth[~asked], vectors[asked], classes_count, PENALTY, seed
+        )
     squash = calibration.sigmoid if truth.ndim == 2 else calibration.softmax
     return squash(logits, calibration.fit_temperature(logits, truth))
-
-
-def _logistic(
-    known: npt.NDArray[np.float32], truth: Truth, asked: npt.NDArray[np.float32], count: int, seed: int
-) -> Array:
-    """(asked, classes) logits; those of a class that `known` has no row of are far below the others'."""
-    from sklearn.linear_model import LogisticRegression
-
-    def fitted(target: npt.NDArray[Any]) -> Any:
-        return LogisticRegression(C=PENALTY, max_iter=300, random_state=seed).fit(known, target)
-
-    never = -20.0
-    logits = np.full((len(asked), count), never)
-    if truth.ndim == 2:
-        for label in range(count):
-            if truth[:, label].all():
-                logits[:, label] = -never
-            elif truth[:, label].any():
-                logits[:, label] = fitted(truth[:, label]).decision_function(asked)
-        return logits
-    seen = np.unique(truth)
-    if len(seen) < 2:
-        logits[:, seen] = 0.0
-        return logits
-    found = fitted(truth).decision_function(asked)
-    # Of two classes there is one number, the second's log odds.
-    logits[:, seen] = found if found.ndim == 2 else np.stack([np.zeros(len(found)), found], axis=1)
-    return logits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -20,12 +19,6 @@ CJK_SHINGLE = 2  # about what five Latin letters say
 _CHUNK = 250_000  # characters at once: what a core's cache holds through all hash functions
 _VERIFY_CHUNK = 4_000_000
 _SEED = 20_260_101
-
-
-def folded(text: str) -> str:
-    """NFKC, small letters, single blanks: what counts as the same text (Unicode 16, caseless matching, D145-D146)."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(text.split())
 
 
 def signatures(texts: Sequence[str], hashes: int) -> Signatures:

@@ -163,3 +163,129 @@ def test_settings_are_checked() -> None:
     for wrong in ({"threshold": 1.2}, {"alternatives": -1}, {"model": None}):
         with pytest.raises(ValidationError):
             make(**wrong)
+
+
+# -- from examples, and from what the labels mean -----------------------------------------------------------------
+
+KINDS = {"delivery": "the parcel came late by courier", "refund": "i want my money back"}
+KNOWN = pa.table(
+    {
+        "said": ["where is my parcel", "the courier is late", "give me my money back", "a refund please"] * 3 + [None],
+        "kind": ["delivery", "delivery", "refund", "refund"] * 3 + ["refund"],
+    }
+)
+ASKED = ["my parcel is late", None, "money back please", "the courier lost the parcel"]
+
+
+def learned(known: pa.Table = KNOWN, asked: list[str | None] = ASKED, **settings: Any) -> tuple[TASK, Any]:
+    """A task that learned from `known`, on this side as on a worker's, and what it says of `asked`."""
+    examples = {"input": "labelled", "text": "said", "label": "kind"}
+    given = ClassifySettings(**{"task": "classify", "input": "t", "text": "body", "examples": examples, **settings})
+    others = {name: StepInput("labelled", known.schema) for name in given.tables()}
+    task = TASK(given, StepInput("t", SCHEMA), date(2026, 1, 1), others)
+    assert task.check() == []
+    task.open(ModelLoader())
+    if others:
+        state = task.learn({"examples": known}, None)
+        task = TASK(given, StepInput("t", SCHEMA), date(2026, 1, 1), others, learned=state)
+        task.open(ModelLoader())
+    outcome = task.answer(pa.table({"body": asked}))
+    assert outcome.columns.schema == task.columns()
+    return task, outcome
+
+
+@pytest.mark.parametrize("model", [None, "builtin:minilm"])
+def test_examples_give_labels(model: str | None, broken_rules: Any) -> None:
+    task, outcome = learned(model=model)
+    assert outcome.subject.tolist() == [0, 2, 3] and [r.code for r in outcome.rejects] == ["empty"]
+    rows = outcome.columns.to_pylist()
+    assert [row["label"] for row in rows] == ["delivery", "refund", "delivery"]
+    assert all(row["probability"] > 0.5 and row["alternatives"][0]["label"] != row["label"] for row in rows)
+    assert all(row["input_tokens"] > 0 for row in rows)
+    assert task.models() == ({"encoder": model} if model else {})
+    assert broken_rules(task, outcome.columns) == {}
+
+
+def test_chinese_examples_need_no_encoder() -> None:
+    known = pa.table(
+        {
+            "said": ["快递还没到", "快递晚了三天", "我要退款", "请把钱退给我", "包裹送到哪里了", "申请退款"],
+            "kind": ["物流", "物流", "退款", "退款", "物流", "退款"],
+        }
+    )
+    _, outcome = learned(known, ["快递什么时候到", "什么时候退款"])
+    assert outcome.columns["label"].to_pylist() == ["物流", "退款"]
+
+
+def test_examples_of_several_labels() -> None:
+    said = [
+        "late parcel",
+        "parcel is lost",
+        "my money back",
+        "the parcel is late and i want my money back",
+        "hello there",
+    ]
+    different = [f"{text} {letter}" for letter in "uvwxyz" for text in said]
+    kinds: list[list[str]] = [["delivery"], ["delivery"], ["refund"], ["delivery", "refund"], []]
+    _, outcome = learned(
+        pa.table({"said": different, "kind": kinds * 6}), ["my money back, the parcel is late", "hello there"]
+    )
+    assert [sorted(labels) for labels in outcome.columns["labels"].to_pylist()] == [["delivery", "refund"], []]
+    assert outcome.columns["out_of_scope"].to_pylist() == [False, True]
+
+
+def test_whole_numbers_and_booleans_are_labels_too() -> None:
+    for kinds in ([0, 0, 1, 1], [False, False, True, True]):
+        known = pa.table({"said": ["late parcel", "lost parcel", "money back", "refund my money"], "kind": kinds})
+        _, outcome = learned(known, ["where is the parcel"])
+        assert outcome.columns["label"].to_pylist() == [str(kinds[0]).lower()]
+
+
+def test_meanings_alone_give_the_nearest_label(broken_rules: Any) -> None:
+    task, outcome = learned(examples=None, model="builtin:minilm", labels=KINDS)
+    assert outcome.columns["label"].to_pylist() == ["delivery", "refund", "delivery"]
+    assert not any(outcome.columns["out_of_scope"].to_pylist())
+    assert broken_rules(task, outcome.columns) == {}
+
+
+def test_a_meaning_is_one_more_example() -> None:
+    """A label that no row has, and a row of the same words, come out the same."""
+    more = {"praise": "what a lovely shop"}
+    _, described = learned(asked=["a lovely shop"], labels=more)
+    assert described.columns["label"].to_pylist() == ["praise"]
+    one = pa.table({"said": ["what a lovely shop"], "kind": ["praise"]})
+    _, told = learned(pa.concat_tables([KNOWN, one]), ["a lovely shop"])
+    assert described.columns.equals(told.columns)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "a fine-tuned `model`, or `examples`"),
+        ({"labels": ["a", "b"]}, "an encoder as `model`"),
+        ({"labels": ["a"], "model": "builtin:minilm"}, "two `labels` at least"),
+        ({"labels": ["a", "b"], "model": "builtin:minilm", "pair": "other"}, "`pair` is for a fine-tuned model"),
+    ],
+)
+def test_settings_that_lead_nowhere(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ClassifySettings(task="classify", input="t", text="body", **settings)
+
+
+def test_columns_that_cannot_be_learned_from() -> None:
+    examples = {"input": "labelled", "text": "said", "label": "kind"}
+    given = ClassifySettings(task="classify", input="t", text="body", examples=examples)
+    schema = pa.schema([("said", pa.int64()), ("kind", pa.float64())])
+    task = TASK(given, StepInput("t", SCHEMA), date(2026, 1, 1), {"examples": StepInput("labelled", schema)})
+    assert [(setting, value) for setting, value, *_ in task.check()] == [
+        ("examples.text", "said"),
+        ("examples.label", "kind"),
+    ]
+
+
+def test_an_encoder_is_what_examples_need(fine_tuned: Make) -> None:
+    examples = {"input": "labelled", "text": "said", "label": "kind"}
+    task = make(examples=examples)
+    info = ModelInfo("m", "classification", LABELS)
+    assert "this one is classification" in task.check_models({"encoder": info})[0][2]
+    assert task.check_models({"encoder": None}) == []

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bizllm.evaluate import calibration, classification, regression, retrieval, tags
+from bizllm.methods import folds
+from bizllm.methods.text_features import TextFeatures
 from bizllm.models.saved import ModelInfo
-from bizllm.train import control, folds
+from bizllm.train import control
 from bizllm.train.control import fit
 from bizllm.train.controls.classes import ClassControl, out_of_fold, truth_of
-from bizllm.train.controls.features import TextFeatures
 from bizllm.train.controls.numbers import NumberControl
 from bizllm.train.controls.tags import TagControl
 from bizllm.train.controls.texts import AnswerControl, VectorControl

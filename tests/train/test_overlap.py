@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bizllm.methods.documents import folded
 from bizllm.methods.sentences import is_cjk
 from bizllm.train.overlap import HASHES, Overlap, conflicts, find, rows_of_a_band
-from bizllm.train.shingles import folded, signatures
+from bizllm.train.shingles import signatures
 
 
 @functools.cache

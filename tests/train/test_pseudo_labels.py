@@ -11,11 +11,11 @@ import pytest
 import tiny
 from scipy import sparse
 
+from bizllm.methods.text_features import TextFeatures
 from bizllm.models.classifier import Classifier
 from bizllm.models.encoder import Encoder
 from bizllm.models.load import ResolvedModel
 from bizllm.train import pseudo_labels
-from bizllm.train.controls.features import TextFeatures
 from bizllm.train.pseudo_labels import WIDTH, WIDTH_OF_WORDS, Near, _graph, _linear, propagated
 
 CLASSES = 12

@@ -12,12 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bizllm.evaluate import metrics
+from bizllm.methods import folds
 from bizllm.methods.number_text import encode_history
+from bizllm.methods.text_features import TextFeatures
 from bizllm.models.saved import ModelInfo
-from bizllm.train import folds
 from bizllm.train.control import Control, Outputs
-from bizllm.train.controls.classes import fold_rows
-from bizllm.train.controls.features import TextFeatures
 from bizllm.train.objectives.regression import values
 
 Array = npt.NDArray[np.float64]
@@ -62,7 +61,7 @@ def fit_numbers(rows: pa.Table, info: ModelInfo, seed: int) -> NumberControl:
     inputs, scale = _inputs(rows, info, features)
     truth = values(rows) / scale[:, None]
     if text:
-        held_out = fold_rows(rows["text"].to_pylist(), [], np.zeros(len(rows), np.int64), FOLDS, seed)
+        held_out = folds.of_texts(rows["text"].to_pylist(), [], np.zeros(len(rows), np.int64), FOLDS, seed)
     else:
         held_out = folds.assign(range(len(rows)), np.zeros(len(rows), np.int64), FOLDS, seed)
     candidates: dict[str, Callable[[Inputs, Array], Predict]] = {

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bizllm.methods import folds
+from bizllm.methods.documents import folded
 from bizllm.methods.sentences import split
-from bizllm.train import folds
+from bizllm.methods.text_features import Sparse, TextFeatures
 from bizllm.train.control import Control, Outputs, unscored
-from bizllm.train.controls.features import Sparse, TextFeatures
-from bizllm.train.shingles import folded
 
 Vectors = npt.NDArray[np.float32]
 Way = Literal["nearest prompt", "most frequent answer", "lead"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from bizllm.methods.documents import folded
 
 Indices = npt.NDArray[np.int64]
 
@@ -23,6 +26,17 @@ def assign(groups: Sequence[Hashable], strata: npt.NDArray[np.integer], folds: i
     # One round over the folds that goes on from stratum to stratum, so that their sizes differ by one group at most.
     fold[order] = np.arange(len(first)) % folds
     return fold[group]
+
+
+def of_texts(
+    texts: Sequence[str], pairs: Sequence[str], truth: npt.NDArray[Any], count: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """(rows,) the fold of each row; equal texts, or pairs of them, share one."""
+    groups = [folded(text) for text in texts]
+    if pairs:
+        groups = [f"{text}\0{folded(pair)}" for text, pair in zip(groups, pairs, strict=True)]
+    strata = truth if truth.ndim == 1 else np.where(truth.any(axis=1), truth.argmax(axis=1), -1)
+    return assign(groups, strata, count, seed)
 
 
 def _codes(groups: Sequence[Hashable]) -> Indices:
