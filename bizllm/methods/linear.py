@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 Matrix = Any  # numpy array or scipy.sparse.csr_array, (rows, features)
 
 COSTS = (0.3, 1.0, 3.0)  # of `svm`
-PENALTIES = (3.0, 10.0, 30.0)  # of `logistic`, on rows of length 1
+PENALTIES = (10.0, 30.0)  # of `logistic`, on rows of length 1
 _NEVER = -2.0  # decision value of a class that no row has; those of others lie around -1 … 1
 _NEVER_LOG = -20.0  # and its logit
 
@@ -83,6 +83,7 @@ def svm(matrix: Matrix, truth: npt.NDArray[Any], classes: int, cost: float, seed
     weights, offsets = np.zeros((matrix.shape[1], classes)), np.full(classes, _NEVER)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # almost converged is as good
+        warnings.filterwarnings("ignore", "The number of unique classes")  # a few texts of each are what there is
         if truth.ndim == 2:
             for label in range(classes):
                 if truth[:, label].all():
@@ -115,6 +116,7 @@ def logistic(matrix: Matrix, truth: npt.NDArray[Any], classes: int, cost: float,
     def fitted(target: npt.NDArray[Any]) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "The number of unique classes")
             return LogisticRegression(C=cost, max_iter=300, random_state=seed).fit(matrix, target)
 
     weights, offsets = np.zeros((matrix.shape[1], classes)), np.full(classes, _NEVER_LOG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bizllm import api
-from bizllm.errors import UserError
+from bizllm.errors import RunError, UserError
+from bizllm.jobs.step import StepRun
 
 FIRST, SECOND = "2026-03-09", "2026-03-10"
 Job = Callable[..., str]
@@ -113,6 +115,29 @@ def test_an_earlier_step_is_read_whole_as_it_was_published(intents: Callable[...
     assert states == {"second": "skipped", "texts": "failed", "first": "done"}
     with pytest.raises(UserError, match="reads step 'texts', which has nothing published"):
         api.run(path, date=SECOND, only=["second"])
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_that_died_goes_on_with_what_it_learned(
+    intents: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is that of the first run; the examples, frozen then, may not have changed since; gc leaves it alone."""
+    path, table = intents(), tmp_path / "labelled/a.parquet"
+    with monkeypatch.context() as patched:
+        patched.setattr(StepRun, "_audited", lambda *_: (_ for _ in ()).throw(RunError("the machine is gone")))
+        (died,) = api.run(path, date=FIRST).steps
+    assert died.state == "failed"
+    (kept,) = (tmp_path / "wh").rglob("fits/*.safetensors")
+    pq.write_table(examples(14), table)
+    (changed,) = api.run(path, date=FIRST).steps
+    assert changed.state == "done", "every unit had its receipt, so nothing was read again"
+    assert [*(tmp_path / "wh").rglob("fits/*.safetensors")] == [kept]
+    os.utime(kept, (0, 0))
+    assert api.gc(path, older_than="1h")["removed"] == [] and kept.exists()
+
+    # With the night published, the input is looked at again.
+    (again,) = api.run(path, date=FIRST).steps
+    assert (again.state, again.rows_reused) == ("done", 0)
 
 
 @pytest.mark.usefixtures("local_ray")
