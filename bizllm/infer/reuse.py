@@ -35,12 +35,13 @@ from bizllm.tables.manifest import Unit, checked
 from bizllm.tasks.base import Outcome, Reject
 
 BUCKET_HASHES = 4_000_000  # about 200 MB while they are matched
-MOST_BUCKETS = 64
+BUCKET_BYTES = 48 << 20  # of an earlier night: its answers are spread a bucket at a time, by all workers at once
+MOST_BUCKETS = 256
 
 
-def bucket_count(rows: int) -> int:
-    """How many buckets so many hashes are matched in."""
-    return max(1, min(MOST_BUCKETS, -(-rows // BUCKET_HASHES)))
+def bucket_count(rows: int, size: int) -> int:
+    """How many buckets so many hashes are matched in, and answers of so many bytes are spread."""
+    return max(1, min(MOST_BUCKETS, max(-(-rows // BUCKET_HASHES), -(-size // BUCKET_BYTES))))
 
 
 @dataclass

@@ -123,7 +123,8 @@ def _rows(
     if len(manifest.units) == 1 and not files:
         only = [RowUnit(unit) for unit in manifest.units]
         return run(ready(AnswerRows(context), only), only)
-    buckets = bucket_count(manifest.rows + (sum(file.rows for file in kept.files) if kept else 0))
+    there = kept.files if kept else []
+    buckets = bucket_count(manifest.rows + sum(file.rows for file in there), sum(file.bytes for file in there))
     hashes = run(Hashes(context, buckets), manifest.units)
     earlier = run(Earlier(context, buckets), files) if files else []
     matched = run(Match(context), pairs(hashes, earlier))

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bizllm.errors import RunError
+from bizllm.infer import reuse
 from bizllm.infer.groups import Scatter
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.reuse import Hashes
@@ -63,9 +64,15 @@ class Night:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(before=st.none() | ROWS, now=ROWS, size=st.integers(1, 9))
+@given(before=st.none() | ROWS, now=ROWS, size=st.integers(1, 9), bucket_bytes=st.sampled_from([1 << 30, 700]))
 def test_every_row_has_its_answer_and_every_text_is_asked_once(
-    tmp_path: Path, context: Callable[..., StepContext], monkeypatch: Any, before: Any, now: list[int], size: int
+    tmp_path: Path,
+    context: Callable[..., StepContext],
+    monkeypatch: Any,
+    before: Any,
+    now: list[int],
+    size: int,
+    bucket_bytes: int,
 ) -> None:
     asked: Counter[str] = Counter()
     answer = Summarize.answer
@@ -80,6 +87,7 @@ def test_every_row_has_its_answer_and_every_text_is_asked_once(
         earlier.work()
     with monkeypatch.context() as patch:
         patch.setattr(Summarize, "answer", counted)
+        patch.setattr(reuse, "BUCKET_BYTES", bucket_bytes)  # of an earlier night, 700: several buckets
         night = Night(tmp_path, context, "n", now, size)
         night.work(earlier)
 

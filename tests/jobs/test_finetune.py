@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 import trainings
 
 NIGHT = "2026-03-10"
-WEAK = {"optim__epochs": 1, "optim__head_lr": 1e-3}
+WEAK = {"optim__epochs": 1, "optim__head_lr": 1e-2}
 
 
 class Heard(TrainingObserver):

@@ -20,8 +20,8 @@ from pathlib import Path
 FOLDER = os.environ.get("BIZLLM_FAULTS")
 # name: (module, function, whether the fault comes after the call has done its work)
 POINTS = {
-    "freeze": ("bizllm.jobs.step", "StepRun.freeze", False),
-    "keep": ("bizllm.jobs.step", "StepRun._keep", False),
+    "freeze": ("bizllm.jobs.freezing", "Freezer.freeze", False),
+    "keep": ("bizllm.jobs.freezing", "Freezer.keep", False),
     "read": ("bizllm.tables.source", "Source.read", False),
     "hashes": ("bizllm.infer.reuse", "Hashes.work", False),
     "earlier": ("bizllm.infer.reuse", "Earlier.work", False),
