@@ -144,7 +144,7 @@ def classified(known: Sequence[str], of: Labels, asked: Sequence[str], truth: La
     task = Classify(made, step, date(2026, 1, 1), others)
     task.open(MODELS)
     if table is not None:
-        task = Classify(made, step, date(2026, 1, 1), others, learned=task.learn({"examples": table}, None))
+        task = Classify(made, step, date(2026, 1, 1), others, learned=task.learn({"examples": table}))
         task.open(MODELS)
     outcome = task.answer(pa.table({"text": asked}))
     rows: list[dict[str, Any]] = [{"label": None, "labels": [], "probability": 0.0}] * len(asked)  # of a blank text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from bizllm.infer.learned import load, to_bytes
+from bizllm.infer.learned import to_bytes
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.work import TaskStage, Writer
 from bizllm.tables import hashing, storage
@@ -39,12 +39,13 @@ class AllTables:
 class Learn(TaskStage):
     """Whole tables → what the task learned of them. `extra`: `learned`, its URL; `learned_from`, a hash of the rows.
 
-    tables: by setting. url: where it goes. previous: where an earlier night's is.
+    tables: by setting. url: where it goes. previous: an earlier night's `extra`, of the same settings and models; what
+    it learned stands, where it learned of the same rows.
     """
 
     tables: Mapping[str, WholeTable]
     url: str
-    previous: str | None
+    previous: Mapping[str, str]
     name: str = "learn"
 
     def read(self, unit: AllTables) -> list[pa.Table]:
@@ -54,13 +55,15 @@ class Learn(TaskStage):
     def work(self, unit: AllTables, tables: list[pa.Table]) -> Receipt:
         """Learn, and keep it."""
         writer = Writer(self.context, self.name, unit.id)
-        previous = load(self.previous) if self.previous and storage.exists(self.previous) else None
         found, said = {}, hashlib.sha256()
         for setting, table in zip(self.tables, tables, strict=True):
             found[setting], words = _ordered(table)
             said.update(f"{setting}\0{table.num_rows}\0".encode() + words)
-        storage.write_bytes(self.url, to_bytes(self.context.task.learn(found, previous)))
-        return writer.receipt(0, extra={"learned": self.url, "learned_from": said.hexdigest()})
+        learned_from, url = said.hexdigest(), self.previous.get("learned")
+        if url is None or self.previous.get("learned_from") != learned_from or not storage.exists(url):
+            url = self.url
+            storage.write_bytes(url, to_bytes(self.context.task.learn(found)))
+        return writer.receipt(0, extra={"learned": url, "learned_from": learned_from})
 
 
 def _whole(table: WholeTable) -> pa.Table:

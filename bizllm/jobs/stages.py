@@ -108,9 +108,8 @@ def work(
 def _learned(
     run: RunStage, context: StepContext, before: EarlierNights, fit_url: str, tables: Mapping[str, WholeTable]
 ) -> Receipt:
-    # Only of the same settings and models: vectors of another encoder are of no use.
-    url = before.answers.properties.get("learned") if before.answers else None
-    (receipt,) = run(Learn(context, tables, f"{fit_url}.safetensors", url), [AllTables()])
+    previous = before.answers.properties if before.answers else {}  # of the same fingerprint
+    (receipt,) = run(Learn(context, tables, f"{fit_url}.safetensors", previous), [AllTables()])
     return receipt
 
 

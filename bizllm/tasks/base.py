@@ -9,7 +9,7 @@ Iceberg or runs: the engine hands them Arrow tables and takes `Outcome`s back. T
   `self.fitted` set: each group is a subject.
 
 A task of any shape may read further tables whole (labelled examples, a catalogue, articles): settings that are a
-`TableRead`. `learn(tables, previous)` is asked once, before the first answer; every worker then has `self.learned`.
+`TableRead`. `learn(tables)` is asked once, before the first answer; every worker then has `self.learned`.
 
 The engine adds keys, input hashes and the contract columns, and checks that every subject is answered or rejected.
 """
@@ -291,12 +291,11 @@ class Task(ABC):
         """Load what answering needs; called once on each worker before the first batch, with `learned` set, and before
         `learn`, where it is not."""
 
-    def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None) -> Learned:
+    def learn(self, tables: Mapping[str, pa.Table]) -> Learned:
         """What answering needs of the tables that are read whole. Values: JSON, numpy arrays, or Arrow tables.
 
-        tables: by setting; each distinct row once, in an order that follows from the rows alone, with the columns of
-        `TableRead.columns` under their own names. previous: what the newest earlier night of the same settings and
-        models learned. Raises UserError where nothing can be learned of them.
+        tables: by setting; all rows, in an order that follows from the rows alone, with the columns of
+        `TableRead.columns` under their own names. Raises UserError where nothing can be learned of them.
         """
         raise AssertionError(f"{self.name} reads no table whole")
 

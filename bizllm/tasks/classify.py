@@ -160,7 +160,7 @@ class Classify(TextTask):
         elif self.learned is not None:
             self._labeller = FewShotLabels(FewShot.of(self.learned), self._encoder)
 
-    def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None) -> Learned:
+    def learn(self, tables: Mapping[str, pa.Table]) -> Learned:
         s = self.settings
         assert s.examples is not None
         return _labels.learn(tables["examples"], s.examples, s.labels, self._encoder, s.max_input_chars)

@@ -84,12 +84,14 @@ def test_a_night_learns_once_and_copies_while_the_examples_are_the_same(
     assert (again.state, again.rows_reused) == ("done", 60), "the files changed, their rows did not"
     (second,) = api.run(path, date=SECOND).steps
     assert (second.rows_in, second.rows_reused) == (60, 30), "half of the texts were there the night before"
+    assert [*(tmp_path / "wh").rglob("fits/*.safetensors")] == kept, "what the first night learned stands"
 
     # Another label for one of them: every answer is another matter.
     changed = table.set_column(1, "is", pa.array(["delivery", *table["is"].to_pylist()[1:]]))
     pq.write_table(changed, tmp_path / "labelled/b.parquet")
     (last,) = api.run(path, date=SECOND).steps
     assert (last.state, last.rows_reused) == ("done", 0)
+    assert len([*(tmp_path / "wh").rglob("fits/*.safetensors")]) == 2
     (stands,) = api.run(path, date=SECOND).steps
     assert stands.state == "unchanged"
 

@@ -186,7 +186,7 @@ def learned(known: pa.Table = KNOWN, asked: list[str | None] = ASKED, **settings
     assert task.check() == []
     task.open(ModelLoader())
     if others:
-        state = task.learn({"examples": known}, None)
+        state = task.learn({"examples": known})
         task = TASK(given, StepInput("t", SCHEMA), date(2026, 1, 1), others, learned=state)
         task.open(ModelLoader())
     outcome = task.answer(pa.table({"body": asked}))
