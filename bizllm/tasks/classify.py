@@ -45,7 +45,7 @@ class ClassifySettings(TextSettings):
     )
     alternatives: NonNegativeInt = Field(default=3, description="The most other labels that are told, likeliest first.")
 
-    @field_validator("labels", mode="before")
+    @field_validator("labels", mode="before", json_schema_input_type=dict[str, str | None] | list[str])
     @classmethod
     def _named(cls, labels: Any) -> Any:
         """A list of names is their own description, and so is a name without one."""

@@ -272,6 +272,15 @@ def test_settings_that_lead_nowhere(settings: dict[str, Any], said: str) -> None
         ClassifySettings(task="classify", input="t", text="body", **settings)
 
 
+def test_labels_may_be_names_alone_and_editors_know_it() -> None:
+    named = {"refund": "refund", "late_parcel": "late parcel"}
+    for labels in (["refund", "late_parcel"], {"refund": None, "late_parcel": None}):
+        given = ClassifySettings(task="classify", input="t", text="body", model="builtin:minilm", labels=labels)
+        assert given.labels == named
+    ways = ClassifySettings.model_json_schema()["properties"]["labels"]["anyOf"]
+    assert {way["type"] for way in ways} == {"object", "array"}
+
+
 def test_columns_that_cannot_be_learned_from() -> None:
     examples = {"input": "labelled", "text": "said", "label": "kind"}
     given = ClassifySettings(task="classify", input="t", text="body", examples=examples)
