@@ -21,10 +21,13 @@ def print_tasks(tasks: Sequence[dict[str, Any]]) -> None:
 
 
 def print_task(task: dict[str, Any]) -> None:
-    """One task: its settings with their defaults, and the columns it writes."""
+    """One task: what it reads, its settings with their defaults, the columns it writes, an example."""
     console = new_console()
     console.print(Text.assemble((plain(task["name"]), "bold"), f": {plain(task['summary'])}"), soft_wrap=True)
     console.print()
+    if task["takes"]:
+        console.print(Text.assemble(("reads ", "bold"), plain(task["takes"])), soft_wrap=True)
+        console.print()
     settings = new_table(["setting", "type", "default", "meaning"])
     for name, kind, default, meaning in settings_rows(task["settings"], task["settings"]):
         settings.add_row(plain(name), kind, plain(default), plain(meaning))
@@ -34,6 +37,11 @@ def print_task(task: dict[str, Any]) -> None:
     for name, meaning in task["columns"].items():
         columns.add_row(plain(name), plain(meaning))
     console.print(columns)
+    if task["example"]:
+        console.print()
+        console.print(Text("steps:", "bold"))
+        for line in task["example"].splitlines():
+            console.print(Text(f"  {plain(line)}"), soft_wrap=True)
 
 
 def settings_rows(part: dict[str, Any], schema: dict[str, Any], above: str = "") -> Iterator[tuple[str, str, str, str]]:

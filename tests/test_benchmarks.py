@@ -10,7 +10,13 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in FOLDER.glob("*.py")))
+NAMES = sorted(
+    [file.stem for file in FOLDER.glob("*.py")]
+    + [f"measured.{file.stem}" for file in FOLDER.glob("measured/[a-z]*.py")]
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_can_be_imported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     importlib.import_module(name)

@@ -224,14 +224,18 @@ def test_a_task(capsys: pytest.CaptureFixture[str]) -> None:
     defs = {"Agg": {"enum": ["sum", "mean"]}, "Rule": rule}
     settings = {"properties": properties, "required": ["text"], "$defs": defs}
     task = {"name": "toy", "summary": "A toy.", "shapes": ["row", "group"], "settings": settings}
-    console_tasks.print_task({**task, "columns": {"summary": "string: the summary"}})
-    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    about = {"takes": "A text.", "example": "a: {task: toy}\nb:\n  task: toy"}
+    console_tasks.print_task({**task, **about, "columns": {"summary": "string: the summary"}})
+    lines = capsys.readouterr().out.splitlines()
+    rows = [" ".join(line.split()) for line in lines]
+    assert "reads A text." in rows
     assert "text text required The text column." in rows
     assert "levels list of number [0.1]" in rows
     assert 'k whole number | auto "auto"' in rows or 'k whole number or auto "auto"' in rows
     assert "agg sum | mean" in rows
     assert "rules[].when text required" in rows and "by.when text required" in rows
-    assert rows[-1] == "summary string: the summary"
+    assert "summary string: the summary" in rows
+    assert lines[-4:] == ["steps:", "  a: {task: toy}", "  b:", "    task: toy"]
 
 
 def events(observer: Any) -> None:

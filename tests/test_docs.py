@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pyarrow as pa
@@ -29,11 +30,12 @@ from bizllm.train.recipe import Recipe
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 PAPERS = [*READMES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))]
-PAPERS += sorted(ROOT.glob("docs/*.md"))
-SETTINGS = ROOT / "docs/tasks.md"
+PAPERS += sorted(ROOT.glob("docs/**/*.md"))
+TASKS = {name: ROOT / f"docs/tasks/{name}.md" for name in task_names()}
+TASK_LIST = ROOT / "docs/tasks/README.md"
 TRAINING = ROOT / "docs/finetune.md"
 COMPRESSION = ROOT / "docs/compress.md"
-WITH_SETTINGS = [SETTINGS, TRAINING, COMPRESSION]
+WITH_SETTINGS = [TASK_LIST, *TASKS.values(), TRAINING, COMPRESSION]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 each_paper = pytest.mark.parametrize("paper", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -113,11 +115,7 @@ def test_yaml_examples_load(paper: Path, tmp_path: Path, monkeypatch: pytest.Mon
         elif "name" in keys:
             load_job(str(path))
         elif "steps" in keys:
-            inputs = sorted(set(re.findall(r"\binput: (\w+)", block)))
-            sources = "".join(f"  {name}: {{path: {name}}}\n" for name in inputs)
-            whole = f"name: example\nwarehouse: {{path: wh}}\nsources:\n{sources}"
-            path.write_text(f"{whole}models: {{encoder: builtin:minilm}}\n{block}")
-            load_job(str(path))
+            load_job(str(with_the_rest(path)))
         elif "students" in keys:
             load_compression(str(path))
         elif keys <= Recipe.model_fields.keys():
@@ -126,6 +124,18 @@ def test_yaml_examples_load(paper: Path, tmp_path: Path, monkeypatch: pytest.Mon
             load_recipe(str(path))
         elif keys <= EvaluationFile.model_fields.keys():
             load_evaluation(str(path))
+
+
+def with_the_rest(path: Path) -> Path:
+    """Steps alone become a job: what they read are sources of it."""
+    block = path.read_text()
+    inputs = sorted(set(re.findall(r"\binput: (\w+)", block)) - yaml.safe_load(block)["steps"].keys())
+    sources = "".join(f"  {name}: {{path: {name}}}\n" for name in inputs)
+    models = "models: {encoder: builtin:minilm}\n"
+    if re.search(r"generator: writer\b", block):
+        models = models.replace("}", ", writer: path:writer}")
+    path.write_text(f"name: example\nwarehouse: {{path: wh}}\nsources:\n{sources}{models}{block}")
+    return path
 
 
 def test_the_readmes_show_the_demo_as_it_is(tmp_path: Path) -> None:
@@ -200,7 +210,7 @@ def test_the_example_task_keeps_the_contract(readme: Path, tmp_path: Path) -> No
     assert sorted([*answered, *(reject.subject for reject in outcome.rejects)]) == list(range(rows.num_rows))
 
 
-# -- settings and columns in docs/tasks.md and docs/finetune.md ---------------------------------------------------
+# -- settings and columns in docs/tasks/, docs/finetune.md and docs/compress.md -----------------------------------
 
 
 def settings_lines(part: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:
@@ -220,7 +230,7 @@ def settings_lines(part: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]
 def task_tables(name: str) -> str:
     """The task's settings and columns as `bizllm tasks show` tells them, in Markdown."""
     (task,) = api.tasks(name)
-    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    lines = [f"Reads: {task['takes']}", "", "| setting | type | default | meaning |", "|---|---|---|---|"]
     for setting, kind, default, meaning in console_tasks.settings_rows(task["settings"], task["settings"]):
         if setting not in Common.model_fields:
             shown = default if default in ("", "required") else f"`{default.strip(chr(34))}`"
@@ -244,9 +254,11 @@ def row(*cells: str) -> str:
 
 def with_tables(paper: Path) -> str:
     """The paper with its tables written anew."""
-    if paper == SETTINGS:
-        tables = {name: task_tables(name) for name in task_names()}
-    elif paper == COMPRESSION:
+    if paper == TASK_LIST:
+        return written(paper, "tasks", task_list())
+    if paper in TASKS.values():
+        return written(paper, f"settings: {paper.stem}", task_tables(paper.stem))
+    if paper == COMPRESSION:
         schema = Compression.model_json_schema()
         parts = {"file": schema, **dict(sections(schema, schema))}
         own = ("file", "data", "data.train")
@@ -258,10 +270,36 @@ def with_tables(paper: Path) -> str:
         del tables["data.test"]  # has the settings of data.train
     text = paper.read_text()
     for name, table in tables.items():
-        place = rf"(?<=<!-- settings: {re.escape(name)} -->\n).*?(?=<!-- end -->)"
-        assert re.search(place, text, re.S), f"{paper.name} has no place for the settings of {name}"
-        text = re.sub(place, lambda _, table=table: f"\n{table}\n\n", text, count=1, flags=re.S)
+        text = filled(text, f"settings: {name}", table)
     return text
+
+
+def written(paper: Path, name: str, table: str) -> str:
+    """The paper with that table between its marks."""
+    return filled(paper.read_text(), name, table)
+
+
+def filled(text: str, name: str, table: str) -> str:
+    place = rf"(?<=<!-- {re.escape(name)} -->\n).*?(?=<!-- end -->)"
+    assert re.search(place, text, re.S), f"there is no place for <!-- {name} -->"
+    return re.sub(place, lambda _: f"\n{table}\n\n", text, count=1, flags=re.S)
+
+
+def task_list() -> str:
+    """Every task with what it works on and does."""
+    lines = [f"| [{t['name']}]({t['name']}.md) | {' or '.join(t['shapes'])} | {t['summary']} |" for t in api.tasks()]
+    return "\n".join(["| task | works on | what it does |", "|---|---|---|", *lines])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_tasks_example_is_in_its_page_and_loads(name: str, tmp_path: Path) -> None:
+    (task,) = api.tasks(name)
+    assert task["takes"] and task["example"]
+    examples = "".join(blocks(TASKS[name], "yaml"))
+    assert all(line.strip() in examples for line in task["example"].splitlines())
+    path = tmp_path / "example.yaml"
+    path.write_text("steps:\n" + indent(task["example"], "  ") + "\n")
+    load_job(str(with_the_rest(path)))
 
 
 @pytest.mark.parametrize("paper", WITH_SETTINGS, ids=lambda path: path.name)

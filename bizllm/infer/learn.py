@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from bizllm.infer.learned import to_bytes
+from bizllm.infer.learned import load, to_bytes
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.work import TaskStage, Writer
 from bizllm.tables import hashing, storage
@@ -60,9 +60,11 @@ class Learn(TaskStage):
             found[setting], words = _ordered(table)
             said.update(f"{setting}\0{table.num_rows}\0".encode() + words)
         learned_from, url = said.hexdigest(), self.previous.get("learned")
-        if url is None or self.previous.get("learned_from") != learned_from or not storage.exists(url):
+        kept = url is not None and storage.exists(url)
+        if url is None or not kept or self.previous.get("learned_from") != learned_from:
+            previous = load(url) if url is not None and kept else None
             url = self.url
-            storage.write_bytes(url, to_bytes(self.context.task.learn(found)))
+            storage.write_bytes(url, to_bytes(self.context.task.learn(found, previous)))
         return writer.receipt(0, extra={"learned": url, "learned_from": learned_from})
 
 

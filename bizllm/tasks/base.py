@@ -211,6 +211,8 @@ class Task(ABC):
     version: ClassVar[int]  # raise it when outputs move; part of the fingerprint
     Settings: ClassVar[type[TaskSettings]]
     summary: ClassVar[str]  # one sentence for `bizllm tasks`
+    takes: ClassVar[str] = ""  # what its input and its further tables must hold, in a sentence, for `bizllm tasks show`
+    example: ClassVar[str] = ""  # a step of a job, or two, in YAML, as they stand under `steps:`
     shapes: ClassVar[tuple[Shape, ...]]  # the shapes that settings may give it
     writes: ClassVar[dict[str, str]]  # own output columns (or patterns of them): type and meaning, for `bizllm tasks`
     exhibits: ClassVar[Exhibit | None] = None
@@ -246,12 +248,14 @@ class Task(ABC):
 
     @classmethod
     def describe(cls) -> dict[str, Any]:
-        """What `bizllm tasks` shows: settings as JSON Schema, and the columns of the step's table."""
+        """What `bizllm tasks` shows: what it reads, settings as JSON Schema, the columns of its table, an example."""
         return {
             "name": cls.name,
             "summary": cls.summary,
             "version": cls.version,
             "shapes": list(cls.shapes),
+            "takes": cls.takes,
+            "example": cls.example,
             "settings": cls.Settings.model_json_schema(),
             "columns": cls.writes,
         }
@@ -291,11 +295,13 @@ class Task(ABC):
         """Load what answering needs; called once on each worker before the first batch, with `learned` set, and before
         `learn`, where it is not."""
 
-    def learn(self, tables: Mapping[str, pa.Table]) -> Learned:
+    def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None = None) -> Learned:
         """What answering needs of the tables that are read whole. Values: JSON, numpy arrays, or Arrow tables.
 
         tables: by setting; all rows, in an order that follows from the rows alone, with the columns of
-        `TableRead.columns` under their own names. Raises UserError where nothing can be learned of them.
+        `TableRead.columns` under their own names. previous: what an earlier night of the same version, settings and
+        models learned of other rows; what is copied of it (a passage's vector, say) must be what would be learned anew.
+        Raises UserError where nothing can be learned.
         """
         raise AssertionError(f"{self.name} reads no table whole")
 

@@ -80,6 +80,14 @@ class Classify(TextTask):
     version = 1
     Settings = ClassifySettings
     summary = "The label of each text: by a model that was fine-tuned for it, by a few examples, or by its meaning."
+    takes = (
+        "A text in each row, and, in a table of its own, labelled texts to learn from; or a fine-tuned "
+        "model instead of these."
+    )
+    example = (
+        "ticket_kind: {task: classify, input: tickets, text: body, model: encoder, examples: {input: "
+        "labelled, text: body, label: kind}}"
+    )
     writes: ClassVar[dict[str, str]] = {
         "label": "string: the most probable label, out of scope or not",
         "probability": "float in [0, 1]: how probable it is",
@@ -160,7 +168,7 @@ class Classify(TextTask):
         elif self.learned is not None:
             self._labeller = FewShotLabels(FewShot.of(self.learned), self._encoder)
 
-    def learn(self, tables: Mapping[str, pa.Table]) -> Learned:
+    def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None = None) -> Learned:
         s = self.settings
         assert s.examples is not None
         return _labels.learn(tables["examples"], s.examples, s.labels, self._encoder, s.max_input_chars)

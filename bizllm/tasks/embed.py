@@ -28,6 +28,8 @@ class Embed(TextTask):
     version = 1
     Settings = EmbedSettings
     summary = "A vector for each text: texts of like meaning lie near each other."
+    takes = "A text in each row: string, or a list of strings."
+    example = "ticket_vector: {task: embed, input: tickets, text: body, model: encoder}"
     writes: ClassVar[dict[str, str]] = {
         "vector": "list of float: of length 1, so that the inner product of two is their cosine",
         "input_tokens": "int: length of the text, as the model counts",

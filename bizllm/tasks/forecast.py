@@ -91,6 +91,10 @@ class Forecast(Task):
     version: ClassVar[int] = 3
     Settings: ClassVar[type[TaskSettings]] = ForecastSettings
     summary: ClassVar[str] = "Forecasts many series with quantiles; needs a time, a number and the series' columns."
+    takes = "Rows with a time, a number, and the columns that tell a series."
+    example = (
+        "demand: {task: forecast, input: sales, series: [store, sku], time: day, target: units, freq: D, horizon: 28}"
+    )
     shapes: ClassVar[tuple[Shape, ...]] = ("group", "table")  # table with `top`
     writes: ClassVar[dict[str, str]] = {
         "<time>": "date or timestamp: first moment of the period, under the time column's own name",

@@ -79,6 +79,8 @@ class Mask(Task):
     version = VERSION
     Settings = MaskSettings
     summary = "The same texts with personal data masked out, or under pseudonyms that a key turns back."
+    takes = "One or more texts in each row."
+    example = "safe_tickets: {task: mask, input: tickets, text: body}"
     shapes = ("row",)
     writes: ClassVar[dict[str, str]] = {
         "<column>": "string: the text, masked, under its own name; null stays null",

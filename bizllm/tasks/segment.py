@@ -116,6 +116,11 @@ class Segment(Task):
         "<feature>": "double: each of `features`",
     }
     summary = "Puts every customer into a named segment by recency, frequency, money and behaviour, or by rules."
+    takes = "Purchases: rows with a customer, a time and an amount; maybe an order and an item."
+    example = (
+        "customer_segment: {task: segment, input: orders, entity: customer_id, time: ordered_at, "
+        "amount: amount, order: order_id}"
+    )
     exhibits = "categories"
     category_column = "segment"
     prior_columns: ClassVar[tuple[str, ...]] = ("segment",)

@@ -129,6 +129,8 @@ class Summarize(Task):
     version = 1
     Settings = SummarizeSettings
     summary = "The sentences that stand for a text, or for all texts of a group; or a summary that a model writes."
+    takes = "A text in each row, or a list of texts; with `per` all texts of a group."
+    example = "ticket_summary: {task: summarize, input: tickets, text: body, model: encoder, max_sentences: 3}"
     shapes = ("row", "group")  # group with `per`
     writes: ClassVar[dict[str, str]] = {
         "summary": "string: the chosen sentences, in the order of the text; or what the generator wrote",

@@ -40,6 +40,8 @@ class Tag(TextTask):
     version = 1
     Settings = TagSettings
     summary = "The spans of each text that a model was taught to mark: names, products, dates."
+    takes = "A text in each row."
+    example = 'ticket_names: {task: tag, input: tickets, text: body, model: "registry:ticket_names@champion"}'
     writes: ClassVar[dict[str, str]] = {
         "spans": "list of {start, end, type, text, probability}: in order; characters [start, end) of the text; "
         "the mean probability of its words' tags",
