@@ -14,63 +14,31 @@ are those of units whose store failed while they read or wrote: a new attempt st
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.util.client
 
 from bizllm import logs
-from bizllm.errors import Cancelled, RunError, StorageUnavailable, safe_text
+from bizllm.errors import Cancelled, RunError
+from bizllm.infer import attempts
 from bizllm.infer.receipts import Receipt, ReceiptBook
 from bizllm.infer.work import Stage, Unit
-from bizllm.tables import refusals, retry, storage
+from bizllm.infer.workers import LOST_WORKER_RETRIES, READ_CPUS, Capacity, Lent, Worker, Workers
 
 _log = logs.get(__name__)
-_Made = TypeVar("_Made")
 
 ENTERING = 16  # receipts that are written at once
 FEW_UNITS = 64  # up to here plain Ray; Ray Data took 1.5 times as long at 64 light units, 1.4 times at 256
-READ_CPUS = 0.15  # a reader mostly waits for storage; odd on purpose: Ray Data fuses operators of equal CPUs
-LOST_WORKER_RETRIES = 2
 LOOK_S = 0.5  # how often a stage that waits for its units looks whether it should stop
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What a stage may take: `workers` processes of `threads` threads, each `cpus` and `gpus` of Ray's resources."""
-
-    workers: int
-    threads: int
-    cpus: float
-    gpus: float
-
-    @staticmethod
-    def of(stage: Stage, units: int, wanted: int | None) -> Capacity:
-        """Share the cluster's CPUs (or GPUs, for a stage that holds a model) among at most one worker a unit."""
-        resources = ray.cluster_resources()
-        cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-        on_gpu = stage.holds_model and gpus > 0
-        workers = max(1, min(units, wanted or int(gpus if on_gpu else cpus)))
-        threads = max(1, min(int(cpus / workers), _node_cpus()))
-        return Capacity(workers, threads, round(threads * (1 - READ_CPUS), 2), 1.0 if on_gpu else 0.0)
-
-
-def _node_cpus() -> int:
-    """CPUs of the smallest node that takes work; a head that is kept free of it has none."""
-    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return min((count for count in counts if count), default=1)
 
 
 def run_stage(
@@ -79,12 +47,14 @@ def run_stage(
     book: ReceiptBook,
     *,
     workers: int | None = None,
+    processes: Workers | None = None,
     stop: threading.Event | None = None,
     on_receipt: Callable[[Receipt], None] = lambda _: None,
     log: logs.Logger = _log,
 ) -> None:
     """Work through the units that have no receipt yet. Raises RunError when a unit failed, after all were tried.
 
+    processes: those of the run, which stay for the next stage; without, the stage has its own.
     stop: when set, no further unit is begun and Cancelled is raised; receipts taken so far stay.
     """
     todo = [unit for unit in units if unit.id not in book]
@@ -92,7 +62,7 @@ def run_stage(
         return
     capacity = Capacity.of(stage, len(todo), workers)
     many = len(todo) > FEW_UNITS and not ray.util.client.ray.is_connected()  # Ray Data does not run through ray://
-    way = _with_tasks if not stage.holds_model else _streamed if many else _with_actors
+    streamed = stage.holds_model and many
     failed: list[Receipt] = []
 
     def taken(receipt: Receipt) -> None:
@@ -104,8 +74,15 @@ def run_stage(
         on_receipt(receipt)
 
     try:
-        with _Entering(book, taken) as entering, closing(way(stage, todo, capacity)) as receipts:
-            for receipt in receipts:
+        with ExitStack() as around:
+            of_the_run = processes or around.enter_context(Workers())
+            lent = around.enter_context(of_the_run.lent(capacity, start=stage.holds_model and not streamed))
+            entering = around.enter_context(_Entering(book, taken))
+            if lent:
+                receipts = _with_actors(stage, todo, capacity.threads, lent)
+            else:
+                receipts = (_streamed if streamed else _with_tasks)(stage, todo, capacity)
+            for receipt in around.enter_context(closing(receipts)):
                 entering.take(receipt)
                 if stop is not None and stop.is_set():
                     raise Cancelled("interrupted")
@@ -156,77 +133,12 @@ class _Entering:
             self._pool.shutdown()
 
 
-# -- the two operators, wherever they run -------------------------------------------------------------------------
-
-
-def _read(stage: Stage, unit: Unit) -> list[pa.Table] | Receipt:
-    """What `stage.read` gives, or the failed receipt."""
-    return _attempted(stage, unit, lambda: stage.read(unit))
-
-
-def _work(stage: Stage, unit: Unit, tables: list[pa.Table] | Receipt) -> Receipt:
-    """The receipt of a unit, failed or not."""
-    if isinstance(tables, Receipt):
-        return tables
-    return _attempted(stage, unit, lambda: stage.work(unit, tables))
-
-
-def _attempted(stage: Stage, unit: Unit, call: Callable[[], _Made]) -> _Made | Receipt:
-    """What `call` gives, tried again where the store failed under it; at last the failed receipt."""
-    began = time.monotonic()
-    for attempt in range(1, retry.UNIT_ATTEMPTS + 1):
-        try:
-            return call()
-        except Exception as raised:
-            fault = refusals.named(raised) or raised
-            last = attempt == retry.UNIT_ATTEMPTS or time.monotonic() - began > retry.LONGEST_S
-            if last or not isinstance(fault, StorageUnavailable):
-                return Receipt(stage.name, unit.id, "", error=safe_text(fault))
-            if fault.stale:
-                storage.forget()
-            _log.warning("unit_retried", stage=stage.name, unit=unit.id, attempt=attempt, error=str(fault))
-            retry.wait(attempt)
-    raise AssertionError("unreachable")
+# -- plain Ray ----------------------------------------------------------------------------------------------------
 
 
 def _both(stage: Stage, unit: Unit, threads: int) -> Receipt:
     """Open, read and work in one go: a stage that holds no model needs no process of its own."""
-    return _Worker(stage, threads).work(unit, _read(stage, unit))
-
-
-def _set_threads(threads: int) -> None:
-    """How many threads the numeric libraries of this process take; before they are imported, where that is possible."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    pa.set_cpu_count(threads)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(threads)
-
-
-class _Worker:
-    """A process that opens the stage once and works on many units."""
-
-    def __init__(self, stage: Stage, threads: int) -> None:
-        _set_threads(threads)
-        self.stage = stage
-        self.failed: str | None = None
-        try:
-            stage.open()
-        except Exception as fault:  # a model that does not load: every unit says so, instead of endless restarts
-            self.failed = safe_text(fault)
-
-    def work(self, unit: Unit, tables: list[pa.Table] | Receipt) -> Receipt:
-        if self.failed:
-            return Receipt(self.stage.name, unit.id, "", error=self.failed)
-        return _work(self.stage, unit, tables)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One row of Ray Data: a unit with what was read of it, to a row with its receipt."""
-        receipt = self.work(pickle.loads(row["unit"]), _unpacked(row["tables"]))  # noqa: S301 - written by _packed
-        return {"receipt": receipt.to_json()}
-
-
-# -- plain Ray ----------------------------------------------------------------------------------------------------
+    return Worker(stage, threads).work(unit, attempts.read(stage, unit))
 
 
 def _with_tasks(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
@@ -248,40 +160,42 @@ def _with_tasks(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Gene
             ray.cancel(task, force=True)
 
 
-def _with_actors(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
+def _with_actors(
+    stage: Stage, units: Sequence[Unit], threads: int, pool: Sequence[Lent]
+) -> Generator[Receipt | None, None, None]:
     shared = ray.put(stage)
-    read = ray.remote(num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES)(_read)
-    worker: Any = ray.remote(
-        num_cpus=capacity.cpus,
-        num_gpus=capacity.gpus,
-        max_restarts=LOST_WORKER_RETRIES,
-        max_task_retries=LOST_WORKER_RETRIES,
-    )(_Worker)
-    pool = [worker.remote(stage, capacity.threads) for _ in range(capacity.workers)]
+    read = ray.remote(num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES)(attempts.read)
     waiting = deque(units)
-    running: dict[Any, Any] = {}  # receipt → the worker that makes it
-    try:
-        # Two units a worker: one is worked on while the other is read.
-        for actor in [*pool, *pool]:
-            if waiting:
-                unit = waiting.popleft()
-                running[actor.work.remote(unit, read.remote(shared, unit))] = actor
-        while running:
-            finished, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_S)
-            for done in finished:
-                actor = running.pop(done)
-                if waiting:
-                    unit = waiting.popleft()
-                    running[actor.work.remote(unit, read.remote(shared, unit))] = actor
-                yield ray.get(done)
-            if not finished:
-                yield None
-    finally:
-        for actor in pool:
-            ray.kill(actor)
+    running: dict[Any, Lent] = {}  # what a process told → the process
+
+    def begin(process: Lent) -> None:
+        if waiting:
+            unit = waiting.popleft()
+            tables = read.remote(shared, unit) if stage.holds_model else None
+            running[process.actor.work.remote([shared], threads, unit, tables)] = process
+
+    # Two units a process: one is worked on while the other is read.
+    for process in [*pool, *pool]:
+        begin(process)
+    while running:
+        finished, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_S)
+        for done in finished:
+            process = running.pop(done)
+            begin(process)
+            yield process.told(ray.get(done))
+        if not finished:
+            yield None
 
 
 # -- many units of a model: Ray Data ------------------------------------------------------------------------------
+
+
+class _RowWorker(Worker):
+    """A row of Ray Data: a unit with what was read of it, to a row with its receipt."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        receipt = self.work(pickle.loads(row["unit"]), _unpacked(row["tables"]))  # noqa: S301 - written by _packed
+        return {"receipt": receipt.to_json()}
 
 
 def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
@@ -293,9 +207,9 @@ def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Genera
     context.target_max_block_size = None  # a unit is one block, however large
 
     def read(row: dict[str, Any]) -> dict[str, Any]:
-        return {"unit": row["unit"], "tables": _packed(_read(stage, pickle.loads(row["unit"])))}  # noqa: S301
+        return {"unit": row["unit"], "tables": _packed(attempts.read(stage, pickle.loads(row["unit"])))}  # noqa: S301
 
-    worker: Any = _Worker  # a class whose instances are called; Ray's annotation knows functions only
+    worker: Any = _RowWorker  # a class whose instances are called; Ray's annotation knows functions only
     rows = from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
     receipts = rows.map(read, num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES).map(
         worker,

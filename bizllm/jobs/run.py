@@ -16,6 +16,7 @@ from typing import Any
 
 from bizllm import logs
 from bizllm.errors import Cancelled, Fault, UserError, safe_text
+from bizllm.infer.workers import Workers
 from bizllm.jobs import ledger, night_report
 from bizllm.jobs.job import LoadedJob, Runtime
 from bizllm.jobs.ledger import State, StepResult
@@ -79,7 +80,7 @@ def run(
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     lease_s = night.job.runtime.lock_lease_s
     with RunLock(lock_url(night.warehouse, night.job.name, run_date), holder=run_id, lease_s=lease_s) as lock:
-        stop = threading.Event()
+        stop, processes = threading.Event(), Workers()
         shared = shared_of(night.steps)
         runs = {
             name: StepRun(
@@ -89,6 +90,7 @@ def run(
                 check=lock.check,
                 observer=observer,
                 stop=stop,
+                processes=processes,
                 fresh=fresh,
                 retry_rejects=retry_rejects,
                 shared=shared.get(name),
@@ -100,7 +102,7 @@ def run(
             _check_finished(runs)
         # A night that stands is told in seconds: Ray alone takes six to start.
         stands = all(step_run.stands() for step_run in runs.values())
-        with nullcontext() if stands else cluster(night.job.runtime, address):
+        with nullcontext() if stands else cluster(night.job.runtime, address), processes:
             observer.run_started(night.job.name, run_id, run_date, list(runs))
             results = _Schedule(night, runs, run_id, observer, stop).execute()
         lock.check()

@@ -17,6 +17,7 @@ from bizllm.infer.kept_engines import Kept
 from bizllm.infer.pipeline import run_stage
 from bizllm.infer.receipts import Receipt, ReceiptBook, sum_rejects
 from bizllm.infer.work import Stage, StepContext, Unit
+from bizllm.infer.workers import Workers
 from bizllm.jobs import engines, stages
 from bizllm.jobs.accounting import Counts, Refused, Rejects
 from bizllm.jobs.freezing import Freezer, Frozen, slice_source
@@ -45,7 +46,7 @@ class StepRun:
     """Runs one prepared step once.
 
     fresh: drop what an unfinished run left, and copy no earlier answer. retry_rejects: answer again what this very
-    night rejected, and copy the rest. shared: its part in vectors that several steps read.
+    night rejected, and copy the rest. shared: its part in vectors that several steps read. processes: those of the run.
     """
 
     def __init__(
@@ -57,12 +58,13 @@ class StepRun:
         check: Callable[[], None],
         observer: Observer,
         stop: threading.Event,
+        processes: Workers,
         fresh: bool = False,
         retry_rejects: bool = False,
         shared: Shared | None = None,
     ) -> None:
         self.night, self.step, self.run_id, self.shared = night, step, run_id, shared
-        self.check, self.observer, self.stop = check, observer, stop
+        self.check, self.observer, self.stop, self.processes = check, observer, stop, processes
         self.fresh, self.retry_rejects = fresh, retry_rejects
         self.job, self.warehouse, self.run_date = night.job, night.warehouse, night.run_date
         self.state_url = storage.join(
@@ -223,7 +225,14 @@ class StepRun:
                 self.observer.unit_done(self.step.name, done[0], total, seen["rows"], seen["rejected"])
 
         run_stage(
-            stage, units, receipts, workers=self.job.runtime.workers, stop=self.stop, on_receipt=taken, log=self.log
+            stage,
+            units,
+            receipts,
+            workers=self.job.runtime.workers,
+            processes=self.processes,
+            stop=self.stop,
+            on_receipt=taken,
+            log=self.log,
         )
         return list(receipts)
 

@@ -24,7 +24,7 @@ import pytest
 from ray import cloudpickle
 
 from bizllm.errors import Cancelled, RunError
-from bizllm.infer import pipeline
+from bizllm.infer import pipeline, workers
 from bizllm.infer.pipeline import run_stage
 from bizllm.infer.receipts import Receipt, ReceiptBook
 from bizllm.infer.rows import AnswerRows, RowUnit
@@ -172,7 +172,7 @@ def test_a_unit_that_always_kills_its_worker_ends_the_run(stage: Sum, tmp_path: 
     units = [unit(i, work="die" if i == 1 else None) for i in range(4)]
     with pytest.raises(RunError, match="Ray gave up on a worker"):
         run_stage(stage, units, ReceiptBook(str(tmp_path), "sum"), workers=1)
-    assert 1 <= stage.noted("work")["u001"] <= 1 + pipeline.LOST_WORKER_RETRIES
+    assert 1 <= stage.noted("work")["u001"] <= 1 + workers.LOST_WORKER_RETRIES
     assert "u001" not in receipts(tmp_path)
 
 
@@ -288,7 +288,7 @@ import ray
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
 cluster.add_node(num_cpus=4, object_store_memory=100_000_000)
 ray.init(address=cluster.address, log_to_driver=False)
-from bizllm.infer.pipeline import Capacity
+from bizllm.infer.workers import Capacity
 capacity = Capacity.of(SimpleNamespace(holds_model=False), 2, None)
 print(capacity.workers, capacity.threads)
 ray.shutdown()

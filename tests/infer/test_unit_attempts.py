@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bizllm.errors import RunError, StorageUnavailable
-from bizllm.infer import pipeline
+from bizllm.infer import attempts
 from bizllm.infer.receipts import Receipt
 from bizllm.tables import retry
 
@@ -52,14 +52,14 @@ BROKEN = OSError("When reading: AWS Error SLOW_DOWN during GetObject operation: 
 @pytest.mark.parametrize("fault", [BROKEN, StorageUnavailable("can't read"), ConnectionResetError(104, "reset")])
 def test_a_fault_that_passes_is_forgotten(fault: Exception) -> None:
     stage = Stage([fault, fault])
-    assert pipeline._read(stage, Unit()) == [] and stage.calls == 3
+    assert attempts.read(stage, Unit()) == [] and stage.calls == 3
     stage = Stage([fault])
-    assert pipeline._work(stage, Unit(), []).error is None and stage.calls == 2
+    assert attempts.work(stage, Unit(), []).error is None and stage.calls == 2
 
 
 def test_one_that_stays_ends_the_unit_after_three_attempts() -> None:
     stage = Stage([BROKEN] * 9)
-    receipt = pipeline._read(stage, Unit())
+    receipt = attempts.read(stage, Unit())
     assert isinstance(receipt, Receipt) and stage.calls == 3
     assert receipt.error == "the object store failed: SlowDown at GetObject"
 
@@ -75,6 +75,6 @@ def test_what_trying_again_can_not_mend_is_told_at_once() -> None:
         (ValueError("Jane Doe"), "ValueError"),
     ):
         stage = Stage([fault] * 9)
-        receipt = pipeline._work(stage, Unit(), [])
+        receipt = attempts.work(stage, Unit(), [])
         assert stage.calls == 1 and receipt.error is not None and receipt.error.startswith(said)
         assert "Jane" not in receipt.error
