@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bizllm.methods import drivers
 from bizllm.methods.clusters import DIGITS, Matrix, Scaling, assign, match, partition
 from bizllm.methods.segment_names import Language, Population, names
 
@@ -114,6 +115,33 @@ def apply_fit(fit: dict[str, Any], values: Values) -> Assigned:
     segments = fit["segments"]
     ids = np.array([s["id"] for s in segments], dtype=np.int32)
     return Assigned([segments[i]["name"] for i in nearest], ids[nearest], confidence, distance)
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why an entity is in its segment, (entities, features of the fit) each.
+
+    z: where it lies, and centre: where its segment's centre does, in robust standard deviations from the median of all.
+    weight: how much the feature has in its own centre being nearer than the next, in squared deviations.
+    """
+
+    z: Matrix
+    centre: Matrix
+    weight: Matrix
+
+
+def reasons(fit: dict[str, Any], values: Values) -> Reasons:
+    """Of each entity under a fit."""
+    x = Scaling.from_json(fit["scaling"]).apply(np.column_stack([values[f] for f in fit["features"]]))
+    centroids = np.array([s["centroid"] for s in fit["segments"]], dtype=np.float64)
+    nearest, _, _ = assign(x, centroids)
+    own = centroids[nearest]
+    other = None
+    if len(centroids) > 1:
+        squares = ((x[:, None] - centroids) ** 2).sum(axis=2)
+        squares[np.arange(len(x)), nearest] = np.inf
+        other = centroids[squares.argmin(axis=1)]
+    return Reasons(x, own, drivers.of_segment(x, own, other))
 
 
 def _continues(previous: dict[str, Any], features: Sequence[str], log: Sequence[bool]) -> bool:
