@@ -86,7 +86,7 @@ def exhibit(texts: Sequence[str], answers: pa.Table) -> pa.Table:
     spans = answers["why"].take(pa.array(shown, pa.int64())).to_pylist()
     rows = [
         {
-            "title": labels[i],
+            "title": f"text, {len(texts[i]):,} characters",
             "source": texts[i][:_SAMPLE_CHARS],
             "result": labels[i],
             "score": float(sure[i]),

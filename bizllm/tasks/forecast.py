@@ -34,7 +34,6 @@ from bizllm.methods.series import (
 from bizllm.models.classifier import NUMBERS, Classifier
 from bizllm.models.saved import ModelInfo
 from bizllm.tasks import _explain, _texts
-from bizllm.tasks._explain import Explained
 from bizllm.tasks.base import Combined, Groups, Models, Outcome, Reject, Shape, Task, TaskSettings
 
 Array = npt.NDArray[np.float64]
@@ -42,7 +41,7 @@ Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 SHOWN_SERIES, SHOWN_PERIODS = 6, 120  # what the night's report may draw of a batch
 
 
-class ForecastSettings(Explained):
+class ForecastSettings(_explain.Explained):
     """What `task: forecast` takes."""
 
     series: list[str] = Field(min_length=1, description="Columns that tell one series from another.")
@@ -151,14 +150,8 @@ class Forecast(Task):
                 faults.append(("target", s.target, f"expected a column of numbers, it is {target}", "cast in `select`"))
         if s.time in s.series or s.target in s.series or len(set(s.series)) < len(s.series):
             faults.append(("series", s.series, "expected other columns than time and target, each once", ""))
-        own = {
-            "mean",
-            "method",
-            "backtest_smape",
-            "backtest_mase",
-            *map(level_column, s.levels),
-            *(["drivers"] if s.explain else []),
-        }
+        own = {"mean", "method", "backtest_smape", "backtest_mase", *map(level_column, s.levels)}
+        own |= {"drivers"} if s.explain else set()
         for setting, names in (("series", s.series), ("time", [s.time])):
             faults += [
                 (setting, name, "expected a name that no output column has", "rename it in the source")
@@ -346,20 +339,16 @@ class Forecast(Task):
     def _table(self, answered: Mapping[int, forecasters.Forecast], given: Mapping[int, History]) -> pa.Table:
         horizon, schema, answers = self.settings.horizon, self.columns(), list(answered.values())
         times = self._calendar.starts(self._last + 1 + np.tile(np.arange(horizon), len(answers)))
-        levels = range(len(self.settings.levels))
-        quantiles = [np.concatenate([np.zeros(0), *(a.quantiles[i] for a in answers)]) for i in levels]
-        columns = [times, np.concatenate([np.zeros(0), *(a.mean for a in answers)]), *quantiles]
+        paths = [np.zeros((1 + len(self.settings.levels), 0)), *(np.vstack([a.mean, a.quantiles]) for a in answers)]
+        columns: list[Any] = [times, *np.hstack(paths)]
         for said in ("method", "smape", "mase"):
             columns.append([getattr(a, said) for a in answers for _ in range(horizon)])
         if self.settings.explain:
-            columns.append([told for i, a in answered.items() for told in self._drivers(given[i], a)])
+            season = self.settings.season_length or SEASONS[self._calendar.unit]
+            known = ((given[i], a.mean) for i, a in answered.items())
+            effects = (drivers.of_forecast(h.values, mean, season, self._last - h.last) for h, mean in known)
+            columns.append([told for of_series in effects for told in _explain.effects(of_series)])
         return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
-
-    def _drivers(self, history: History, answer: forecasters.Forecast) -> list[list[dict[str, Any]]]:
-        """Of each period."""
-        season = self.settings.season_length or SEASONS[self._calendar.unit]
-        effects = drivers.of_forecast(history.values, answer.mean, season, self._last - history.last)
-        return _explain.effects(effects)
 
     def _exhibit(
         self, given: Sequence[History | None], answers: dict[int, forecasters.Forecast], labels: Sequence[str]

@@ -118,8 +118,8 @@ class Segment(Task):
         **{name: f"{kind}: as of the run date" for name, kind in FEATURES.items()},
         "<feature>": "double: each of `features`",
         "drivers": "list of {feature, value, z, centre, weight}, with `explain`: what put it into its segment, "
-        "weightiest first; z and its centre in robust standard deviations from the median of all; weights add up to the "
-        "squared distance to the next centre less that to its own. With `rules` feature and value alone",
+        "weightiest first; z and its centre in robust standard deviations from the median of all; the weights add up "
+        "to the squared distance to the next centre less that to its own. With `rules` feature and value alone",
     }
     summary = "Puts every customer into a named segment by recency, frequency, money and behaviour, or by rules."
     takes = "Purchases: rows with a customer, a time and an amount; maybe an order and an item."
