@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,9 @@ class Weighed:
 
         Chinese characters that stand side by side are told as one: no blank says where a word ends.
         """
-        least = _JOINS * self.weights.max(initial=0.0)
+        if not (most_weight := self.weights.max(initial=0.0)) > 0:
+            return []
+        least = _JOINS * most_weight
         joined: list[list[Any]] = []
         for (start, end), weight in zip(self.spans, self.weights.tolist(), strict=True):
             joins = weight > least and sentences.is_cjk(text[start:end])
@@ -49,8 +52,9 @@ class Weighed:
                 joined[-1][1], joined[-1][2] = end, joined[-1][2] + weight
             else:
                 joined.append([start, end, weight, joins])
-        # Rounded, so that the last digits of a batch decide no order.
-        told = [(start, end, round(weight, 4)) for start, end, weight, _ in joined]
+        # To a thousandth of the weightiest, so that the last digits of a batch decide no order.
+        digits = 3 - math.floor(math.log10(most_weight))
+        told = [(start, end, round(weight, digits)) for start, end, weight, _ in joined]
         return sorted((one for one in told if one[2] > 0), key=lambda one: (-one[2], one[0]))[:most]
 
 

@@ -82,8 +82,8 @@ class TextFeatures:
         return csr_array(hstack([block.transform(cut) for block in self._blocks], format="csr"))
 
     def spread(self, text: str, features: Iterable[int], shares: Iterable[float]) -> npt.NDArray[np.float64]:
-        """(characters,) the share of each feature that a text has, put on the text: in equal parts on the places where
-        the n-gram stands, and there on its characters that are no white space. Their sum is that of the shares.
+        """(characters,) shares of features that the text has, put on the text: in equal parts on the places where the
+        n-gram stands, and there on its characters that are no white space. Their sum is that of the shares.
         """
         share_of = dict(zip(features, shares, strict=True))
         told = [0.0] * len(text)
@@ -94,7 +94,7 @@ class TextFeatures:
                 if (feature := block.vocabulary_.get(term)) is not None:
                     places.setdefault(first + feature, []).append(at)
             for feature, found in places.items():
-                share = share_of[feature] / len(found)
+                share = share_of.get(feature, 0.0) / len(found)
                 for at in found:
                     for place in at:
                         told[place] += share / len(at)
