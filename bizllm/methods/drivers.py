@@ -1,5 +1,4 @@
-"""What a number rests on, in parts that add up to it: of a forecast its level, change, season and trend; of a segment
-the features that put somebody nearer to its centre than to the next one."""
+"""What a forecast rests on, in parts that add up to it: level, recent change, season and trend."""
 
 from __future__ import annotations
 
@@ -35,12 +34,3 @@ def of_forecast(y: Array, mean: Array, season: int, gap: int = 0) -> dict[str, A
         effects["season"] = seasonal.ahead(index, [len(tail)], gap + len(mean))[0, gap:]
     effects["trend"] = mean - np.sum(list(effects.values()), axis=0)
     return {name: scale * effect for name, effect in effects.items()}
-
-
-def of_segment(x: Array, own: Array, other: Array | None) -> Array:
-    """(entities, features): how much each feature of x (entities, features) has in the squared distance from the
-    `other` centre being larger than that from the `own` one, (entities, features) each. Features add up to the
-    difference of the two squares; zero without another centre."""
-    if other is None:
-        return np.zeros_like(x)
-    return np.asarray((x - other) ** 2 - (x - own) ** 2)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bizllm.methods import drivers
 from bizllm.methods.clusters import DIGITS, Matrix, Scaling, assign, match, partition
 from bizllm.methods.segment_names import Language, Population, names
 
@@ -122,7 +121,7 @@ class Reasons:
     """Why an entity is in its segment, (entities, features of the fit) each.
 
     z: where it lies, and centre: where its segment's centre does, in robust standard deviations from the median of all.
-    weight: how much the feature has in its own centre being nearer than the next, in squared deviations.
+    weight: how much the feature has in the entity being nearer to that centre than to the median, in squares of these.
     """
 
     z: Matrix
@@ -132,16 +131,10 @@ class Reasons:
 
 def reasons(fit: dict[str, Any], values: Values) -> Reasons:
     """Of each entity under a fit."""
-    x = Scaling.from_json(fit["scaling"]).apply(np.column_stack([values[f] for f in fit["features"]]))
+    z = Scaling.from_json(fit["scaling"]).apply(np.column_stack([values[f] for f in fit["features"]]))
     centroids = np.array([s["centroid"] for s in fit["segments"]], dtype=np.float64)
-    nearest, _, _ = assign(x, centroids)
-    own = centroids[nearest]
-    other = None
-    if len(centroids) > 1:
-        squares = ((x[:, None] - centroids) ** 2).sum(axis=2)
-        squares[np.arange(len(x)), nearest] = np.inf
-        other = centroids[squares.argmin(axis=1)]
-    return Reasons(x, own, drivers.of_segment(x, own, other))
+    centre = centroids[assign(z, centroids)[0]]
+    return Reasons(z, centre, z**2 - (z - centre) ** 2)
 
 
 def _continues(previous: dict[str, Any], features: Sequence[str], log: Sequence[bool]) -> bool:

@@ -118,8 +118,8 @@ class Segment(Task):
         **{name: f"{kind}: as of the run date" for name, kind in FEATURES.items()},
         "<feature>": "double: each of `features`",
         "drivers": "list of {feature, value, z, centre, weight}, with `explain`: what put it into its segment, "
-        "weightiest first; z and its centre in robust standard deviations from the median of all; the weights add up "
-        "to the squared distance to the next centre less that to its own. With `rules` feature and value alone",
+        "weightiest first; z and its centre in robust standard deviations from the median of all; weights add up to "
+        "the squared distance to that median less that to the centre. With `rules` feature and value alone",
     }
     summary = "Puts every customer into a named segment by recency, frequency, money and behaviour, or by rules."
     takes = "Purchases: rows with a customer, a time and an amount; maybe an order and an item."
@@ -157,7 +157,10 @@ class Segment(Task):
             "everybody bought": "frequency >= 1",
         }
         if self.settings.explain and not self.settings.rules:
-            rules["drivers speak for the segment"] = "list_sum([d['weight'] for d in drivers]) >= -1e-6"
+            rules["drivers add up to the distances"] = (
+                "abs(list_sum([d['z'] * d['z'] - d['weight'] for d in drivers]) - distance * distance) "
+                "<= 1e-6 * (1 + distance * distance)"
+            )
         return rules
 
     def check(self) -> list[tuple[str, object, str, str]]:

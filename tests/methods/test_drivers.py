@@ -1,4 +1,4 @@
-"""Parts that add up: of made-up series whose level, change, season and trend are known, and of squared distances."""
+"""Parts that add up, of made-up series whose level, change, season and trend are known."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_a_trend_is_what_goes_beyond_the_recent_mean() -> None:
     np.testing.assert_allclose(found["trend"], np.arange(40.0, 44.0) - 37.5)
 
 
-@pytest.mark.parametrize("y", [np.zeros(3), np.array([5.0]), np.array([1.0, 2.0, 3.0]), np.full(9, 8e307), -np.ones(30)])
+@pytest.mark.parametrize(
+    "y", [np.zeros(3), np.array([5.0]), np.array([1.0, 2.0, 3.0]), np.full(9, 8e307), -np.ones(30)]
+)
 def test_short_constant_and_huge_histories(y: np.ndarray) -> None:
     found = of(y, np.full(4, y[-1]))
     assert all(np.isfinite(effect).all() for effect in found.values())
@@ -56,11 +58,3 @@ def test_short_constant_and_huge_histories(y: np.ndarray) -> None:
 def test_old_seasons_are_no_part_of_the_level() -> None:
     y = np.concatenate([np.full(700, 1_000.0), np.full(7 * drivers.SEASONS, 10.0)])
     np.testing.assert_allclose(of(y, np.full(7, 10.0))["level"], 10)
-
-
-def test_of_a_segment_features_add_up_to_the_squared_distances() -> None:
-    rng = np.random.default_rng(0)
-    x, own, other = rng.standard_normal((3, 50, 4))
-    expected = np.linalg.norm(x - other, axis=1) ** 2 - np.linalg.norm(x - own, axis=1) ** 2
-    np.testing.assert_allclose(drivers.of_segment(x, own, other).sum(axis=1), expected)
-    assert not drivers.of_segment(x, own, None).any()
