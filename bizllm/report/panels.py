@@ -213,7 +213,8 @@ def samples(panel: SamplesPanel) -> list[Sample]:
         whole = row["source"] or ""
         source, result = clip(whole[:SOURCE_MOST], SOURCE_MOST), clip(row["result"], RESULT_MOST)
         found = _carried(source, row["why"] or []) if explained else {}
-        pieces = list(_marked(source, found)) if explained else list(taken_over(source, result))
+        marked = _marked(source, found) if explained else taken_over(source, result)
+        pieces: list[tuple[str, bool | Carried]] = list(marked)
         score = "" if row["score"] is None else number(row["score"])
         cut = max(0, len(whole) - SOURCE_MOST)
         taken = any(mark is True for _, mark in pieces)

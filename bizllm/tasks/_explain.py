@@ -38,6 +38,7 @@ EFFECT_RULES = {
     "drivers add up to the mean": "abs(list_sum([d['effect'] for d in drivers]) - mean) <= "
     "1e-9 * list_sum([abs(d['effect']) for d in drivers])"
 }
+NGRAM_SECONDS_PER_BYTE = 1e-5
 _TOGETHER = 256  # texts that are explained at once: what is held of a text grows with its length
 _SAMPLES, _SAMPLE_CHARS = 6, 1_500
 _BYTES_PER_WORD = 6.0

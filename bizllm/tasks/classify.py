@@ -166,6 +166,8 @@ class Classify(TextTask):
         plain = super().estimate(rows, text_bytes)
         if not self.settings.explain:
             return plain
+        if self.settings.model is None:
+            return plain[0], plain[1] + text_bytes * _explain.NGRAM_SECONDS_PER_BYTE
         return _explain.cost(rows, text_bytes, plain, fine_tuned=not self.settings.learns)
 
     def open(self, models: Models) -> None:

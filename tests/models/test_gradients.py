@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -96,6 +99,28 @@ def test_neither_order_nor_company_changes_a_text(fine_tuned: Make) -> None:
     for of_text, expected in zip(model.gradients.added(TEXTS[::-1], TOWARDS).characters[::-1], alone, strict=True):
         np.testing.assert_allclose(of_text, expected, atol=1e-5)
     assert model.gradients.added([], TOWARDS[:0]).characters == []
+
+
+@pytest.mark.parametrize("method", ["PromptTuningConfig", "PrefixTuningConfig"])
+def test_virtual_tokens_are_no_part_of_the_text(fine_tuned: Make, method: str) -> None:
+    folder = fine_tuned(objective="classification", labels=LABELS, pooling="native", weights=soft)
+    plain = Classifier.load(folder, exact).gradients.added(TEXTS[:1], TOWARDS[:1])
+    torch.manual_seed(0)
+    base = AutoModelForSequenceClassification.from_pretrained(folder)
+    tuning = getattr(peft, method)(task_type="SEQ_CLS", num_virtual_tokens=3)
+    peft.get_peft_model(base, tuning).save_pretrained(folder / "adapter")
+    model = Classifier.load(folder, exact)
+    found = model.gradients.added(TEXTS[:1], TOWARDS[:1])
+    assert abs(found.gaps[0]) < 1e-3 and len(found.characters[0]) == len(TEXTS[0])
+    assert not np.allclose(found.characters[0], plain.characters[0]), "they change what the words add"
+
+
+def test_whatever_engine_answers_torch_explains(fine_tuned: Make) -> None:
+    model = Classifier.load(fine_tuned(objective="classification", labels=LABELS, weights=soft), exact)
+    elsewhere = replace(model, engine=cast(Any, None))
+    expected = model.gradients.added(TEXTS, TOWARDS).characters
+    for found, characters in zip(elsewhere.gradients.added(TEXTS, TOWARDS).characters, expected, strict=True):
+        np.testing.assert_array_equal(found, characters)
 
 
 def test_variants_are_not_remembered(fine_tuned: Make) -> None:

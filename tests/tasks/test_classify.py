@@ -403,6 +403,9 @@ def test_explain_costs_what_the_plan_says() -> None:
     assert 10 * plain[0] < few[0] < 33 * plain[0], "about 17 words a text"
     assert make(examples=examples, explain=True).estimate(10, 10**6)[0] == 33 * make().estimate(10, 10**6)[0]
     assert make(explain=True).estimate(0, 0)[0] == 0
+    words, plain = ({"model": None, "examples": examples, "explain": explain} for explain in (True, False))
+    assert make(**words).estimate(9, 900)[0] == make(**plain).estimate(9, 900)[0], "n-grams ask no model"
+    assert make(**words).estimate(9, 900)[1] > make(**plain).estimate(9, 900)[1]
 
 
 def test_explain_is_for_single_texts() -> None:
