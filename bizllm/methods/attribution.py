@@ -52,10 +52,10 @@ class Weighed:
                 joined[-1][1], joined[-1][2] = end, joined[-1][2] + weight
             else:
                 joined.append([start, end, weight, joins])
-        # To a thousandth of the weightiest, so that the last digits of a batch decide no order.
+        # Compared to a thousandth of the weightiest: the last digits depend on what else is in the batch.
         digits = 3 - math.floor(math.log10(most_weight))
-        told = [(start, end, round(weight, digits)) for start, end, weight, _ in joined]
-        return sorted((one for one in told if one[2] > 0), key=lambda one: (-one[2], one[0]))[:most]
+        told = [(start, end, weight) for start, end, weight, _ in joined if round(weight, digits) > 0]
+        return sorted(told, key=lambda one: (-round(one[2], digits), one[0]))[:most]
 
 
 def pieces(text: str, most: int = MOST_PIECES) -> list[Span]:

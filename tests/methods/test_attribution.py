@@ -185,5 +185,7 @@ def test_what_is_told() -> None:
     weighed = Weighed(spans, np.array([0.01, -1.0, 2.0, 1.5, 0.1, 0.0, 0.5, 0.5]))
     told = weighed.strongest(text, 3)
     assert [(text[start:end], weight) for start, end, weight in told] == [("退款", 3.5), ("pay", 0.5), ("!", 0.5)]
+    weighed = Weighed([(0, 1), (1, 2), (2, 3)], np.array([2.0, 1.0, 1.0 + 1e-7]))
+    assert [start for start, _, _ in weighed.strongest("abc", 3)] == [0, 1, 2], "the last digits decide nothing"
     assert Weighed(spans, -np.ones(8)).strongest(text, 3) == [], "nothing carried it"
     assert Weighed([], np.zeros(0)).strongest("", 3) == []
