@@ -168,10 +168,10 @@ def _panel(night: Night, step: PreparedStep, run_id: str, connection: DuckDBPyCo
     kind = step.task.exhibits
     exhibit_url = storage.join(run_folder(night.warehouse.path, night.job.name, run_id), f"{step.name}.exhibit.parquet")
     exhibit = None
-    if kind in ("series", "samples") and storage.exists(exhibit_url):
+    if kind is not None and storage.exists(exhibit_url):
         exhibit = pq.read_table(pa.BufferReader(storage.read_bytes(exhibit_url)))
     if kind == "categories":
-        return _categories(step, connection)
+        return _categories(step, exhibit, connection)
     if kind == "samples" and exhibit is not None:
         return SamplesPanel(_spread(exhibit, SHOWN_SAMPLES))
     if kind == "series" and exhibit is not None:
@@ -181,7 +181,7 @@ def _panel(night: Night, step: PreparedStep, run_id: str, connection: DuckDBPyCo
     return TablePanel(first.to_arrow_table())
 
 
-def _categories(step: PreparedStep, connection: DuckDBPyConnection) -> CategoryPanel:
+def _categories(step: PreparedStep, exhibit: pa.Table | None, connection: DuckDBPyConnection) -> CategoryPanel:
     column = step.task.category_column
     counts = connection.sql(
         f'select {quoted(column)} as label, count(*) as "count" from {quoted(step.name)}'
@@ -199,7 +199,8 @@ def _categories(step: PreparedStep, connection: DuckDBPyConnection) -> CategoryP
         ).to_arrow_table()
         if found["previous"].null_count < found.num_rows:
             moves = found
-    return CategoryPanel(column, counts, moves)
+    samples = None if exhibit is None else SamplesPanel(_spread(exhibit, SHOWN_SAMPLES))
+    return CategoryPanel(column, counts, moves, samples)
 
 
 def _series(step: PreparedStep, exhibit: pa.Table, connection: DuckDBPyConnection) -> SeriesPanel:

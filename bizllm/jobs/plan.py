@@ -107,7 +107,7 @@ def _planned(
     if manifest is not None:
         rows, size, units, files = manifest.rows, manifest.bytes, len(manifest.units), len(manifest.files)
         tokens, cpu_s = step.task.estimate(rows, size)
-        if follows:
+        if follows and not getattr(step.settings, "explain", False):  # which reads more than others computed
             cpu_s = rows * HEAD_ROW_S
         elif choices and tokens:
             cpu_s = tokens / choices[0].tokens_per_s * choices[0].threads

@@ -143,7 +143,7 @@ class StepRun:
             self.state_url,
             self.step.pinned,
             shown=self.night.loaded.sensitive(self.step.name) is None
-            and not (self.step.settings.drop and self.step.task.exhibits == "samples"),
+            and not (self.step.settings.drop and self.step.task.exhibits != "series"),
         )
 
     # -- whether it stands ----------------------------------------------------------------------------------------

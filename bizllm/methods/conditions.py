@@ -53,6 +53,13 @@ def first_match(rows: pa.Table, conditions: Sequence[str], columns: Sequence[str
     return np.asarray(chosen["i"].to_numpy(), dtype=np.int64)
 
 
+def named(condition: str, columns: Sequence[str]) -> list[str]:
+    """The columns that a condition names, each once, in their own order. It must have passed `fault`."""
+    tree = expressions(condition, "condition")
+    found = {node["column_names"][0].lower() for node in nodes(tree) if node["class"] == "COLUMN_REF"}
+    return [column for column in columns if column.lower() in found]
+
+
 def _syntax_fault(condition: str, columns: Sequence[str]) -> str | None:
     if not condition.strip() or len(condition) > LONGEST:
         return f"expected one SQL condition of at most {LONGEST} characters"

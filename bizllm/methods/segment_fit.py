@@ -116,6 +116,27 @@ def apply_fit(fit: dict[str, Any], values: Values) -> Assigned:
     return Assigned([segments[i]["name"] for i in nearest], ids[nearest], confidence, distance)
 
 
+@dataclass(frozen=True)
+class Reasons:
+    """Why an entity is in its segment, (entities, features of the fit) each.
+
+    z: where it lies, and centre: where its segment's centre does, in robust standard deviations from the median of all.
+    weight: how much the feature has in the entity being nearer to that centre than to the median, in squares of these.
+    """
+
+    z: Matrix
+    centre: Matrix
+    weight: Matrix
+
+
+def reasons(fit: dict[str, Any], values: Values) -> Reasons:
+    """Of each entity under a fit."""
+    z = Scaling.from_json(fit["scaling"]).apply(np.column_stack([values[f] for f in fit["features"]]))
+    centroids = np.array([s["centroid"] for s in fit["segments"]], dtype=np.float64)
+    centre = centroids[assign(z, centroids)[0]]
+    return Reasons(z, centre, z**2 - (z - centre) ** 2)
+
+
 def _continues(previous: dict[str, Any], features: Sequence[str], log: Sequence[bool]) -> bool:
     """Whether last night's centroids mean the same as tonight's."""
     tonight = (FORMAT, list(features), [bool(b) for b in log])

@@ -18,6 +18,7 @@ _CJK = "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-
 _CJK_CHAR = re.compile(f"[{_CJK}]")
 _LATIN_LETTER = re.compile("[A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]")
 _WORD = re.compile(f"[{_CJK}]|(?:(?![{_CJK}])\\w)+")
+_WORD_OR_MARKS = re.compile(f"[{_CJK}]|(?:(?![{_CJK}])\\w)+(?:['’](?:(?![{_CJK}])\\w)+)*|[^\\w\\s]+")
 _CLOSING = "\"'”’»)\\]」』】）》〉"
 
 # Where a sentence may end. Alternatives in order: full-width stops; an ASCII stop beside a CJK character (papers and
@@ -86,6 +87,11 @@ def is_latin(texts: Iterable[str]) -> bool:
 def count_words(text: str) -> int:
     """Words, each CJK character counting as one."""
     return len(_WORD.findall(text))
+
+
+def words(text: str) -> list[Span]:
+    """The words, each CJK character being one, and the runs of marks between them: all but white space, in order."""
+    return [match.span() for match in _WORD_OR_MARKS.finditer(text)]
 
 
 def turns(text: str) -> list[Span]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +23,7 @@ MAX_WEIGHTS = 30_000_000  # of a block: with many classes fewer features, so tha
 _RARE = 1_000  # from so many texts on, what occurs in only one of them is left out
 # A CJK character is a word: Chinese and Japanese write no blanks, so that word pairs are pairs of characters.
 _WORD = r"(?u)[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|(?:(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])\w)+"
+_SIZES = (2, 5)  # of character n-grams
 _CJK_SHARE = 0.1
 _STATE = pa.schema([("analyzer", pa.string()), ("term", pa.string()), ("idf", pa.float32())])
 
@@ -77,13 +81,62 @@ class TextFeatures:
         cut = [text[:MAX_ROW_CHARACTERS] for text in texts]
         return csr_array(hstack([block.transform(cut) for block in self._blocks], format="csr"))
 
+    def spread(self, text: str, features: Iterable[int], shares: Iterable[float]) -> npt.NDArray[np.float64]:
+        """(characters,) shares of features that the text has, put on the text: in equal parts on the places where the
+        n-gram stands, and there on its characters that are no white space. Their sum is that of the shares.
+        """
+        share_of = dict(zip(features, shares, strict=True))
+        told = [0.0] * len(text)
+        first = 0
+        for block in self._blocks:
+            places: dict[int, list[list[int]]] = {}
+            for term, at in _located(block.analyzer, text[:MAX_ROW_CHARACTERS]):
+                if (feature := block.vocabulary_.get(term)) is not None:
+                    places.setdefault(first + feature, []).append(at)
+            for feature, found in places.items():
+                share = share_of.get(feature, 0.0) / len(found)
+                for at in found:
+                    for place in at:
+                        told[place] += share / len(at)
+            first += len(block.vocabulary_)
+        return np.array(told)
+
+
+def _located(analyzer: str, text: str) -> Iterator[tuple[str, list[int]]]:
+    """The n-grams that scikit-learn's analyzer counts, each with the places of its characters but white space."""
+    lowered = text.lower()
+    place = [i for i, character in enumerate(text) for _ in character.lower()]  # a small letter may be two characters
+    if analyzer == "word":
+        words = [(match[0], place[match.start() : match.end()]) for match in re.finditer(_WORD, lowered)]
+        yield from words
+        yield from ((f"{one} {next_}", at + next_at) for (one, at), (next_, next_at) in pairwise(words))
+    elif analyzer == "char":  # a run of white space is one blank
+        found = [(match[0], match.start()) for match in re.finditer(r"(?s)\s\s+|.", lowered)]
+        run = "".join(one if len(one) == 1 else " " for one, _ in found)
+        yield from _ngrams(run, [-1 if one.isspace() else place[at] for one, at in found])
+    else:
+        for match in re.finditer(r"\S+", lowered):
+            yield from _ngrams(f" {match[0]} ", [-1, *place[match.start() : match.end()], -1], short=True)
+
+
+def _ngrams(run: str, place: list[int], short: bool = False) -> Iterator[tuple[str, list[int]]]:
+    """place: of each character of the run, negative where it has none. short: a run that is shorter than an n-gram is
+    one itself, once."""
+    for n in range(_SIZES[0], _SIZES[1] + 1):
+        if len(run) <= n:
+            if short or len(run) == n:
+                yield run, [at for at in place if at >= 0]
+            break
+        for i in range(len(run) - n + 1):
+            yield run[i : i + n], [at for at in place[i : i + n] if at >= 0]
+
 
 def _block(analyzer: str, **said: Any) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     if analyzer == "word":
         return TfidfVectorizer(token_pattern=_WORD, ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **said)
-    return TfidfVectorizer(analyzer=analyzer, ngram_range=(2, 5), sublinear_tf=True, dtype=np.float32, **said)
+    return TfidfVectorizer(analyzer=analyzer, ngram_range=_SIZES, sublinear_tf=True, dtype=np.float32, **said)
 
 
 def _learns(block: Any, texts: list[str]) -> bool:

@@ -161,11 +161,20 @@ def special_tokens(tokenizer: Any, texts: int) -> list[list[int]]:
 
 def plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """The token ids of each text, whole and without special tokens."""
+    return [made.ids for made in _plain(tokenizer).encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def token_places(tokenizer: Any, texts: list[str]) -> list[list[tuple[int, int]]]:
+    """The characters [start, end) of each of those tokens."""
+    return [made.offsets for made in _plain(tokenizer).encode_batch(texts, add_special_tokens=False)]
+
+
+def _plain(tokenizer: Any) -> Any:
     fast = tokenizer.backend_tokenizer  # transformers' own way asks for offsets and copies all it gets
     fast.no_truncation()
     fast.no_padding()
     fast.encode_special_tokens = tokenizer.split_special_tokens
-    return [made.ids for made in fast.encode_batch_fast(texts, add_special_tokens=False)]
+    return fast
 
 
 def within_memory(run: Callable[[Whole], Made], rows: Whole) -> Iterator[tuple[Whole, Made]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from bizllm.models import batches
 from bizllm.models.batches import Floats, Whole, Windows
 from bizllm.models.engines.base import summed
-from bizllm.models.fine_tuned import FineTuned
+from bizllm.models.fine_tuned import FineTuned, Head
+from bizllm.models.gradients import Gradients
 
 CLASSES = ("classification", "multi_label", "pair")
 NUMBERS = ("regression", "quantile")
@@ -62,6 +64,13 @@ class Classifier(FineTuned):
         logits, tokens = summed(self.engine, self.network, parts)
         mean: Floats = logits / tokens.astype(np.float32)[:, None]
         return mean[places], tokens[places]
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """What tells how much each character of a text adds to its logits."""
+        finish = self.network.finish
+        head = finish.weight if isinstance(finish, Head) else None
+        return Gradients(self.network, self.tokenizer, self.info.max_tokens, head)
 
     def _windows(self, texts: list[str]) -> Windows:
         return batches.text_windows(self.tokenizer, texts, self.info.max_tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bizllm.models import batches
 from bizllm.models.batches import Windows
 from bizllm.models.engines.base import Engine, Network, summed
+from bizllm.models.engines.remembering import unremembered
 from bizllm.models.engines.torch_engine import TorchEngine
 from bizllm.models.saved import Pooling, read_info
 
@@ -75,6 +76,10 @@ class Encoder:
         parts = batches.in_parts(self._windows, unique, ahead=self.engine.on_gpu)
         vectors, counts = summed(self.engine, self.network, parts)
         return unit_length(vectors)[places], counts[places]
+
+    def unremembered(self) -> Encoder:
+        """The same for texts that nobody asks about again: their vectors are not kept for other steps."""
+        return replace(self, engine=unremembered(self.engine))
 
     def _windows(self, texts: list[str]) -> Windows:
         return batches.text_windows(self.tokenizer, texts, self.max_tokens)

@@ -64,13 +64,23 @@ def _module(folder: Path, info: ModelInfo) -> Any:
     return load_network(folder, info) if info.pooling == "native" else load_pooled(folder, info.pooling)
 
 
-def _head(folder: Path) -> Callable[[Floats], Floats]:
-    """Pooled vectors (rows, dim) → logits (rows, outputs)."""
+@dataclass(frozen=True)
+class Head:
+    """Pooled vectors (rows, dim) → logits (rows, outputs). weight: (outputs, dim)."""
+
+    weight: Floats
+    bias: Floats
+
+    def __call__(self, pooled: Floats) -> Floats:
+        logits: Floats = (pooled @ self.weight.T + self.bias).astype(np.float32)
+        return logits
+
+
+def _head(folder: Path) -> Head:
     from safetensors.numpy import load_file
 
     saved = load_file(folder / HEAD)
-    weight, bias = saved["weight"], saved["bias"]
-    return lambda pooled: (pooled @ weight.T + bias).astype(np.float32)
+    return Head(saved["weight"], saved["bias"])
 
 
 def _cut(info: ModelInfo) -> float:

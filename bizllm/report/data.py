@@ -41,24 +41,27 @@ class SeriesPanel:
 
 
 @dataclass(frozen=True)
+class SamplesPanel:
+    """A few inputs beside what the task made of them: `title`, `source`, `result` string, `score` double; maybe `why`,
+    a list of {start, end, weight}: the characters of the source that the result rests on, weightiest first."""
+
+    pairs: pa.Table
+
+
+@dataclass(frozen=True)
 class CategoryPanel:
     """How many records each label has, and how many came from which label of the night before.
 
     counts: `label` string, `count` int64.
     moves: `previous` string (null: new tonight), `label` string (null: gone tonight), `count` int64; no rows on a
         first night.
+    samples: of the records, where the task shows some.
     """
 
     column: str
     counts: pa.Table
     moves: pa.Table
-
-
-@dataclass(frozen=True)
-class SamplesPanel:
-    """A few inputs beside what the task made of them: `title`, `source`, `result` string, `score` double."""
-
-    pairs: pa.Table
+    samples: SamplesPanel | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from bizllm.report.words import clip, number
 
 SERIES_EACH, POINTS_MOST = 6, 400
 LABELS_MOST, MATRIX_MOST = 24, 10
-SAMPLES_MOST, SOURCE_MOST, RESULT_MOST = 6, 6_000, 2_000
+SAMPLES_MOST, SOURCE_MOST, RESULT_MOST, CARRIED_MOST = 6, 6_000, 2_000, 12
 ROWS_MOST, COLUMNS_MOST, CELL_MOST = 20, 16, 120
 LIST_MOST, LIST_SHOWN = 8, 3  # numbers of a list: a longer one is shown by its first ones
 
@@ -141,6 +142,7 @@ def categories(panel: CategoryPanel) -> dict[str, Any]:
         "moved": sum(flows.values()) - new - gone - stayed,
         "new": new,
         "gone": gone,
+        "samples": samples(panel.samples) if panel.samples else [],
     }
 
 
@@ -182,27 +184,66 @@ def _matrix(flows: Flows, order: list[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """A piece of a source that the result rests on. level: 1 to 3, of how much of the weightiest one's weight."""
+
+    text: str
+    weight: str
+    level: int
+
+
+@dataclass(frozen=True)
 class Sample:
-    """source: its pieces, each with whether the result took it over; cut: characters left out at its end."""
+    """source: its pieces, each with whether the result took it over, or how it carried it; cut: characters left out at
+    its end. why: what carried the result, weightiest first."""
 
     title: str
-    source: list[tuple[str, bool]]
+    source: list[tuple[str, bool | Carried]]
     result: str
     score: str
     cut: int
     taken: bool
+    why: list[Carried]
 
 
 def samples(panel: SamplesPanel) -> list[Sample]:
+    explained = "why" in panel.pairs.column_names
     shown = []
     for row in panel.pairs.slice(0, SAMPLES_MOST).to_pylist():
         whole = row["source"] or ""
         source, result = clip(whole[:SOURCE_MOST], SOURCE_MOST), clip(row["result"], RESULT_MOST)
-        pieces = list(taken_over(source, result))
+        found = _carried(source, row["why"] or []) if explained else {}
+        marked = _marked(source, found) if explained else taken_over(source, result)
+        pieces: list[tuple[str, bool | Carried]] = list(marked)
         score = "" if row["score"] is None else number(row["score"])
         cut = max(0, len(whole) - SOURCE_MOST)
-        shown.append(Sample(clip(row["title"], 160), pieces, result, score, cut, any(m for _, m in pieces)))
+        taken = any(mark is True for _, mark in pieces)
+        shown.append(Sample(clip(row["title"], 160), pieces, result, score, cut, taken, list(found.values())))
     return shown
+
+
+def _carried(source: str, why: list[dict[str, Any]]) -> dict[tuple[int, int], Carried]:
+    """By where it stands, weightiest first; whatever stands in no such place is left out."""
+    found: dict[tuple[int, int], Carried] = {}
+    most = max((one["weight"] for one in why), default=0.0)
+    for one in why[:CARRIED_MOST]:
+        start, end = one["start"], one["end"]
+        if 0 <= start < end <= len(source) and all(end <= low or high <= start for low, high in found):
+            level = max(1, min(3, math.ceil(3 * one["weight"] / most))) if most > 0 else 1
+            found[start, end] = Carried(source[start:end], number(one["weight"]), level)
+    return found
+
+
+def _marked(source: str, found: dict[tuple[int, int], Carried]) -> Iterator[tuple[str, bool | Carried]]:
+    """`source` in pieces, marked where one carried the result."""
+    at = 0
+    for (start, end), carried in sorted(found.items()):
+        if start > at:
+            yield source[at:start], False
+        yield source[start:end], carried
+        at = end
+    if at < len(source):
+        yield source[at:], False
 
 
 def taken_over(source: str, result: str) -> Iterator[tuple[str, bool]]:

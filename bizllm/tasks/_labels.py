@@ -13,7 +13,8 @@ from pyarrow import types
 from pydantic import Field
 
 from bizllm.errors import Fault, UserError
-from bizllm.methods import documents, few_shot, sentences
+from bizllm.methods import attribution, documents, few_shot, sentences
+from bizllm.methods.attribution import Weighed
 from bizllm.methods.few_shot import FewShot
 from bizllm.models.classifier import Classifier
 from bizllm.tasks._texts import Faults
@@ -48,6 +49,13 @@ class Labeller(Protocol):
     def probabilities(self, columns: Sequence[list[str]]) -> tuple[Floats, Counts]:
         """((texts, labels), tokens of each text (texts,)). columns: the texts, and their pairs where there are."""
 
+    def weighed(self, texts: Sequence[str], likely: Floats) -> tuple[list[Weighed], int]:
+        """(what the pieces of each text add to the log-odds of its likeliest label, tokens read for it). The odds are
+        those against the next likely label; where several may hold, those of the label itself.
+
+        likely: (texts, labels) probabilities. Of a longer text the first `attribution.LONGEST` characters are weighed.
+        """
+
 
 @dataclass(frozen=True)
 class FineTunedLabels:
@@ -69,6 +77,17 @@ class FineTunedLabels:
 
     def probabilities(self, columns: Sequence[list[str]]) -> tuple[Floats, Counts]:
         return self.classifier.probabilities(*columns)
+
+    def weighed(self, texts: Sequence[str], likely: Floats) -> tuple[list[Weighed], int]:
+        cut = [text[: attribution.LONGEST] for text in texts]
+        towards = np.zeros(likely.shape, np.float32)
+        for row, chosen, rival in zip(towards, *_rivals(likely, self.several), strict=True):
+            row[chosen] = 1 / self.classifier.info.temperature
+            if rival != attribution.NO_RIVAL:
+                row[rival] = -row[chosen]
+        added = self.classifier.gradients.added(cut, towards)
+        found = [Weighed.of_characters(text, of) for text, of in zip(cut, added.characters, strict=True)]
+        return found, added.tokens
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,16 @@ class FewShotLabels:
             return self.few.probabilities(texts, None), np.array([sentences.count_words(t) for t in texts], np.int64)
         vectors, tokens = self.encoder.encode_counted(texts)
         return self.few.probabilities(texts, vectors), tokens
+
+    def weighed(self, texts: Sequence[str], likely: Floats) -> tuple[list[Weighed], int]:
+        encode = None if self.encoder is None else self.encoder.unremembered().encode_counted
+        return attribution.of_few_shot(self.few, texts, *_rivals(likely, self.several), encode)
+
+
+def _rivals(likely: Floats, several: bool) -> tuple[Counts, Counts]:
+    """((texts,) the likeliest label, (texts,) the next; NO_RIVAL where each label is asked for itself)."""
+    order = np.argsort(-likely, axis=1, kind="stable")
+    return order[:, 0], np.full(len(likely), attribution.NO_RIVAL) if several else order[:, 1]
 
 
 def learn(rows: pa.Table, examples: Examples, described: Mapping[str, str], encoder: Any, most_chars: int) -> Learned:

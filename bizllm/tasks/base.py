@@ -40,8 +40,10 @@ Learned = dict[str, Any]
 # What a report can draw of a step, and the columns that `Outcome.exhibit` then has:
 #   series:     series string, time timestamp[us] or date32, value double, size double, error double: the recent history
 #               of the batch's largest and worst-predicted series; the forecasts themselves come from the table
-#   samples:    title string, source string, result string, score double: an input beside what the task made of it
-#   categories: no exhibit; the report counts `Task.category_column` in the table, and moves from `previous_<column>`
+#   samples:    title string, source string, result string, score double: an input beside what the task made of it;
+#               maybe why list of {start, end, weight}: the characters of the source that the result rests on
+#   categories: the report counts `Task.category_column` in the table, and moves from `previous_<column>`; an exhibit,
+#               where the task gives one, is samples
 Exhibit = Literal["series", "samples", "categories"]
 
 # Codes that tell about the data, not about the task: they spare the reject budget.

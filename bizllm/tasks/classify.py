@@ -13,7 +13,8 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from bizllm.methods.few_shot import FewShot
 from bizllm.models.classifier import CLASSES
 from bizllm.models.saved import ModelInfo
-from bizllm.tasks import _labels, _texts
+from bizllm.tasks import _explain, _labels, _texts
+from bizllm.tasks._explain import ExplainedText
 from bizllm.tasks._labels import Examples, FewShotLabels, FineTunedLabels, Labeller
 from bizllm.tasks._texts import TextSettings, TextTask
 from bizllm.tasks.base import Learned, Models, Outcome, Reject
@@ -21,7 +22,7 @@ from bizllm.tasks.base import Learned, Models, Outcome, Reject
 _LIKELY = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 
 
-class ClassifySettings(TextSettings):
+class ClassifySettings(ExplainedText, TextSettings):
     """What `task: classify` takes."""
 
     pair: str | None = Field(default=None, description="The second text's column, for a model of pairs.")
@@ -64,6 +65,8 @@ class ClassifySettings(TextSettings):
             raise ValueError(f"expected {what}")
         if self.pair is not None and self.learns:
             raise ValueError("`pair` is for a fine-tuned model")
+        if self.pair is not None and self.explain:
+            raise ValueError("`explain` is for single texts, not for a `pair`")
         return self
 
     @property
@@ -95,6 +98,7 @@ class Classify(TextTask):
         "alternatives": "list of {label, probability}: the next labels, at most `alternatives`",
         "out_of_scope": "boolean: no label reaches the threshold; false where neither model nor step has one",
         "input_tokens": "int: length of the text or pair, as the model counts",
+        **_explain.WRITES,
     }
     exhibits = "categories"
     category_column = "label"
@@ -124,6 +128,7 @@ class Classify(TextTask):
                 ("alternatives", pa.list_(_LIKELY)),
                 ("out_of_scope", pa.bool_()),
                 ("input_tokens", pa.int32()),
+                *([_explain.WHY] if self.settings.explain else []),
             ]
         )
 
@@ -133,6 +138,7 @@ class Classify(TextTask):
             "the probability lies in [0, 1]": "probability between 0 and 1",
             "no alternative is likelier": "len(alternatives) = 0 or alternatives[1].probability <= probability",
             "a label is given, or the row is out of scope": "out_of_scope = (len(labels) = 0)",
+            **(_explain.RULES if self.settings.explain else {}),
         }
 
     def models(self) -> dict[str, str]:
@@ -155,6 +161,14 @@ class Classify(TextTask):
         if info.inputs != "pair" and self.settings.pair:
             return [("pair", self.settings.pair, "the model reads single texts", "leave `pair` out")]
         return []
+
+    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
+        plain = super().estimate(rows, text_bytes)
+        if not self.settings.explain:
+            return plain
+        if self.settings.model is None:
+            return plain[0], plain[1] + text_bytes * _explain.NGRAM_SECONDS_PER_BYTE
+        return _explain.cost(rows, text_bytes, plain, fine_tuned=not self.settings.learns)
 
     def open(self, models: Models) -> None:
         s = self.settings
@@ -180,10 +194,16 @@ class Classify(TextTask):
         finite = np.isfinite(probabilities).all(1)
         rejects = [Reject(int(i), *_texts.NOT_FINITE) for i in given.positions[~finite]]
         columns = self._columns(self._labeller, probabilities[finite], tokens[finite])
-        return Outcome(given.positions[finite], columns, [*given.rejects, *rejects], int(tokens.sum()))
+        read, exhibit = int(tokens.sum()), None
+        if self.settings.explain:
+            texts = [given.columns[0][i] for i in np.flatnonzero(finite)]
+            why, more = _explain.why(self._labeller, texts, probabilities[finite])
+            columns, read = columns.append_column(_explain.WHY, why), read + more
+            exhibit = _explain.exhibit(texts, columns)
+        return Outcome(given.positions[finite], columns, [*given.rejects, *rejects], read, exhibit)
 
     def _columns(self, labeller: Labeller, likely: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> pa.Table:
-        """likely: (rows, labels). tokens: (rows,)."""
+        """All columns but `why`. likely: (rows, labels). tokens: (rows,)."""
         threshold = labeller.threshold if self.settings.threshold is None else self.settings.threshold
         order = np.argsort(-likely, axis=1, kind="stable")
         likely = np.take_along_axis(likely, order, axis=1)
@@ -196,15 +216,14 @@ class Classify(TextTask):
             fields=list(_LIKELY),
         )
         return pa.table(
-            [
-                names.take(pa.array(order[:, 0])),
-                pa.array(likely[:, 0], pa.float32()),
-                _lists(given.sum(axis=1), names.take(pa.array(order[given]))),
-                _lists(np.full(len(likely), likely[:, told].shape[1]), others),
-                pa.array(~reached.any(axis=1)),
-                pa.array(tokens, pa.int32()),
-            ],
-            schema=self.columns(),
+            {
+                "label": names.take(pa.array(order[:, 0])),
+                "probability": pa.array(likely[:, 0], pa.float32()),
+                "labels": _lists(given.sum(axis=1), names.take(pa.array(order[given]))),
+                "alternatives": _lists(np.full(len(likely), likely[:, told].shape[1]), others),
+                "out_of_scope": pa.array(~reached.any(axis=1)),
+                "input_tokens": pa.array(tokens, pa.int32()),
+            }
         )
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import Field, PositiveInt, field_validator
 
 from bizllm.errors import nearest
-from bizllm.methods import forecasters, number_text
+from bizllm.methods import drivers, forecasters, number_text
 from bizllm.methods.series import (
     FREQUENCIES,
     LONG_SEASONS,
@@ -33,7 +33,7 @@ from bizllm.methods.series import (
 )
 from bizllm.models.classifier import NUMBERS, Classifier
 from bizllm.models.saved import ModelInfo
-from bizllm.tasks import _texts
+from bizllm.tasks import _explain, _texts
 from bizllm.tasks.base import Combined, Groups, Models, Outcome, Reject, Shape, Task, TaskSettings
 
 Array = npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 SHOWN_SERIES, SHOWN_PERIODS = 6, 120  # what the night's report may draw of a batch
 
 
-class ForecastSettings(TaskSettings):
+class ForecastSettings(_explain.Explained):
     """What `task: forecast` takes."""
 
     series: list[str] = Field(min_length=1, description="Columns that tell one series from another.")
@@ -103,6 +103,8 @@ class Forecast(Task):
         "method": "string: which methods took part",
         "backtest_smape": "double: sMAPE in percent on the rolling-origin backtest; null where history is too short",
         "backtest_mase": "double: MASE on the same backtest",
+        "drivers": "list of {driver, effect}, with `explain`: level, recent, season and trend, largest first; they add "
+        "up to `mean`",
     }
     exhibits: ClassVar[Literal["series"]] = "series"
 
@@ -149,6 +151,7 @@ class Forecast(Task):
         if s.time in s.series or s.target in s.series or len(set(s.series)) < len(s.series):
             faults.append(("series", s.series, "expected other columns than time and target, each once", ""))
         own = {"mean", "method", "backtest_smape", "backtest_mase", *map(level_column, s.levels)}
+        own |= {"drivers"} if s.explain else set()
         for setting, names in (("series", s.series), ("time", [s.time])):
             faults += [
                 (setting, name, "expected a name that no output column has", "rename it in the source")
@@ -162,6 +165,7 @@ class Forecast(Task):
         levels = [(level_column(level), pa.float64()) for level in self.settings.levels]
         time = pa.timestamp("us", calendar.zone) if calendar.unit == "H" else pa.date32()
         last = [("method", pa.string()), ("backtest_smape", pa.float64()), ("backtest_mase", pa.float64())]
+        last += [_explain.EFFECTS] if self.settings.explain else []
         return pa.schema([(self.settings.time, time), ("mean", pa.float64()), *levels, *last])
 
     def rules(self) -> dict[str, str]:
@@ -172,6 +176,7 @@ class Forecast(Task):
             rules["quantiles in order"] = " and ".join(f'"{low}" <= "{high}"' for low, high in pairs)
         if self.settings.non_negative:
             rules["no forecast is negative"] = " and ".join(f'"{name}" >= 0' for name in names)
+        rules |= _explain.EFFECT_RULES if self.settings.explain else {}
         return rules
 
     def models(self) -> dict[str, str]:
@@ -277,7 +282,7 @@ class Forecast(Task):
         skipped = [i for i, history in enumerate(given) if history is None]
         return Outcome(
             np.repeat(np.array(list(answers), np.int64), self.settings.horizon),
-            self._table(list(answers.values())),
+            self._table(answers, usable),
             rejects,
             tokens,
             exhibit=self._exhibit(given, answers, labels),
@@ -331,13 +336,18 @@ class Forecast(Task):
         middle = int(np.argmin(np.abs(np.array(levels) - 0.5)))
         return numbers.astype(np.float64).reshape(len(texts), info.horizon, len(levels))[:, :, middle], tokens
 
-    def _table(self, answers: Sequence[forecasters.Forecast]) -> pa.Table:
-        horizon, schema = self.settings.horizon, self.columns()
+    def _table(self, answered: Mapping[int, forecasters.Forecast], given: Mapping[int, History]) -> pa.Table:
+        horizon, schema, answers = self.settings.horizon, self.columns(), list(answered.values())
         times = self._calendar.starts(self._last + 1 + np.tile(np.arange(horizon), len(answers)))
-        quantiles = [np.concatenate([np.zeros(0), *(a.quantiles[i] for a in answers)]) for i in range(len(schema) - 5)]
-        columns = [times, np.concatenate([np.zeros(0), *(a.mean for a in answers)]), *quantiles]
+        paths = [np.zeros((1 + len(self.settings.levels), 0)), *(np.vstack([a.mean, a.quantiles]) for a in answers)]
+        columns: list[Any] = [times, *np.hstack(paths)]
         for said in ("method", "smape", "mase"):
             columns.append([getattr(a, said) for a in answers for _ in range(horizon)])
+        if self.settings.explain:
+            season = self.settings.season_length or SEASONS[self._calendar.unit]
+            known = ((given[i], a.mean) for i, a in answered.items())
+            effects = (drivers.of_forecast(h.values, mean, season, self._last - h.last) for h, mean in known)
+            columns.append([told for of_series in effects for told in _explain.effects(of_series)])
         return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
     def _exhibit(

@@ -17,7 +17,8 @@ from bizllm.errors import nearest
 from bizllm.methods import conditions, purchases, segment_fit
 from bizllm.methods.purchases import FEATURES
 from bizllm.tables.settings import Closed
-from bizllm.tasks.base import Combined, Groups, Outcome, Reject, Shape, Task, TaskSettings
+from bizllm.tasks._explain import Explained
+from bizllm.tasks.base import Combined, Groups, Outcome, Reject, Shape, Task
 
 Clusters = Annotated[int, Field(ge=1, le=30)]
 Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
@@ -44,7 +45,7 @@ class ExtraFeature(Closed):
         return self
 
 
-class SegmentSettings(TaskSettings):
+class SegmentSettings(Explained):
     """What `task: segment` takes."""
 
     entity: str = Field(description="Column of the customer (or shop, or product) that is put into a segment.")
@@ -91,6 +92,8 @@ _OWN = pa.schema(
         ("previous_segment", pa.string()),
     ]
 )
+_DRIVER = [("feature", pa.string()), *((name, pa.float64()) for name in ("value", "z", "centre", "weight"))]
+_DRIVERS = pa.field("drivers", pa.list_(pa.struct(_DRIVER)))
 
 
 class Segment(Task):
@@ -114,6 +117,9 @@ class Segment(Task):
         "previous_segment": "string: the segment on the newest earlier night; null for new entities",
         **{name: f"{kind}: as of the run date" for name, kind in FEATURES.items()},
         "<feature>": "double: each of `features`",
+        "drivers": "list of {feature, value, z, centre, weight}, with `explain`: what put it into its segment, "
+        "weightiest first; z and its centre in robust standard deviations from the median of all; weights add up to "
+        "the squared distance to that median less that to the centre. With `rules` feature and value alone",
     }
     summary = "Puts every customer into a named segment by recency, frequency, money and behaviour, or by rules."
     takes = "Purchases: rows with a customer, a time and an amount; maybe an order and an item."
@@ -139,16 +145,23 @@ class Segment(Task):
         return [self.settings.entity]
 
     def columns(self) -> pa.Schema:
-        return pa.schema([*_OWN, *FEATURES.items(), *((name, pa.float64()) for name in self.settings.features)])
+        extra = [(name, pa.float64()) for name in self.settings.features]
+        return pa.schema([*_OWN, *FEATURES.items(), *extra, *([_DRIVERS] if self.settings.explain else [])])
 
     def rules(self) -> dict[str, str]:
-        return {
+        rules = {
             "the segment has a name": "trim(segment) <> ''",
             "the confidence lies in [0, 1]": "confidence between 0 and 1",
             "the distance is finite and not negative": "distance >= 0 and isfinite(distance)",
             "nobody bought after the run date": "recency_days >= 0 and recency_days <= tenure_days",
             "everybody bought": "frequency >= 1",
         }
+        if self.settings.explain and not self.settings.rules:
+            rules["drivers add up to the distances"] = (
+                "abs(list_sum([d['z'] * d['z'] - d['weight'] for d in drivers]) - distance * distance) "
+                "<= 1e-6 * (1 + distance * distance)"
+            )
+        return rules
 
     def check(self) -> list[tuple[str, object, str, str]]:
         s, schema = self.settings, self.source.schema
@@ -174,7 +187,7 @@ class Segment(Task):
             kinds = () if extra.agg == "share" else numbers
             needs(f"features.{name}.column", extra.column, "a column of numbers", *kinds)
 
-        own = {c.lower() for c in [*_OWN.names, *FEATURES]}
+        own = {c.lower() for c in [*_OWN.names, *FEATURES, *(["drivers"] if s.explain else [])]}
         if s.entity.lower() in {c.lower() for c in self.columns().names}:
             faults.append(("entity", s.entity, "expected another name than an output column's", "rename it"))
         for name in s.features:
@@ -240,14 +253,43 @@ class Segment(Task):
             return Outcome(profiled.subject, self._by_rules(profiled.columns), profiled.rejects)
         assert self.fitted is not None, "the engine fits before it answers"
         found = segment_fit.apply_fit(self.fitted, self._values(batch))
-        answers = self._answers(batch, found.name, found.id, found.confidence, found.distance)
+        drivers = self._drivers(batch) if self.settings.explain else None
+        answers = self._answers(batch, found.name, found.id, found.confidence, found.distance, drivers)
         return Outcome(np.arange(batch.num_rows), answers)
+
+    def _drivers(self, features: pa.Table) -> list[list[dict[str, Any]]]:
+        """Of each entity the features that make the clusters, weightiest first."""
+        assert self.fitted is not None
+        values, names = self._values(features), self.fitted["features"]
+        found = segment_fit.reasons(self.fitted, values)
+        plain = np.column_stack([values[name] for name in names])
+        order = np.argsort(-found.weight, axis=1, kind="stable")
+        return [
+            [
+                {
+                    "feature": names[f],
+                    "value": None if np.isnan(plain[i, f]) else plain[i, f],
+                    "z": found.z[i, f],
+                    "centre": found.centre[i, f],
+                    "weight": found.weight[i, f],
+                }
+                for f in of
+            ]
+            for i, of in enumerate(order)
+        ]
 
     def _by_rules(self, profiles: pa.Table) -> pa.Table:
         s, n = self.settings, profiles.num_rows
         first = conditions.first_match(profiles, [rule.when for rule in s.rules], self._features())
         labels = [*(rule.name for rule in s.rules), s.otherwise]  # -1, no rule, is the last
-        return self._answers(profiles, [labels[i] for i in first], first + 1, np.ones(n), np.zeros(n))
+        drivers = self._named(profiles, first) if s.explain else None
+        return self._answers(profiles, [labels[i] for i in first], first + 1, np.ones(n), np.zeros(n), drivers)
+
+    def _named(self, profiles: pa.Table, first: npt.NDArray[np.int64]) -> list[list[dict[str, Any]]]:
+        """The features that each entity's rule names; none where no rule takes it."""
+        of_rule = [conditions.named(rule.when, self._features()) for rule in self.settings.rules] + [[]]
+        values = {name: profiles.column(name).to_pylist() for name in {n for names in of_rule for n in names}}
+        return [[{"feature": name, "value": values[name][i]} for name in of_rule[rule]] for i, rule in enumerate(first)]
 
     def _answers(
         self,
@@ -256,9 +298,11 @@ class Segment(Task):
         segment_id: npt.NDArray[Any],
         confidence: npt.NDArray[np.float64],
         distance: npt.NDArray[np.float64],
+        drivers: list[list[dict[str, Any]]] | None,
     ) -> pa.Table:
         own: dict[str, Any] = {"segment": label, "segment_id": segment_id.astype(np.int32)}
         own |= {"confidence": confidence, "distance": distance}
+        own |= {"drivers": pa.array(drivers, _DRIVERS.type)} if drivers is not None else {}
         rest = {c: profiles.column(c) for c in ["previous_segment", *self._features()]}
         return pa.table(own | rest).select(self.columns().names).cast(self.columns())
 

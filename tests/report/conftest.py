@@ -233,6 +233,21 @@ def _report(steps: list[StepReport], state: Any = "done", **changes: Any) -> Run
     return RunReport(**values | changes)
 
 
+def _explained(text: Callable[[str], str]) -> pa.Table:
+    """Two texts with the words that carried their labels."""
+    said = ["My parcel is three days late and nobody answers.", "快递晚了三天，我要退款。"]
+    spans = [[(24, 28, 2.4), (3, 9, 1.1), (40, 47, 0.3)], [(9, 11, 3.1), (0, 3, 0.9)]]
+    return pa.table(
+        {
+            "title": [text("delivery"), text("退款")],
+            "source": [text(one) for one in said],
+            "result": [text("delivery"), text("退款")],
+            "score": [0.93, 0.88],
+            "why": [[{"start": a, "end": b, "weight": w} for a, b, w in of] for of in spans],
+        }
+    )
+
+
 def _night(text: Callable[[str], str] = lambda benign: benign) -> RunReport:
     """A night with a failed step and every kind of panel; `text` may turn each string on it into another."""
     complaint = (
@@ -266,6 +281,7 @@ def _night(text: Callable[[str], str] = lambda benign: benign) -> RunReport:
                         "count": [590, 400, 38, 10],
                     }
                 ),
+                SamplesPanel(_explained(text)),
             ),
         ),
         StepReport(

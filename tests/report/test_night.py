@@ -32,6 +32,7 @@ SEEN = """({
         const marks = [...svg.querySelectorAll('path')].filter(mark => mark.getBoundingClientRect().width > 2);
         return width > 100 && height > 50 && marks.length >= 3;
     }).length,
+    marked: document.querySelectorAll('.sample mark[class^=why]').length,
     text: document.body.innerText,
     beyond: document.documentElement.scrollWidth - document.documentElement.clientWidth,
 })"""
@@ -61,7 +62,12 @@ def night(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
         for c in range(30)
         for back in range(c % 5, 120, [7, 30, 45][c % 3])
     ]
-    for name, rows in (("tickets", pa.table(tickets)), ("sales", sales), ("orders", orders)):
+    labelled = {
+        "said": ["Late again.", "It is late. <script>", "我想退款。", "退款 please"] * 3,
+        "kind": ["late", "late", HOSTILE[0], HOSTILE[0]] * 3,
+    }
+    given = (("tickets", pa.table(tickets)), ("labelled", pa.table(labelled)), ("sales", sales), ("orders", orders))
+    for name, rows in given:
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
         pq.write_table(table, folder / f"{name}.parquet")
     job = {
@@ -71,6 +77,7 @@ def night(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
             "tickets": {"path": "tickets.parquet", "key": ["ticket_id"]},
             "sales": {"path": "sales.parquet", "key": ["sku", "day"]},
             "orders": {"path": "orders.parquet", "key": ["order_id"]},
+            "labelled": {"path": "labelled.parquet"},
         },
         "steps": {
             "summary": {"task": "summarize", "input": "tickets", "text": "body", "max_sentences": 2, "dates": "all"},
@@ -82,6 +89,13 @@ def night(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
                 "target": "units",
                 "freq": "D",
                 "horizon": 7,
+            },
+            "kinds": {
+                "task": "classify",
+                "input": "tickets",
+                "text": "body",
+                "examples": {"input": "labelled", "text": "said", "label": "kind"},
+                "explain": True,
             },
             "segments": {
                 "task": "segment",
@@ -110,7 +124,8 @@ def test_a_real_night_in_a_browser(night: tuple[str, Any], visit: Callable[..., 
     assert (value["pwned"], value["scripts"], value["images"], value["beyond"]) == (None, 0, 0, 0)
     assert value["charts"] == 3, "a chart for each series"
     assert "<script>window.pwned = 1</script>" in value["text"], "shown as the text that it is"
-    for step in ("summary", "demand", "segments"):
+    assert value["marked"] >= 2, "words that carried a label"
+    for step in ("summary", "demand", "segments", "kinds"):
         assert step in value["text"]
     assert result.run_id in value["text"] and NIGHT in value["text"]
 

@@ -115,6 +115,28 @@ def test_marking_loses_no_character(source: str, result: str) -> None:
     assert all(piece for piece, _ in pieces)
 
 
+def explained(source: str, spans: list[tuple[int, int, float]]) -> panels.Sample:
+    why = [[{"start": start, "end": end, "weight": weight} for start, end, weight in spans]]
+    columns = {"title": ["a"], "source": [source], "result": [source], "score": [0.9], "why": why}
+    [sample] = panels.samples(SamplesPanel(pa.table(columns)))
+    assert "".join(piece for piece, _ in sample.source) == source
+    return sample
+
+
+def test_what_a_result_rests_on_is_marked_by_its_weight() -> None:
+    sample = explained("快递晚了三天，我要退款。", [(9, 11, 3.0), (0, 2, 1.4), (2, 3, 0.2)])
+    marked = [(mark.text, mark.level) for _, mark in sample.source if isinstance(mark, panels.Carried)]
+    assert marked == [("快递", 2), ("晚", 1), ("退款", 3)]
+    assert [(one.text, one.weight) for one in sample.why] == [("退款", "3"), ("快递", "1.4"), ("晚", "0.2")]
+    assert not sample.taken, "nothing is marked as taken over beside"
+
+
+def test_spans_that_lie_outside_or_overlap_mark_nothing() -> None:
+    sample = explained("late parcel", [(5, 11, 2.0), (0, 6, 1.0), (8, 40, 1.0), (-3, 2, 1.0), (4, 4, 1.0)])
+    assert [one.text for one in sample.why] == ["parcel"]
+    assert explained("late", []).source == [("late", False)]
+
+
 def test_samples_are_cut_and_say_so() -> None:
     pairs = pa.table(
         {"title": [None], "source": ["x" * 7_000], "result": [None], "score": pa.array([None], pa.float64())}

@@ -365,3 +365,51 @@ def test_wrong_settings_are_refused(changes: dict[str, Any]) -> None:
 def test_an_output_column_is_no_series() -> None:
     schema = pa.schema([("Mean", pa.string()), ("day", pa.date32()), ("units", pa.float64())])
     assert _task(schema, series=["Mean"]).check()[0][0] == "series"
+
+
+# -- explain ------------------------------------------------------------------------------------------------------
+
+
+def test_drivers_add_up_to_the_mean() -> None:
+    shops = {("a", 1): _shop(), ("b", 2): _shop(seed=1) * 3, ("c", 3): [5.0] * 9, ("d", 4): [0.0, 0, 0, 4, 0, 0] * 6}
+    task, plain = _task(explain=True), _task()
+    outcome = _answer(task, _rows(shops))
+    assert outcome.columns.schema == task.columns()
+    assert outcome.columns.drop_columns(["drivers"]).equals(_answer(plain, _rows(shops)).columns)
+    for row in outcome.columns.to_pylist():
+        effects = [driver["effect"] for driver in row["drivers"]]
+        assert sum(effects) == pytest.approx(row["mean"], abs=1e-9)
+        assert effects == sorted(effects, key=lambda effect: -abs(effect))
+    first = {d["driver"]: d["effect"] for d in outcome.columns["drivers"].to_pylist()[5]}  # a Saturday
+    assert first.keys() == {"level", "recent", "season", "trend"}
+    assert 20 < first["level"] < 29 and 10 < first["season"] < 20, "24.9 on average, 40 on Saturdays"
+    for rule in task.rules().values():
+        assert duckdb.from_arrow(outcome.columns).filter(f"({rule}) is not true").fetchall() == []
+    wrong = [{"driver": "level", "effect": 1.0}]
+    broken = outcome.columns.slice(0, 1).set_column(
+        len(outcome.columns.schema) - 1, "drivers", pa.array([wrong], outcome.columns["drivers"].type)
+    )
+    assert len(duckdb.from_arrow(broken).filter(f"({task.rules()['drivers add up to the mean']}) is not true")) == 1
+
+
+def test_drivers_of_a_series_that_ended_and_of_the_largest() -> None:
+    rows = _rows({("a", 1): _shop()}, end=TODAY - timedelta(days=4))
+    task = _task(explain=True, fill="missing")
+    for row in _answer(task, rows).columns.to_pylist():
+        assert sum(driver["effect"] for driver in row["drivers"]) == pytest.approx(row["mean"])
+        season = next(driver["effect"] for driver in row["drivers"] if driver["driver"] == "season")
+        assert (season > 5) == (row["mean"] > 31), "each day of the week has its own season, after the gap, too"
+    task = _task(explain=True, top=1)
+    groups = _gathered(task, [_rows({("a", 1): _shop(), ("b", 2): _shop() * 3})])
+    features = task.features(groups).columns
+    for name in task.group_by():
+        features = features.append_column(name, groups.keys[name])
+    task.fitted = task.fit(features, None)
+    outcome = task.answer(features)
+    assert outcome.columns.num_rows == 7 and outcome.columns["drivers"].null_count == 0
+
+
+def test_drivers_is_a_column_only_of_those_who_ask() -> None:
+    schema = pa.schema([("drivers", pa.string()), ("day", pa.date32()), ("units", pa.float64())])
+    assert _task(schema, series=["drivers"]).check() == []
+    assert _task(schema, series=["drivers"], explain=True).check()[0][0] == "series"

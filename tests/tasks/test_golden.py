@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from inspect import signature
 from pathlib import Path
@@ -183,13 +184,26 @@ HERE: dict[str, Callable[..., Outcome]] = {
 @pytest.mark.parametrize("name", task_names())
 def test_outputs_move_only_with_the_version(name: str, fine_tuned: Callable[..., Path]) -> None:
     make = HERE.get(name) or of_its_own_file(name)
+    _held(name, make(fine_tuned) if signature(make).parameters else make(), "")
+
+
+@pytest.mark.parametrize("name", ["classify", "forecast", "segment"])
+def test_explained_outputs_do_too(name: str, fine_tuned: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = _task
+    monkeypatch.setitem(globals(), "_task", lambda name, schema, **said: plain(name, schema, explain=True, **said))
+    make = HERE[name]
     outcome = make(fine_tuned) if signature(make).parameters else make()
+    _held(name, replace(outcome, subject=outcome.subject[:15], columns=outcome.columns.slice(0, 15)), "-explain")
+
+
+def _held(name: str, outcome: Outcome, kind: str) -> None:
+    """Held against the file of the task's version."""
     found = {
         "subjects": outcome.subject.tolist(),
         "rejects": [[reject.subject, reject.code] for reject in outcome.rejects],
         "rows": _rounded(outcome.columns.to_pylist()),
     }
-    file = GOLDEN / f"{name}-v{task_class(name).version}.json"
+    file = GOLDEN / f"{name}-v{task_class(name).version}{kind}.json"
     if os.environ.get("BIZLLM_WRITE_GOLDEN"):
         file.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     expected = json.loads(file.read_text())

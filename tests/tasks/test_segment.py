@@ -319,3 +319,62 @@ def test_an_entity_named_as_an_output_column_is_refused() -> None:
 def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         task(**settings)
+
+
+# -- explain ------------------------------------------------------------------------------------------------------
+
+
+def explained(**settings: Any) -> tuple[Segment, pa.Table]:
+    step = task(explain=True, **settings)
+    groups = grouped(step, shop())
+    made = step.features(groups)
+    if step.shape == "group":
+        return step, step.answer(groups).columns
+    features = made.columns.append_column("customer", groups.keys["customer"].take(pa.array(made.subject)))
+    step.fitted = step.fit(features, None)
+    return step, step.answer(features).columns
+
+
+def test_drivers_add_up_to_the_distances() -> None:
+    step, columns = explained()
+    assert columns.schema == step.columns()
+    for row in columns.to_pylist():
+        weights = [driver["weight"] for driver in row["drivers"]]
+        assert weights == sorted(weights, reverse=True)
+        to_the_median = sum(driver["z"] ** 2 for driver in row["drivers"])
+        assert sum(weights) == pytest.approx(to_the_median - row["distance"] ** 2, rel=1e-6, abs=1e-9)
+        away = [driver["z"] - driver["centre"] for driver in row["drivers"]]
+        assert np.linalg.norm(away) == pytest.approx(row["distance"], abs=1e-9)
+        assert {d["feature"]: d["value"] for d in row["drivers"]} == {
+            name: row[name] for name in ("recency_days", "frequency", "money", "return_share")
+        }
+    for rule in step.rules().values():
+        assert duckdb.from_arrow(columns).filter(f"({rule}) is not true").fetchall() == []
+
+
+def test_what_a_kind_of_customer_is_known_by() -> None:
+    _, columns = explained()
+    rows = columns.to_pylist()
+    for kind, feature in (("lapsed", "recency_days"), ("returner", "return_share")):
+        first = KINDS.index(kind) * PER_KIND
+        found = Counter(row["drivers"][0]["feature"] for row in rows[first : first + PER_KIND])
+        assert found.most_common(1)[0][0] == feature
+
+
+def test_one_segment_for_all_has_drivers_too() -> None:
+    step, columns = explained(k=1)
+    assert columns["drivers"].null_count == 0
+    for rule in step.rules().values():
+        assert duckdb.from_arrow(columns).filter(f"({rule}) is not true").fetchall() == []
+
+
+def test_drivers_of_a_rule_are_the_features_that_it_names() -> None:
+    rules = [{"name": "gold", "when": "Money > 2000 and recency_days <= 60"}, {"name": "once", "when": "frequency = 1"}]
+    step, columns = explained(rules=rules)
+    assert columns.schema == step.columns()
+    named = {"gold": ["recency_days", "money"], "once": ["frequency"], "other": []}
+    assert set(columns["segment"].to_pylist()) == named.keys()
+    for row in columns.to_pylist():
+        assert [driver["feature"] for driver in row["drivers"]] == named[row["segment"]]
+        assert all(driver["value"] == row[driver["feature"]] for driver in row["drivers"])
+        assert all(driver["z"] is driver["weight"] is driver["centre"] is None for driver in row["drivers"])

@@ -51,12 +51,22 @@ class Remembering:
         missing = np.setdiff1d(np.arange(len(windows)), known, assume_unique=True)
         if not len(missing):
             return
+        for rows, outputs in self.inner.outputs(windows.take(missing)):
+            self._memory.add([keys[i] for i in missing[rows]], outputs)
+            yield missing[rows], outputs
+
+    @property
+    def inner(self) -> Engine:
+        """What computes, without the memory."""
         if self._inner is None:
             self._inner = self._make()
             self.name, self.precision, self.budget = self._inner.name, self._inner.precision, self._inner.budget
-        for rows, outputs in self._inner.outputs(windows.take(missing)):
-            self._memory.add([keys[i] for i in missing[rows]], outputs)
-            yield missing[rows], outputs
+        return self._inner
+
+
+def unremembered(engine: Engine) -> Engine:
+    """The engine for windows that nobody asks about again."""
+    return engine.inner if isinstance(engine, Remembering) else engine
 
 
 def window_keys(windows: Windows) -> list[bytes]:
