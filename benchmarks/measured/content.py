@@ -1,11 +1,11 @@
 """content: articles for readers whose interests are known.
 
 medquad: a reader has three diseases, and has read four answers about each; right is another answer about one of them.
-online_shopping_zh: two of nine kinds of goods, six reviews of each; right is another review of those kinds.
-csl_title_zh: who has read a paper's title is shown abstracts; right is that paper's own. Each reader chooses among 2,000
-articles (1,000 of csl), the right ones among them. `random`, `newest` and `popular` know nothing of texts (dates are
-drawn, popular is what the other readers read of what may be shown); `Rocchio` is the mean of the TF-IDF vectors of what
-was read, without recency and diversity.
+online_shopping_zh: two of nine kinds of goods, six reviews of each; right is another review of these.
+csl_title_zh: who has read a paper's title is shown abstracts; right is that paper's own. There are 2,000 articles
+(1,000 of csl) to choose among, the right ones among them. `random`, `newest` and `popular` know nothing of texts (dates
+are drawn, popular is what the other readers read of what may be shown); `Rocchio` is the mean of the TF-IDF vectors of
+what was read, without recency and diversity.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from bizllm.tasks.content import Content, ContentSettings
 from measured import Line
 
 NIGHT, K, READERS = date(2026, 6, 30), 10, 200
-REMARKS = """The share of the mean likeness, of diversity and of topics were chosen on readers drawn from other diseases,
-other reviews and csl's dev part; the test readers were looked at once."""
+REMARKS = """Latent dimensions, the share of the mean likeness and of diversity were chosen on readers drawn from other
+diseases, other reviews and csl's dev part; the test readers were looked at once. Days of reading and dates of articles
+are drawn: how much recency is worth is not measured here."""
 MODELS = ModelLoader()
 
 
@@ -100,7 +101,7 @@ def rocchio(case: Case) -> list[list[int]]:
     """The nearest articles to the mean TF-IDF vector of what was read."""
     texts = case.articles["text"].to_pylist()
     vectors = TextFeatures(texts).matrix(texts)
-    scores = np.stack([np.asarray((vectors @ vectors[sorted(of)].sum(axis=0)[:, None])).ravel() for of in _read(case)])
+    scores = np.stack([np.asarray(vectors @ vectors[sorted(of)].sum(axis=0)[:, None]).ravel() for of in _read(case)])
     return _best(case, scores)
 
 

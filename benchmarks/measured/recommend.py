@@ -1,7 +1,7 @@
-"""recommend: what customers of online_retail bought in the last four weeks, when only the weeks before are known.
+"""recommend: what customers of online_retail bought in four weeks, when only the weeks before are known.
 
-Sales to known customers (no returns, no postage and the like). Test: the 28 days after 2011-11-11. Baselines are tuned on
-the 28 days before it, the same as the task itself looks at. `popular`: what sold most, old sales less (decay tuned).
+Sales to known customers (no returns, no postage and the like). Test: the 28 days after 2011-11-11. Baselines are tuned
+on the 28 days before it, the same as the task itself looks at. `popular`: what sold most, old sales less (decay tuned).
 `item-kNN`: cosine between items' customers (neighbours, shrinkage, decay of a customer's history, and whether customers
 with many items count less, all tuned). `own`: what the customer bought on most days, then what sells most. Customers
 count that bought something right: new to them, or anything where repurchase is allowed.
@@ -21,6 +21,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.sparse import csr_array
 
 from bizllm.methods.together import best, ndcg
 from bizllm.tasks.base import Groups, StepInput
@@ -44,9 +45,8 @@ class Sales(NamedTuple):
     @property
     def days(self) -> Array:
         """(customers, items) with a sale."""
-        found = np.zeros(self.wanted.shape)
-        np.add.at(found, (self.customer, self.item), 1)
-        return found
+        at = (self.customer, self.item)
+        return np.asarray(csr_array((np.ones(len(self.age)), at), shape=self.wanted.shape).todense())
 
     def taste(self, memory: float) -> Array:
         """(customers, items) exp(-age / memory) of the last sale; 1 with no memory."""
@@ -62,28 +62,37 @@ class Sales(NamedTuple):
 
 def scored(scores: Array, sales: Sales, again: bool) -> tuple[float, float, int]:
     """(NDCG@10, hit rate@10, customers)."""
-    return _of(best(scores if again else np.where(sales.days > 0, -np.inf, scores), K), sales, again)
+    asked = np.flatnonzero(sales.wanted.any(axis=1))
+    scores = scores[asked] if again else np.where(sales.days[asked] > 0, -np.inf, scores[asked])
+    ranked = np.zeros((len(sales.wanted), K), np.int64)
+    ranked[asked] = best(scores, K)
+    return _of(ranked, sales, again)
 
 
 def _of(ranked: npt.NDArray[np.int64], sales: Sales, again: bool) -> tuple[float, float, int]:
-    wanted = sales.wanted if again else sales.wanted & (sales.days == 0)
-    asked = wanted.any(axis=1) & (sales.days > 0).any(axis=1)
+    days = sales.days
+    wanted = sales.wanted if again else sales.wanted & (days == 0)
+    asked = wanted.any(axis=1) & (days > 0).any(axis=1)
     hits = np.take_along_axis(wanted, ranked, axis=1)[asked].any(axis=1)
     return float(ndcg(ranked[asked], wanted[asked]).mean()), float(hits.mean()), int(asked.sum())
 
 
 def knn(sales: Sales, neighbours: int | None, shrink: float, memory: float, fair: bool) -> Array:
     """(customers, items): cosine to what the customer bought, the nearest neighbours of an item alone."""
-    bought = (sales.days > 0).astype(np.float64)
-    weighed = bought / np.sqrt(np.maximum(bought.sum(axis=1, keepdims=True), 1)) if fair else bought
-    found = weighed.T @ weighed
+    bought = csr_array(sales.days > 0, dtype=np.float64)
+    size = np.asarray(bought.sum(axis=1)).ravel()
+    weighed = (bought.multiply(1 / np.sqrt(np.maximum(size, 1))[:, None])).tocsr() if fair else bought
+    found = np.asarray((weighed.T @ weighed).todense())
     length = np.sqrt(np.diag(found))
     found /= np.maximum(np.outer(length, length) + shrink * (0.05 if fair else 1), 1e-9)
     np.fill_diagonal(found, 0)
     if neighbours is not None:
         least = -np.partition(-found, neighbours - 1, axis=1)[:, neighbours - 1 : neighbours]
         found = np.where(found >= least, found, 0)
-    return sales.taste(memory) @ found
+    asked = np.flatnonzero(sales.wanted.any(axis=1))
+    scores = np.zeros(sales.wanted.shape)
+    scores[asked] = csr_array(sales.taste(memory)[asked]) @ found
+    return scores
 
 
 def lines(data: Path) -> list[Line]:

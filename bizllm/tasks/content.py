@@ -26,7 +26,7 @@ MOST_CHARS = 4_000  # of an article that are compared
 _POOL = 5  # times k: the articles among which diversity chooses
 _POPULAR_DAYS = 3.0  # a click counts e times less after so many days
 _POPULAR = 0.02  # of the score: parts articles that are equally like
-_MEAN = 0.5  # say of the mean likeness to all that was read, beside 1 of the largest
+_MEAN = 4.0  # say of the mean likeness to all that was read, beside 1 of the largest
 _READERS = 64  # that are answered at once
 _TOPIC = 0.2  # of the likeness, where there is a topic
 
@@ -58,7 +58,7 @@ class ContentSettings(TaskSettings):
     )
     half_life_days: PositiveFloat = Field(default=30, description="After so many days a read article counts half.")
     diversity: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        default=0.2, description="How much an article loses that is like one already chosen; 0: nothing."
+        default=0.1, description="How much an article loses that is like one already chosen; 0: nothing."
     )
     history: History | None = Field(
         default=None, description="Rows that tell what is read most, where the input has more than 2,000,000."
@@ -73,8 +73,8 @@ class ContentSettings(TaskSettings):
 class Content(Task):
     """The k articles that are likest to what a reader read of late, chosen one by one so that they differ.
 
-    A reader's liking of an article is the largest likeness to one that was read, old reads less, and a half of the mean
-    of all: many interests each have their articles.
+    A reader's liking of an article is the mean likeness to all that was read, old reads less, with a fifth of the
+    largest one, by which a single interest has its articles, too.
     """
 
     name = "content"
@@ -257,8 +257,8 @@ class Content(Task):
     def _show(
         self, found: Ranked, reader: int, may: Ints, read: Ints, says: Floats, popular: Array, topics: Ints
     ) -> None:
-        """Take down what one reader is shown of the articles that may be. says: (read, may) what each article read says of
-        each of them."""
+        """Take down what one reader is shown of the articles that may be. says: (read, may) what each article that was
+        read says of each of them."""
         assert self.learned is not None
         most, mean = (says.max(axis=0), says.mean(axis=0)) if len(read) else (np.zeros(len(may)), np.zeros(len(may)))
         score = (1 - _POPULAR) * (most + _MEAN * mean) / (1 + _MEAN) + _POPULAR * popular[may]

@@ -1,4 +1,4 @@
-"""The recommend task as the engine runs it: learn of the whole history, combine in batches, answer by customer or item."""
+"""The recommend task as the engine runs it: learn of the history, combine in batches, answer by customer or item."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ def test_what_was_bought_comes_again_only_where_it_may() -> None:
     assert {row["reason"] for of in again.values() for row in of} >= {"bought_before", "bought_together"}
     bought = {(who, what) for who, what, *_ in shop()}
     assert all(
-        ((name, row["item"]) in bought) == (row["reason"] == "bought_before") for name, of in again.items() for row in of
+        ((name, row["item"]) in bought) == (row["reason"] == "bought_before")
+        for name, of in again.items()
+        for row in of
     )
     never, _ = answered(task(rows, k=8), rows)
     assert not {(name, row["item"]) for name, of in never.items() for row in of} & bought
