@@ -25,6 +25,8 @@ from bizllm.tasks._texts import Faults
 from bizllm.tasks._visits import History, Ranked
 from bizllm.tasks.base import Combined, Groups, Learned, Models, Outcome, Shape, TableRead, Task, TaskSettings
 
+Bools = npt.NDArray[np.bool_]
+
 MOST_NEW = 20_000  # items that nobody bought, and that are reached through their texts
 NEAREST = 3  # known items that speak for such a one
 LEAST_LIKE = 0.2  # under this likeness nothing is said
@@ -196,7 +198,10 @@ class Recommend(Task):
 
     def combine(self, rows: pa.Table) -> Combined:
         s = self.settings
-        return _visits.combine(rows, s.entity, s.item, s.time, s.weight, self.run_date)
+        found = _visits.combine(rows, s.entity, s.item, s.time, s.weight, self.run_date)
+        if s.per == "customer":
+            return found
+        return Combined(found.rows.filter(found.rows[s.item].is_valid()), found.rejects)  # a return is of no group
 
     def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None = None) -> Learned:
         """The mix, what it needs, and the names and likenesses of items; of nothing that came after the run date."""
@@ -253,24 +258,25 @@ class Recommend(Task):
             return self._by_item(batch, catalogue, known)
         s, group = self.settings, np.repeat(np.arange(len(batch)), np.diff(batch.starts))
         numbered = batch.rows.set_column(batch.rows.column_names.index(s.entity), s.entity, pa.array(group))
-        events, _ = _visits.events(numbered, s.entity, s.item, self.run_date, known, pa.array(np.arange(len(batch))))
-        tastes, days = events.taste(self._model.memory), events.days()
+        every = catalogue["item"].combine_chunks()  # what was bought is barred, whether it was learned of or not
+        events, _ = _visits.events(numbered, s.entity, s.item, self.run_date, every, pa.array(np.arange(len(batch))))
+        tastes, days = events.taste(self._model.memory)[:, : len(known)], events.days()
         found, alive = Ranked(), np.diff(batch.starts) > 0
         for rows, parts in self._model.parts(tastes):
-            scores = self._model.mixed(self._mix, parts, days[rows].toarray())
-            self._rank(found, np.flatnonzero(alive[rows]), rows.start, scores, tastes[rows], days[rows])
+            often = days[rows].toarray()
+            scores = self._model.mixed(self._mix, parts, often[:, : len(known)])
+            self._rank(found, np.flatnonzero(alive[rows]), rows.start, scores, tastes[rows], often > 0)
         return self._outcome(found, batch, catalogue)
 
-    def _rank(self, found: Ranked, alive: Ints, start: int, scores: Array, tastes: Any, days: Any) -> None:
-        """Take down the best of a block of customers, those `alive` alone, with what speaks for each."""
+    def _rank(self, found: Ranked, alive: Ints, start: int, scores: Array, tastes: Any, bought: Bools) -> None:
+        """Take down the best of a block of customers, those `alive` alone, with what speaks for each. scores:
+        (customers, known items). bought: (customers, all items)."""
         assert self._model is not None and self.learned is not None
-        bought = days.toarray() > 0
-        of_new = _of_new(self.learned, scores)
-        every = np.concatenate([scores, of_new], axis=1)
+        every = np.concatenate([scores, _of_new(self.learned, scores)], axis=1)
         listed = self.learned["catalogue"]["listed"].to_numpy(zero_copy_only=False)
         barred = np.tile(~listed, (len(every), 1))
         if not self.settings.repurchase:
-            barred[:, : bought.shape[1]] |= bought
+            barred |= bought
         every = np.where(barred, -np.inf, every)
         top = together.best(every, self.settings.k)
         for row in alive.tolist():
@@ -281,23 +287,21 @@ class Recommend(Task):
                 reason, because = self._reason(item, held, weights, bought[row])
                 found.add(start + row, item, float(every[row, item]), reason, because)
 
-    def _reason(
-        self, item: int, held: npt.NDArray[Any], weights: Array, bought: npt.NDArray[np.bool_]
-    ) -> tuple[str, int]:
+    def _reason(self, item: int, held: npt.NDArray[Any], weights: Array, bought: Bools) -> tuple[str, int]:
         """(the reason; the item that speaks for it, −1 where none does)."""
         assert self._model is not None and self.learned is not None
         known = len(self._model.popular)
-        if item >= known:
-            return "similar", self._like(item - known, bought)
         if bought[item]:
             return "bought_before", -1
+        if item >= known:
+            return "similar", self._like(item - known, bought)
         if len(held) and self._mix.method != "popular":
             says = weights * self._model.likeness[held, item].astype(np.float64)
             if says.max() > 0:
                 return "bought_together", int(held[says.argmax()])
         return "popular", -1
 
-    def _like(self, new: int, bought: npt.NDArray[np.bool_]) -> int:
+    def _like(self, new: int, bought: Bools) -> int:
         """Of the known items that a new one is like the likest that was bought, or the likest."""
         assert self.learned is not None
         near = self.learned["nearest"][new]

@@ -153,17 +153,18 @@ def test_what_was_bought_comes_again_only_where_it_may() -> None:
 
 
 def test_items_that_are_bought_together(broken_rules: Callable[..., dict[str, int]]) -> None:
-    rows = table([*shop(), ("c99", "lonely", D, 1.0)])
-    step = task(rows, catalogue({**TEXTS, "lonely": "Alone"}), per="item", k=2)
+    rows = table([*shop(), ("c99", "lonely", D, 1.0), ("c98", None, D, 1.0), ("c97", "sent_back", D, -1.0)])
+    step = task(rows, catalogue({**TEXTS, "lonely": "Alone"}), per="item", k=2, weight="quantity")
+    assert step.combine(rows).rows["sku"].null_count == 0, "the engine finds each row's group"
     found, outcome = answered(step, rows)
     for item, of in found.items():
-        if item != "lonely":
+        if item not in ("lonely", "sent_back"):
             shelf = next(shelf for shelf in SHELVES.values() if item in shelf)
             assert of and {row["item"] for row in of} <= set(shelf) - {item}
             assert {(row["because"], row["because_title"], row["method"]) for row in of} == {
                 (item, item.title(), "item_neighbours")
             }
-    assert [reject.code for reject in outcome.rejects] == ["too_short"]
+    assert [reject.code for reject in outcome.rejects] == ["too_short", "empty"]
     assert found["lonely"] == []
     assert broken_rules(step, outcome.columns) == {}
 
@@ -311,3 +312,24 @@ def test_a_history_of_its_own_takes_the_columns_of_the_step() -> None:
     history = step.settings.tables()["history"]
     assert history.columns() == {"entity": "who", "item": "sku", "time": "day", "weight": "quantity"}
     assert (history.input, history.dates) == ("sampled", None)
+
+
+def test_what_was_bought_is_barred_though_it_was_not_learned_of() -> None:
+    """The history is a sample without the blue teapot, which one customer of the input has."""
+    rows = table(shop())
+    step = task(rows, catalogue(), k=8)
+    more = table([*shop(), ("c00", "teapot_blue", D, 1.0)])
+    found, _ = answered(step, more)
+    assert "teapot_blue" not in {row["item"] for row in found["c00"]}
+    assert "teapot_blue" in {row["item"] for row in found["c02"]}
+
+
+def test_more_items_than_can_be_learned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that fewer customers bought are reached through their texts, and never come to who has them."""
+    monkeypatch.setattr("bizllm.methods.together.MOST_ITEMS", 6)
+    rows = table([*shop(), *((f"c{n:02d}", "kettle", D, 1.0) for n in range(0, 40, 2))])
+    step = task(rows, catalogue(), k=10)
+    assert step.learned is not None and len(step.learned["popular"]) == 6
+    found, _ = answered(step, rows)
+    bought = {(row["customer"], row["sku"]) for row in rows.to_pylist()}
+    assert not {(name, row["item"]) for name, of in found.items() for row in of} & bought
