@@ -51,7 +51,7 @@ class ContentSettings(TaskSettings):
         default=None, description="How much a row counts, such as minutes; by its logarithm. Rows of 0 or less don't."
     )
     articles: Articles = Field(description="The table of articles.")
-    model: str | None = Field(default=None, description="An encoder for the texts, beside their words and n-grams.")
+    model: str | None = Field(default=None, description="An encoder for the texts, beside their words.")
     k: Annotated[int, Field(ge=1, le=100)] = Field(default=10, description="The most articles for each reader.")
     fresh_days: PositiveInt | None = Field(
         default=30, description="Show what came out in the last days alone, the run date's included; null: all."

@@ -61,9 +61,7 @@ class RecommendSettings(TaskSettings):
         default=28, description="The last days of the history, by which the mix is chosen that recommends best."
     )
     items: Items | None = Field(default=None, description="The catalogue; without it, whatever was ever bought.")
-    model: str | None = Field(
-        default=None, description="An encoder for the items' texts, beside their words and n-grams."
-    )
+    model: str | None = Field(default=None, description="An encoder for the items' texts, beside their words.")
     history: History | None = Field(
         default=None,
         description="Rows to learn from, where the input has more than 2,000,000: the last year's, or a sample of the "
@@ -106,7 +104,7 @@ class Recommend(Task):
         "because": "as in the input: of bought_together and similar the item that speaks for it most",
         "because_title": "string: its name",
         "together": "int: how many customers bought both",
-        "method": "string: what recommends: neighbours, factors, both, popular; item_neighbours for each item",
+        "method": "string: neighbours, factors, neighbours and factors, or popular; item_neighbours per item",
         "backtest_ndcg": "double in [0, 1]: NDCG@k of it in the last `horizon_days`; null with too few customers",
         "backtest_popular": "double in [0, 1]: the same of the items that sold most",
     }
