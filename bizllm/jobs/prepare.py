@@ -248,6 +248,8 @@ def _table_faults(loaded: LoadedJob, name: str, task: Task, sources: Mapping[str
     for setting, table in task.settings.tables().items():
         known, source = task.others[setting].schema.names, sources.get(table.input)
         for key, column in table.columns().items():
+            if table.input == task.settings.input and column in task.reads():
+                continue  # the step's own check tells it
             if column not in known:
                 place = loaded.place("steps", name, setting, key)
                 missing = f"no such column in '{table.input}'; there are {', '.join(known)}"

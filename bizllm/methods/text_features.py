@@ -35,14 +35,15 @@ class TextFeatures:
     least a tenth of the texts. A text is read up to MAX_ROW_CHARACTERS.
     """
 
-    def __init__(self, texts: Sequence[str], outputs: int = 1) -> None:
-        """Learn from train's texts, for a model of so many outputs."""
+    def __init__(self, texts: Sequence[str], outputs: int = 1, characters: bool = True) -> None:
+        """Learn from train's texts, for a model of so many outputs. characters: False for words and pairs alone."""
         cjk = sum(map(is_cjk, texts)) >= _CJK_SHARE * max(1, len(texts))
         common = {
             "min_df": 2 if len(texts) >= _RARE else 1,
             "max_features": min(MAX_FEATURES, max(MIN_FEATURES, MAX_WEIGHTS // outputs)),
         }
-        blocks = [_block(analyzer, **common) for analyzer in ("word", "char" if cjk else "char_wb")]
+        analyzers = ["word", *(["char" if cjk else "char_wb"] if characters else [])]
+        blocks = [_block(analyzer, **common) for analyzer in analyzers]
         cut = [text[:MAX_ROW_CHARACTERS] for text in texts]
         self._blocks = [block for block in blocks if _learns(block, cut)]
 

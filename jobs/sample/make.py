@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_yaml
+from journal import articles_table, clicks_table, order_lines_table, products_table
 from labelled import PARTS, labelled_table
 from people import Person, customers_table, make_people, orders_table
 from reviews import reviews_table
@@ -111,7 +112,12 @@ def tables() -> dict[str, pa.Table]:
         made[f"labelled_tickets/{part}.parquet"] = labelled_table(
             part, _INTENTS, desk, read_yaml("labelled_en.yaml"), people, rng
         )
+    articles = articles_table(read_yaml("journal.yaml"), random.Random(SEED + 20))
     return made | {
+        "content/articles/part-0.parquet": articles,
+        "content/clicks/part-0.parquet": clicks_table(articles, people, random.Random(SEED + 21)),
+        "content/products/part-0.parquet": products_table(products),
+        "content/order_lines/part-0.parquet": order_lines_table(products, people, random.Random(SEED + 22)),
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
         "sales/part-0.parquet": sales_table(products, SEED),
         "customers/part-0.parquet": customers_table(people, random.Random(SEED + 3)),

@@ -71,6 +71,10 @@ def test_size_and_compression() -> None:
         ("sales/part-0.parquet", ["store", "sku", "day"]),
         ("customers/part-0.parquet", ["customer_id"]),
         ("orders/part-0.parquet", ["order_id"]),
+        ("content/articles/part-0.parquet", ["article_id"]),
+        ("content/clicks/part-0.parquet", ["click_id"]),
+        ("content/products/part-0.parquet", ["product_id"]),
+        ("content/order_lines/part-0.parquet", ["line_id"]),
     ],
 )
 def test_keys_are_unique_and_not_null(name: str, key: list[str]) -> None:
@@ -276,3 +280,27 @@ def test_customers() -> None:
     customers = read("customers/part-0.parquet")
     assert customers.num_rows == 1000 and 0 < customers["birth_year"].null_count < 400
     assert set(customers["country"].to_pylist()) == {"GB", "US", "CN"}
+
+
+def test_readers_of_the_journal_have_interests_and_some_of_it_is_still_to_come() -> None:
+    articles = {row["article_id"]: row for row in read("content/articles/part-0.parquet").to_pylist()}
+    assert len({row["title"] for row in articles.values()}) == len({row["body"] for row in articles.values()}) == 70
+    assert Counter(row["language"] for row in articles.values()) == {"en": 35, "zh": 35}
+    clicks = read("content/clicks/part-0.parquet").to_pylist()
+    assert all(articles[click["article_id"]]["published_at"] < click["clicked_at"] for click in clicks)
+    late = [row["published_at"].date() > RUN_DATE for row in articles.values()]
+    assert 0 < sum(late) < 10 and any(click["clicked_at"].date() > RUN_DATE for click in clicks)
+    topics: dict[str, Counter[str]] = {}
+    for click in clicks:
+        topics.setdefault(click["reader_id"], Counter())[articles[click["article_id"]]["topic"]] += 1
+    often = sum(sum(count for _, count in of.most_common(2)) for of in topics.values())
+    assert 0.85 < often / len(clicks) < 1
+
+
+def test_order_lines_have_returns_repeats_and_two_products_nobody_bought() -> None:
+    lines = read("content/order_lines/part-0.parquet").to_pylist()
+    sold = {line["product_id"] for line in lines}
+    assert {row["product_id"] for row in read("content/products/part-0.parquet").to_pylist()} - sold == {"P034", "P036"}
+    assert sum(line["quantity"] == -1 for line in lines) == 60
+    assert any(line["ordered_at"].date() > RUN_DATE for line in lines)
+    assert {line["customer_id"] for line in lines} <= set(read("customers/part-0.parquet")["customer_id"].to_pylist())

@@ -175,3 +175,12 @@ def test_faults_of_a_further_table_are_told_by_place(
 def test_a_plan_tells_the_further_tables(intents: Callable[..., str]) -> None:
     (step,) = api.plan(intents(), date=FIRST).steps
     assert step.tables == {"examples": "labelled"}
+
+
+def test_a_column_of_the_steps_own_input_is_told_once(job: Job) -> None:
+    """A step that reads its input whole, too, tells of a column by the setting that names it."""
+    step = {"task": "recommend", "input": "orders", "entity": "custmer", "item": "order_id", "time": "at"}
+    with pytest.raises(UserError) as told:
+        api.plan(job(steps={"next": step}), date=FIRST)
+    (fault,) = told.value.faults
+    assert fault.place.endswith("steps.next.entity") and "did you mean 'customer_id'?" in str(told.value)
