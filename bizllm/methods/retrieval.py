@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
 NONE = -1  # where fewer documents than asked for have anything to do with a query
+K1, B = 0.9, 0.5  # of BM25: how soon repetition tells nothing more, and how much a long text has to excuse
 TITLE_SAY = 2  # a term of a title counts as so many of the text
 MEANING_SAY = 2.0  # of the vectors, where terms have 1
 BEST_SAY, TITLE_SHARE = 2.0, 0.5  # of a document's best part beside all of it; of a title in the vector of each part
@@ -61,7 +62,10 @@ class Lexical:
         for i, text in enumerate(texts):
             found = terms(text) + (TITLE_SAY * terms(titles[i]) if titles is not None else [])
             read.append([places.setdefault(term, len(places)) for term in found])
-        made = bm25s.BM25(method="lucene").build_index_from_ids([*range(len(places))], read, show_progress=False)
+        if not places:  # nothing but punctuation, of which bm25s can take no mean length
+            places["."] = 0
+            read = [[0] for _ in read]
+        made = bm25s.BM25(K1, B, method="lucene").build_index_from_ids([*range(len(places))], read, show_progress=False)
         vocabulary = pa.array([*places], pa.string())
         state = {"terms": pa.table({"term": vocabulary}), "documents": len(texts)}
         return cls.of(state | {name: made[name] for name in _ARRAYS})

@@ -18,6 +18,7 @@ from bizllm.methods.terms import terms
 from bizllm.tasks.base import Learned
 
 Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,23 @@ class Passages:
 class Reader:
     """Vectors of texts that the encoder reads, each text once."""
 
-    def __init__(self, encoder: Any, multilingual: bool, known: Mapping[int, Floats] | None = None) -> None:
-        self._encoder, self._multilingual, self.known = encoder, multilingual, dict(known or {})
+    def __init__(self, encoder: Any, multilingual: bool, known: Mapping[int, Halves] | None = None) -> None:
+        self._encoder, self._multilingual, self._known = encoder, multilingual, known or {}
 
     def reads(self, text: str) -> bool:
         """Whether it knows the script."""
         return self._encoder is not None and (self._multilingual or sentences.is_latin([text]))
 
-    def learn(self, texts: Sequence[str]) -> None:
-        """Read those that it does not know; half precision, as they are kept."""
-        new = {key: text for text in texts if (key := text_key(text)) not in self.known}
-        if new:
-            vectors = self._encoder.encode([*new.values()])[0].astype(np.float16).astype(np.float32)
-            self.known.update(zip(new, vectors, strict=True))
+    def kept(self, texts: Sequence[str]) -> Learned:
+        """The vectors of these, read or known, in half precision, with their keys, ascending; nothing of no texts."""
+        keyed = {text_key(text): text for text in texts}
+        if not keyed:
+            return {}
+        new = [key for key in keyed if key not in self._known]
+        read = self._encoder.encode([keyed[key] for key in new])[0].astype(np.float16) if new else []
+        vectors = {**self._known, **dict(zip(new, read, strict=True))}
+        keys = sorted(keyed)
+        return {"keys": np.array(keys, np.uint64), "vectors": np.stack([vectors[key] for key in keys])}
 
     def questions(self, texts: Sequence[str]) -> tuple[Floats | None, npt.NDArray[np.int64]]:
         """((texts, dim), 0 where it does not read one; tokens of each, words where it reads none)."""
@@ -84,24 +89,25 @@ class Reader:
         return vectors, counts
 
 
-def read(rows: pa.Table, columns: Mapping[str, str], needed: Sequence[str], most_chars: int) -> pa.Table:
-    """Passages that can be used, each once, in the order of their ids: id, title, text, answer, and what else is named.
+def read(
+    rows: pa.Table, columns: Mapping[str, str], names: Sequence[str], needed: Sequence[str], most_chars: int
+) -> pa.Table:
+    """Rows that can be used, each once, in the order of what they hold: columns `names`, `id` among them, as texts.
 
-    columns: the column of each of these names; `text` must be there. needed: names without which a row is left out. Of
-    equal passages the one of the smallest id stays.
+    columns: where each of the names is read; "" where one is read nowhere, and a hash instead of an id. needed: those
+    without which a row is left out. Of rows that are equal but for their ids the smallest stays.
     """
-    names = list(dict.fromkeys(["id", "title", "text", "answer", *columns]))
-    found = {name: _texts(rows[column], most_chars) for name, column in columns.items()}
+    found = {name: texts(rows[column], most_chars) for name, column in columns.items()}
     made: dict[tuple[str, ...], dict[str, str]] = {}
     for i in range(rows.num_rows):
         if any(found[name][i] is None for name in needed):
             continue
         row = {name: (found[name][i] if name in found else None) or "" for name in names}
-        row["id"] = row["id"] or f"{text_key(row['title'] + chr(0) + row['text']):016x}"
+        row["id"] = row["id"] or f"{text_key(chr(0).join(row.values())):016x}"
         same = tuple(documents.folded(row[name]) for name in names if name != "id")
-        if same not in made or row["id"] < made[same]["id"]:
+        if same not in made or [*row.values()] < [*made[same].values()]:
             made[same] = row
-    ordered = sorted(made.values(), key=lambda row: [row[name] for name in names])
+    ordered = sorted(made.values(), key=lambda row: [*row.values()])
     return pa.Table.from_pylist(ordered, schema=pa.schema([(name, pa.string()) for name in names]))
 
 
@@ -118,7 +124,7 @@ def parts(reader: Reader, text: str, title: str) -> list[str]:
     return [text[start:end] for start, end in sentences.split(text)] + heads
 
 
-def meaning(rows: pa.Table, reader: Reader, vectors: Mapping[int, Floats]) -> Meaning:
+def meaning(rows: pa.Table, reader: Reader, vectors: Mapping[int, Halves]) -> Meaning:
     """The vectors of all sentences, with what their titles add."""
     nothing = np.zeros_like(next(iter(vectors.values())))
     own, of, titles = [], [], []
@@ -130,14 +136,14 @@ def meaning(rows: pa.Table, reader: Reader, vectors: Mapping[int, Floats]) -> Me
             own.append(vectors[text_key(text[start:end])])
             of.append(i)
             titles.append(about)
-    return Meaning.build(np.stack(own), np.array(of, np.int64), np.stack(titles))
+    return Meaning.build(np.stack(own, dtype=np.float32), np.array(of, np.int64), np.stack(titles, dtype=np.float32))
 
 
-def vectors_of(state: Learned | None) -> dict[int, Floats]:
+def vectors_of(state: Learned | None) -> dict[int, Halves]:
     """The vector of each text that was read for a state; none where no encoder was."""
     if state is None or "keys" not in state:
         return {}
-    return dict(zip(state["keys"].tolist(), state["vectors"].astype(np.float32), strict=True))
+    return dict(zip(state["keys"].tolist(), state["vectors"], strict=True))
 
 
 def _share(weights: Mapping[str, float], text: str) -> float:
@@ -146,7 +152,7 @@ def _share(weights: Mapping[str, float], text: str) -> float:
     return sum(weight for term, weight in weights.items() if term in found) / max(1e-6, sum(weights.values()))
 
 
-def _texts(column: pa.ChunkedArray, most_chars: int) -> list[str | None]:
+def texts(column: pa.ChunkedArray, most_chars: int) -> list[str | None]:
     """The usable texts of a column, of numbers as they are written."""
     found, _ = documents.read(column if documents.is_text(column.type) else column.cast(pa.string()), most_chars)
-    return [texts[0] if texts is not None else None for texts in found]
+    return [usable[0] if usable is not None else None for usable in found]

@@ -87,16 +87,6 @@ class RetrieveSettings(TextSettings):
             raise ValueError("expected either `reranker`, whose probability is the confidence, or `checked`")
         return self
 
-    @property
-    def named(self) -> dict[str, str]:
-        """The columns of the passages, by what they are."""
-        return self.knowledge.columns()
-
-    @property
-    def needed(self) -> list[str]:
-        """What a passage can't do without."""
-        return [name for name in self.named if name != "title"]
-
 
 @dataclass(frozen=True)
 class Found:
@@ -138,13 +128,12 @@ class RetrieveTask(TextTask):
 
     def check(self) -> Faults:
         faults = super().check()
-        known = self.settings.knowledge
-        named = {"text": known.text, "title": known.title, "answer": known.answer}
-        given = self.others["knowledge"]
-        faults += _strings(given, "knowledge", named) + _ids(given, "knowledge.id", known.id)
+        known, given = self.settings.knowledge, self.others["knowledge"]
+        texts = {name: column for name, column in known.columns().items() if name != "id"}
+        faults += strings(given, "knowledge", texts) + ids(given, "knowledge.id", known.id)
         if (checked := self.settings.checked) is not None:
             given = self.others["checked"]
-            faults += _strings(given, "checked", {"text": checked.text}) + _ids(given, "checked.id", checked.id)
+            faults += strings(given, "checked", {"text": checked.text}) + ids(given, "checked.id", checked.id)
             if known.id is None:
                 faults.append(("checked.id", checked.id, "the passages have no ids; name `knowledge.id`", ""))
         return faults
@@ -158,8 +147,8 @@ class RetrieveTask(TextTask):
         return {
             "an answer cites its passage": "(answer is null) = (passage_id is null)",
             "the confidence lies in [0, 1]": "confidence between 0 and 1",
-            "no candidate is better than the one cited": "len(candidates) = 0 or (candidates[1].passage_id = "
-            "passage_id and list_max(list_transform(candidates, c -> c.score)) <= score + 1e-6)",
+            "the cited passage is the best candidate": "len(candidates) = 0 or (candidates[1].passage_id = passage_id "
+            "and candidates[1].score = score and candidates[-1].score <= score)",
             "what has no answer is for people": "answer is not null or escalate",
         }
 
@@ -190,19 +179,17 @@ class RetrieveTask(TextTask):
 
     def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None = None) -> Learned:
         s = self.settings
-        rows = _passages.read(tables["knowledge"], s.named, s.needed, s.max_input_chars)
+        columns = s.knowledge.columns()
+        names = [*dict.fromkeys(["id", "title", "text", "answer", *columns])]
+        needed = [name for name in columns if name != "title"]
+        rows = _passages.read(tables["knowledge"], columns, names, needed, s.max_input_chars)
         if not rows.num_rows:
             found = f"none of its {tables['knowledge'].num_rows:,} rows has a text"
             raise UserError(Fault("knowledge", s.knowledge.input, f"{found}; expected passages to answer from"))
         reader = Reader(self._encoder, s.multilingual, _passages.vectors_of(previous))
         texts, titles = rows["text"].to_pylist(), rows["title"].to_pylist()
         wanted = [part for passage in zip(texts, titles, strict=True) for part in _passages.parts(reader, *passage)]
-        reader.learn(wanted)
-        keys = sorted(set(map(_passages.text_key, wanted)))
-        state: Learned = Lexical.build(texts, titles).state() | {"passages": rows, "weights": None}
-        if keys:
-            state |= {"keys": np.array(keys, np.uint64)}
-            state |= {"vectors": np.stack([reader.known[key] for key in keys]).astype(np.float16)}
+        state = Lexical.build(texts, titles).state() | {"passages": rows, "weights": None} | reader.kept(wanted)
         if s.checked is not None:
             state["weights"] = self._weights(self._opened(state), tables["checked"], s.checked)
         return state
@@ -302,7 +289,7 @@ def exhibit(given: Texts, rows: Sequence[Mapping[str, Any]], column: str) -> pa.
     return pa.Table.from_pylist(told, schema=_EXHIBIT)
 
 
-def _strings(given: StepInput, setting: str, columns: Mapping[str, str | None]) -> Faults:
+def strings(given: StepInput, setting: str, columns: Mapping[str, str | None]) -> Faults:
     kinds: dict[str, Any] = {field.name: field.type for field in given.schema}
     return [
         (f"{setting}.{name}", column, f"expected a string column, it is {kinds[column]}", "")
@@ -311,7 +298,7 @@ def _strings(given: StepInput, setting: str, columns: Mapping[str, str | None]) 
     ]
 
 
-def _ids(given: StepInput, setting: str, column: str | None) -> Faults:
+def ids(given: StepInput, setting: str, column: str | None) -> Faults:
     kinds: dict[str, Any] = {field.name: field.type for field in given.schema}
     if column not in kinds or documents.is_text(kinds[column]) or types.is_integer(kinds[column]):
         return []
