@@ -33,13 +33,14 @@ ENCODER = "builtin:minilm"
 MODELS = ModelLoader()
 LEARNED: dict[str, Any] = {}  # of each data set, so that a sentence is read once
 DEPTH = 10  # of the ranks: an MRR counts nothing below
-REMARKS = """How terms are made, what title, sentences and vectors have to say, and the weights of the confidence were
-chosen on policyqa's dev part, cmrc2018's trial part (with the abstracts of csl_title_zh as further passages) and a
-sixteenth of medquad, none of whose illnesses is in the 24th that is measured; the full collection holds it, too. After a
-first look at all figures here two things were chosen anew, on those same parts: BM25's constants, and that words of other
-scripts in Chinese texts are cut into characters. MRR counts the first ten. Of policyqa one site at a time is what a
-company asks of its own policies; the same questions are asked of every site, so that among all sites nobody can tell which
-is meant. Of medquad the full collection is measured without an encoder, which would read it for half an hour on one core."""
+REMARKS = """How terms are made, what title, sentences and vectors have to say, and the weights of the confidence
+were chosen on policyqa's dev part, cmrc2018's trial part (with the abstracts of csl_title_zh as further
+passages) and a sixteenth of medquad, none of whose illnesses is in the 24th that is measured; the full
+collection holds it, too. After a first look at all figures here two things were chosen anew, on those same
+parts: BM25's constants, and that words of other scripts in Chinese texts are cut into characters. MRR counts
+the first ten. Of policyqa one site at a time is what a company asks of its own policies; the same questions are
+asked of every site, so that among all sites nobody can tell which is meant. Of medquad the full collection is
+measured without an encoder, which would read it for half an hour on one core."""
 Ranks = npt.NDArray[np.int64]  # (questions,) of the right passage, DEPTH + 1 where it is not among the first
 
 

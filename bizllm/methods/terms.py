@@ -16,8 +16,8 @@ def terms(text: str) -> list[str]:
     """The terms of a text, in order, as often as they occur.
 
     Caseless and width-less (NFKC). Single characters find what pairs miss (a word of one character, another
-    segmentation), pairs find what characters confuse: together they stand for words where nobody writes blanks
-    (Nie et al., On the Use of Words and N-grams for Chinese Information Retrieval, IRAL 2000). Words of other scripts and
+    segmentation), pairs find what characters confuse: together they stand for words where nobody writes blanks (Nie et
+    al., On the Use of Words and N-grams for Chinese Information Retrieval, IRAL 2000). Words of other scripts and
     numbers in such a text are cut likewise, beside the whole: names are spelled in many ways.
     """
     found: list[str] = []
