@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -131,10 +132,12 @@ def measured_on(name: str, past: Sequence[Exchange], asked: Sequence[Exchange], 
         told = ~np.array([row["escalate"] for row in rows])
         sure, right = np.array([row["confidence"] for row in rows]), like >= _RIGHT
         gap = calibration.ece(np.stack([sure, 1 - sure], axis=1), (~right).astype(int))
-        of_told = float(like[told].mean()) if told.any() else 0.0
         extra = f"{told.mean():.0%} suggested; of all, {right.mean():.0%} right; calibration error {gap:.3f}"
-        mean = float(like.mean())
-        made.append(Line("reply", f"{name}{way}", "likeness where not escalated", of_told, mean, "all", note=extra))
+        if told.any():
+            of_told, mean = float(like[told].mean()), float(like.mean())
+            made.append(Line("reply", f"{name}{way}", "likeness where not escalated", of_told, mean, "all", note=extra))
+        else:
+            made[-1] = replace(line, note=f"{note}; all are left to people, {right.mean():.0%} would be right")
     return made
 
 

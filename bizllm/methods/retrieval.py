@@ -23,6 +23,7 @@ NONE = -1  # where fewer documents than asked for have anything to do with a que
 K1, B = 0.9, 0.5  # of BM25: how soon repetition tells nothing more, and how much a long text has to excuse
 TITLE_SAY = 2  # a term of a title counts as so many of the text
 MEANING_SAY = 2.0  # of the vectors, where terms have 1
+CONTEXT_SAY = 0.2  # of what surrounds a query, where the query has 1
 BEST_SAY, TITLE_SHARE = 2.0, 0.5  # of a document's best part beside all of it; of a title in the vector of each part
 _CELLS = 2**24  # scores at a time: 64 MB of float32
 _DIGITS = 6  # matrix products differ beyond, by the batch that a query comes in
@@ -158,10 +159,14 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Index:
-    """Documents that can be searched: by their terms, and by their vectors where there are such."""
+    """Documents that can be searched: by their terms, and by their vectors where there are such.
+
+    context: what surrounds each document, such as what was said before it; it counts less.
+    """
 
     lexical: Lexical
     meaning: Meaning | None = None
+    context: Lexical | None = None
 
     @classmethod
     def build(cls, texts: Sequence[str], vectors: Floats | None = None, titles: Sequence[str] | None = None) -> Index:
@@ -170,14 +175,19 @@ class Index:
 
     def state(self) -> dict[str, Any]:
         """JSON, arrays and a table, of which `of` makes the same again."""
-        kept = {"vectors": self.meaning.vectors, "of": self.meaning.of} if self.meaning is not None else {}
-        return self.lexical.state() | kept
+        kept = self.lexical.state()
+        if self.meaning is not None:
+            kept |= {"vectors": self.meaning.vectors, "of": self.meaning.of}
+        if self.context is not None:
+            kept |= {f"{_CONTEXT}{name}": value for name, value in self.context.state().items()}
+        return kept
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Index:
         """What `state` told."""
         meaning = Meaning(state["vectors"], state["of"]) if "vectors" in state else None
-        return cls(Lexical.of(state), meaning)
+        around = {name.removeprefix(_CONTEXT): value for name, value in state.items() if name.startswith(_CONTEXT)}
+        return cls(Lexical.of(state), meaning, Lexical.of(around) if around else None)
 
     def __len__(self) -> int:
         return int(self.lexical.postings.shape[0])
@@ -188,13 +198,15 @@ class Index:
         vectors: Floats | None,
         k: int,
         apart: tuple[Places, Places] | None = None,
+        contexts: Sequence[str] | None = None,
     ) -> Hits:
         """The k best documents of each query, ties in the documents' order.
 
         vectors: (queries, dim) of length 1, or 0 for a query that the encoder does not read, which goes by terms alone.
         apart: numbers of the queries and of the documents: equal ones never meet (one conversation, say).
+        contexts: what surrounds each query, where documents have a context.
         """
-        found = [self._some(part, queries, vectors, k, apart) for part in self._batches(len(queries))]
+        found = [self._some(part, queries, vectors, k, apart, contexts) for part in self._batches(len(queries))]
         if not found:
             nothing = np.zeros((0, k), np.float32)
             return Hits(np.zeros((0, k), np.int64), nothing, nothing, nothing)
@@ -212,6 +224,7 @@ class Index:
         vectors: Floats | None,
         k: int,
         apart: tuple[Places, Places] | None,
+        contexts: Sequence[str] | None,
     ) -> tuple[Places, Floats, Floats, Floats]:
         lexical = self.lexical.shares(queries[part]).round(_DIGITS)
         meaning, scores = np.zeros_like(lexical), lexical
@@ -219,6 +232,9 @@ class Index:
             meaning = self.meaning.cosines(vectors[part], len(self)).round(_DIGITS)
             read = np.any(vectors[part] != 0, axis=1, keepdims=True)
             scores = np.where(read, (lexical + MEANING_SAY * meaning) / (1 + MEANING_SAY), lexical)
+        if self.context is not None and contexts is not None:
+            around = self.context.shares(contexts[part]).round(_DIGITS)
+            scores = ((scores + CONTEXT_SAY * around) / (1 + CONTEXT_SAY)).astype(np.float32)
         if apart is not None:
             scores = np.where(np.equal.outer(apart[0][part], apart[1]), 0, scores)
         ids = best(scores, k)
@@ -248,4 +264,5 @@ def _unit(vectors: Floats) -> Floats:
     return unit
 
 
+_CONTEXT = "context_"
 _ARRAYS = ("data", "indices", "indptr")

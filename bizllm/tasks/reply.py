@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -201,8 +201,8 @@ class Reply(TextTask):
             raise UserError(Fault("past", past.input, f"{found}; expected past messages with replies"))
         messages, history = rows["message"].to_pylist(), rows["history"].to_pylist()
         reader = Reader(self._encoder, s.multilingual, _passages.vectors_of(previous))
-        lexical = Lexical.build(history, messages) if s.history else Lexical.build(messages)
-        state = lexical.state() | {"past": rows, "weights": None}
+        index = Index(Lexical.build(messages), context=Lexical.build(history) if s.history else None)
+        state = index.state() | {"past": rows, "weights": None}
         state |= reader.kept([message for message in messages if reader.reads(message)])
         return state | {"weights": self._weights(self._opened(state))}
 
@@ -225,7 +225,8 @@ class Reply(TextTask):
             read = [(i, vector) for i, vector in known if vector is not None]
             meaning = Meaning.build(np.stack([v for _, v in read]), np.array([i for i, _ in read], np.int64))
         replies = typical.term_vectors([row["reply"] for row in rows])
-        return Desk(rows, Index(Lexical.of(state), meaning), replies, state["weights"])
+        index = Index.of({name: value for name, value in state.items() if name != "vectors"})
+        return Desk(rows, replace(index, meaning=meaning), replies, state["weights"])
 
     def _weights(self, desk: Desk) -> list[float] | None:
         """What past messages tell of the confidence, each answered without its own conversation."""
@@ -249,8 +250,7 @@ class Reply(TextTask):
     ) -> tuple[Hits, npt.NDArray[np.int64]]:
         """(hits, tokens of each message)."""
         vectors, tokens = Reader(self._encoder, self.settings.multilingual).questions(messages)
-        asked = [f"{message}\n{before}" for message, before in zip(messages, history, strict=True)]
-        return desk.index.search(asked, vectors, NEIGHBOURS, apart), tokens
+        return desk.index.search(messages, vectors, NEIGHBOURS, apart, history), tokens
 
     def answer(self, batch: pa.Table) -> Outcome:
         s, desk = self.settings, self._desk

@@ -118,6 +118,17 @@ def test_one_conversation_never_meets_itself() -> None:
     assert index.search(["same words", "same words"], None, 3, apart).ids.tolist() == [[2, NONE, NONE], [0, 1, 2]]
 
 
+def test_what_surrounds_counts_a_fifth() -> None:
+    texts, around = ["yes please", "yes please"], ["cancel the order", "a new kettle"]
+    index = Index.of(Index(Lexical.build(texts), context=Lexical.build(around)).state())
+    hits = index.search(["yes", "yes"], None, 2, None, ["the kettle", ""])
+    own, other = bm25("yes", texts), bm25("the kettle", around)
+    expected = sorted(((o + 0.2 * c) / 1.2 for o, c in zip(own, other, strict=True)), reverse=True)
+    assert hits.ids.tolist()[0] == [1, 0] if other[1] > other[0] else [0, 1]
+    assert hits.scores[0] == pytest.approx(expected, abs=1e-5)
+    assert hits.scores[1] == pytest.approx([o / 1.2 for o in own], abs=1e-5)
+
+
 def test_neither_batches_nor_company_change_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(TEXTS), 16)).astype(np.float32)
