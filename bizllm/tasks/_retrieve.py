@@ -27,6 +27,7 @@ _EXHIBIT = pa.schema(
     [("title", pa.string()), ("source", pa.string()), ("result", pa.string()), ("score", pa.float64())]
 )
 _SAMPLES, _SAMPLE_CHARS = 8, 2_000
+SECONDS_PER_SEARCH = 1e-3  # among some thousands of passages, one core, no encoder
 
 
 class Knowledge(TableRead):
@@ -92,9 +93,9 @@ class RetrieveSettings(TextSettings):
 class Found:
     """What a search says of each question.
 
-    hits: (questions, candidates). order: (questions, candidates) of the hits, best first; scores in that order. sure:
-    (questions,) of the first.
-    vectors: (questions, dim), where there is an encoder. tokens: (questions,) that models read.
+    hits: of at least `candidates`. order: (questions, k) of the hits, best first; scores in that order. sure:
+    (questions,) how probable it is that the first is right. vectors: (questions, dim), where there is an encoder.
+    tokens: (questions,) that models read.
     """
 
     hits: Hits
@@ -167,6 +168,9 @@ class RetrieveTask(TextTask):
         if info is not None and not found and s.relevant not in info.labels:
             faults.append(("relevant", s.relevant, f"the reranker's labels are {', '.join(info.labels)}", ""))
         return faults
+
+    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
+        return super().estimate(rows, text_bytes) if self.settings.model else (0, rows * SECONDS_PER_SEARCH)
 
     def open(self, models: Models) -> None:
         s = self.settings
@@ -290,6 +294,7 @@ def exhibit(given: Texts, rows: Sequence[Mapping[str, Any]], column: str) -> pa.
 
 
 def strings(given: StepInput, setting: str, columns: Mapping[str, str | None]) -> Faults:
+    """Faults of settings that name string columns of a further table; that they are there is checked elsewhere."""
     kinds: dict[str, Any] = {field.name: field.type for field in given.schema}
     return [
         (f"{setting}.{name}", column, f"expected a string column, it is {kinds[column]}", "")
@@ -299,6 +304,7 @@ def strings(given: StepInput, setting: str, columns: Mapping[str, str | None]) -
 
 
 def ids(given: StepInput, setting: str, column: str | None) -> Faults:
+    """The fault of a column that can't identify a row."""
     kinds: dict[str, Any] = {field.name: field.type for field in given.schema}
     if column not in kinds or documents.is_text(kinds[column]) or types.is_integer(kinds[column]):
         return []

@@ -182,6 +182,9 @@ class Reply(TextTask):
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> Faults:
         return _texts.encoder_faults(self.name, self.settings.model, infos.get("encoder"))
 
+    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
+        return super().estimate(rows, text_bytes) if self.settings.model else (0, rows * _retrieve.SECONDS_PER_SEARCH)
+
     def open(self, models: Models) -> None:
         s = self.settings
         self._encoder = models.encoder(s.model) if s.model is not None else None
