@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bizllm.evaluate import calibration
-from bizllm.methods.terms import terms
+from bizllm.methods.search_terms import terms
 from bizllm.models.load import ModelLoader
 from bizllm.tasks.answer import Answer, AnswerSettings
 from bizllm.tasks.base import StepInput

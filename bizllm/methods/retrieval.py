@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bizllm.methods.terms import terms
+from bizllm.methods.search_terms import terms
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]

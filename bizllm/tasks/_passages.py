@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bizllm.methods import documents, retrieval, sentences
 from bizllm.methods.retrieval import Index, Meaning
-from bizllm.methods.terms import terms
+from bizllm.methods.search_terms import terms
 from bizllm.tasks.base import Learned
 
 Floats = npt.NDArray[np.float32]

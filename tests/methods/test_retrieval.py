@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bizllm.infer.learned import load, to_bytes
 from bizllm.methods import retrieval
 from bizllm.methods.retrieval import NONE, Index, Lexical, Meaning, best
-from bizllm.methods.terms import terms
+from bizllm.methods.search_terms import terms
 
 TEXTS = [
     "A refund takes five working days.",
