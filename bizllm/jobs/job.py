@@ -28,7 +28,7 @@ from bizllm.tables.store_settings import ADDRESSES, StorageSettings
 from bizllm.tasks.base import TaskSettings, task_class
 
 NAME = r"[a-z][a-z0-9_]{0,62}"
-MODEL_SETTINGS = ("model", "generator")  # settings of a step that name a model, whatever its task
+MODEL_SETTINGS = ("model", "generator", "reranker")  # settings of a step that name a model, whatever its task
 _SECRET = re.compile(r"password|passwd|secret|token$|credential|api[-_.]?key|private[-_.]?key|account[-_.]?key", re.I)
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_yaml
 from journal import articles_table, clicks_table, order_lines_table, products_table
+from help import help_tables
 from labelled import PARTS, labelled_table
 from people import Person, customers_table, make_people, orders_table
 from reviews import reviews_table
@@ -113,6 +114,7 @@ def tables() -> dict[str, pa.Table]:
             part, _INTENTS, desk, read_yaml("labelled_en.yaml"), people, rng
         )
     articles = articles_table(read_yaml("journal.yaml"), random.Random(SEED + 20))
+    made |= help_tables(read_yaml("help.yaml"), RUN_DATE, random.Random(SEED + 8))
     return made | {
         "content/articles/part-0.parquet": articles,
         "content/clicks/part-0.parquet": clicks_table(articles, people, random.Random(SEED + 21)),

@@ -170,6 +170,26 @@ def test_no_wording_of_labelled_tickets_is_in_two_parts_or_in_the_nights() -> No
         assert len(set(bodies)) == len(bodies)
 
 
+def test_the_help_centre_has_articles_exchanges_and_new_words_for_each_topic() -> None:
+    articles, exchanges = read("articles/part-0.parquet"), read("exchanges/part-0.parquet")
+    messages = read("messages/dt=2026-06-30/part-0.parquet").to_pylist()
+    topics = set(zip(articles["topic"].to_pylist(), articles["language"].to_pylist(), strict=True))
+    assert len(topics) == articles.num_rows == 20
+    assert set(zip(exchanges["intent"].to_pylist(), exchanges["language"].to_pylist(), strict=True)) == topics
+    assert max(exchanges["day"].to_pylist()) < RUN_DATE
+    ratings = Counter(exchanges["rating"].to_pylist())
+    assert ratings[1] == 20 and ratings.keys() == {1, 4, 5}
+    assert len(messages) == 44 and {row["created_at"].date() for row in messages} == {RUN_DATE}
+    known = {plain(text) for text in exchanges["message"].to_pylist()}
+    assert not [row for row in messages if plain(row["body"]) in known]
+    assert (
+        sum(
+            path.stat().st_size for name in ("articles", "exchanges", "messages") for path in (DATA / name).rglob("*.*")
+        )
+        < 50_000
+    )
+
+
 def plain(text: str) -> str:
     return re.sub(r"\W+", " ", text.lower()).strip()
 
