@@ -24,6 +24,7 @@ SEED = 20110531
 WEEK = 7
 # Days of history whose sums stand beside the forecast's, and their say where all of them are known.
 PAST_DAYS, PAST_SHARE = 168, 0.5
+RECENT_DAYS = 56  # half way to whose mean those sums are moved
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def with_past(drawn: Array, past: Array, days: Array) -> Array:
     """(draws,) quantiles of demand, ascending: those drawn, averaged with those of what sold in as many days before.
 
     Averaged quantiles are sharper than a mixture (Lichtendahl, Grushka-Cockayne & Winkler, 2013). drawn: (draws,).
-    past: (days,) units of each day up to now, the newest last; no more than PAST_DAYS count. Where they are too few for
-    two windows, they have no say. days: (draws,) that each draw covers.
+    past: (days,) units of each day up to now, the newest last; no more than PAST_DAYS count, moved half way to the last
+    weeks' level. Where they are too few for two windows, they have no say. days: (draws,) that each draw covers.
     """
     past = past[-PAST_DAYS:]
     long = np.ceil(days - 1e-9).astype(np.int64)
@@ -139,7 +140,10 @@ def with_past(drawn: Array, past: Array, days: Array) -> Array:
     # Each draw has a window of its length, spread evenly over the history.
     first = np.floor((len(past) - long + 1) * (_order()[::-1] + 0.5) / DRAWS).astype(np.int64)
     share = PAST_SHARE * len(past) / PAST_DAYS
-    return np.asarray((1 - share) * np.sort(drawn) + share * np.sort(sums[first + long] - sums[first]))
+    sold = sums[first + long] - sums[first] + (past[-RECENT_DAYS:].mean() - past.mean()) / 2 * days
+    if past.min() >= 0:
+        sold = np.maximum(sold, 0.0)
+    return np.asarray((1 - share) * np.sort(drawn) + share * np.sort(sold))
 
 
 def lead_times(mean: float, sd: float) -> Array:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 from pydantic import Field
 
+from bizllm.tasks._days import local_days
 from bizllm.tasks.base import Reject, StepInput, TableRead
 
 Array = npt.NDArray[np.float64]
@@ -191,13 +192,6 @@ def _newest(rows: pa.Table, stock: Stock, run_date: date) -> pa.Table:
     newest = rows.group_by(stock.item, use_threads=False).aggregate([(stock.as_of, "max")])
     newest = newest.rename_columns([*stock.item, stock.as_of])
     return rows.join(newest, keys=[*stock.item, stock.as_of], join_type="left semi", use_threads=False)
-
-
-def local_days(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The day of each time, of the wall clock where it has a zone."""
-    if getattr(times.type, "tz", None):
-        times = pc.local_timestamp(times)
-    return times.cast(pa.date32(), safe=False)
 
 
 def _values(rows: pa.Table, given: str | float | None, null: float | None) -> Array:

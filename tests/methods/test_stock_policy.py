@@ -109,9 +109,17 @@ def test_the_past_has_its_share() -> None:
     ).all()
 
 
+def test_the_past_follows_the_last_weeks_half_way() -> None:
+    past = np.concatenate([np.full(112, 2.0), np.full(56, 5.0)])
+    found = sp.with_past(np.zeros(sp.DRAWS), past, np.full(sp.DRAWS, 1.0)) / sp.PAST_SHARE
+    assert found.mean() == pytest.approx((3 + 5) / 2, abs=0.01)
+    falling = sp.with_past(np.zeros(sp.DRAWS), past[::-1].copy(), np.full(sp.DRAWS, 1.0))
+    assert falling.min() >= 0
+
+
 def test_every_window_of_the_past_counts_alike() -> None:
     past = np.random.default_rng(1).poisson(3.0, 168).astype(float)
-    sums = np.convolve(past, np.ones(14), "valid")
+    sums = np.convolve(past, np.ones(14), "valid") + (past[-56:].mean() - past.mean()) / 2 * 14
     found = sp.with_past(np.zeros(sp.DRAWS), past, np.full(sp.DRAWS, 14.0)) / sp.PAST_SHARE
     for level in (0.1, 0.5, 0.9, 0.99):
         assert np.quantile(found, level) == pytest.approx(np.quantile(sums, level), abs=1)
