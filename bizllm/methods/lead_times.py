@@ -21,9 +21,10 @@ Array = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-OUTER, INNER, FOLDS = 6, 12, 5
+OUTER, INNER, FOLDS = 12, 12, 5
 GRID = np.linspace(0.0, 0.95, 191)  # of the errors' quantiles; above stands the tail
 OUTLIER = 4.0  # spreads from which on an error has no more influence
+WIDEST = np.log(4.0)  # of the logarithm of a spread: how far it may be from the usual one
 MOST_DAYS = 3650.0
 MEAN_OF = 40  # quantiles that stand for all, for a mean
 LOG_ABS_NORMAL_VARIANCE = np.pi**2 / 8  # of log |error|, were it normal: where EM for the spread begins
@@ -128,7 +129,8 @@ class LeadTimes:
         """(rows,) probability that it takes more than so many days."""
         error = (np.log1p(np.maximum(days + 0.5, 0.0)) - parts.place) / parts.spread
         body = 1.0 - np.interp(error, self.errors, GRID, left=0.0)
-        return np.where(error > self.errors[-1], (1 - GRID[-1]) * np.exp(-(error - self.errors[-1]) / self.tail), body)
+        beyond = np.maximum(error - self.errors[-1], 0.0)
+        return np.where(beyond > 0, (1 - GRID[-1]) * np.exp(-beyond / self.tail), body)
 
     def quantile(self, level: float, waited: Array, parts: Parts) -> Array:
         """(rows,) days until it comes with that probability, where it has not come in the days that were waited."""
@@ -279,7 +281,8 @@ def _effects(
 
 def _spread(place: Effects, spread: Effects, codes: list[Whole], x: Array) -> Array:
     """(rows,) how far errors of log(1 + days) spread, what is not known of the place included."""
-    return np.asarray(np.exp(spread.at(codes, np.zeros_like(x))) * np.sqrt(1 + place.unsure(codes) / place.within))
+    log = np.clip(spread.at(codes, np.zeros_like(x)), spread.level - WIDEST, spread.level + WIDEST)
+    return np.asarray(np.exp(log) * np.sqrt(1 + place.unsure(codes) / place.within))
 
 
 def _expected_after(errors: Array, came: Flags, weights: Array) -> Array:
@@ -293,7 +296,8 @@ def _expected_after(errors: Array, came: Flags, weights: Array) -> Array:
     some = at < len(errors)
     some[some] = above[at[some]] > 1e-12
     found[some] = sums[at[some]] / above[at[some]]
-    return found
+    usual = np.sqrt(np.average(errors**2, weights=weights * came))
+    return np.minimum(found, np.maximum(errors, OUTLIER * usual))
 
 
 def _mass(errors: Array, came: Flags, weights: Array) -> Array:

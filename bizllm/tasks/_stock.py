@@ -44,7 +44,9 @@ class Stock(TableRead):
     )
     order_cost: Number = Field(default=0.0, description="Of an order, whatever its size.")
     min_order: Number = Field(default=0.0, description="The least units of an order.")
-    pack: Number = Field(default=1.0, description="Units of a pack; orders are whole packs.")
+    pack: Number = Field(
+        default=1.0, description="Units of a pack; orders are whole packs. Where it is a whole number, so is demand."
+    )
 
     def columns(self) -> dict[str, str]:
         return {f"item[{i}]": name for i, name in enumerate(self.item)} | super().columns()

@@ -117,8 +117,8 @@ class Inventory(Task):
         "  item: [store, sku]\n"
         "  time: day\n"
         "  review_days: 7\n"
-        "  stock: {input: stock, on_hand: on_hand, on_order: on_order, lead_time: lead_days, lead_time_sd: lead_sd, "
-        "holding_cost: holding, shortage_cost: margin, pack: pack_size}\n"
+        "  stock: {input: stock, on_hand: on_hand, on_order: on_order, lead_time: lead_days, lead_time_sd: lead_sd,\n"
+        "    holding_cost: holding, shortage_cost: margin, pack: pack_size}\n"
         "  history: {input: sales, time: day, target: units}"
     )
     shapes: ClassVar[tuple[Shape, ...]] = ("group",)
@@ -277,6 +277,8 @@ class Inventory(Task):
         past = self._sold.get(key, np.zeros(0))
         before = stock_policy.with_past(demand.until(lead), past, lead)
         over = stock_policy.with_past(demand.until(lead + s.review_days), past, lead + s.review_days)
+        if item.pack == round(item.pack):  # sold by the piece: half of one is none
+            before, over = np.round(before), np.round(over)
         rate = float(over.mean() / (lead.mean() + s.review_days))
         policy = stock_policy.policy(over, rate, self._terms(item))
         position = item.on_hand + item.on_order

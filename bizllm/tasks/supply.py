@@ -15,7 +15,7 @@ from pyarrow import types
 from pydantic import Field, field_validator
 
 from bizllm.errors import Fault, UserError, nearest
-from bizllm.methods import lead_times
+from bizllm.methods import documents, lead_times
 from bizllm.methods.lead_times import Deliveries, LeadTimes
 from bizllm.tasks._days import local_days
 from bizllm.tasks._supply_words import PROMISED, WAITED, reason
@@ -93,12 +93,10 @@ class Supply(Task):
     name = "supply"
     version = 1
     Settings = SupplySettings
-    summary = (
-        "When each open order will come and how likely it is late, by what suppliers, lanes and carriers did before."
-    )
+    summary = "When each open order will come, and how likely late, by what suppliers, lanes and carriers did before."
     takes = (
-        "Open orders with the day of the order, maybe the promised day, and columns such as supplier and lane; and, in a "
-        "table of its own, past deliveries with the same columns and the day they came."
+        "Open orders with the day of the order, maybe the promised day, and columns such as supplier and lane; and, in "
+        "a table of its own, past deliveries with the same columns and the day they came."
     )
     example = (
         "order_risk:\n"
@@ -112,12 +110,12 @@ class Supply(Task):
     shapes: ClassVar[tuple[Shape, ...]] = ("row",)
     writes: ClassVar[dict[str, str]] = {
         "status": "string: late, where the promised day is over; at_risk; on_time; or no_promise",
-        "late_probability": "double in [0, 1]: that it comes after the promised day, as it has not come so far; or null",
+        "late_probability": "double in [0, 1]: that it comes after the promised day, as it has not come yet; or null",
         "late_days": "double: expected days after the promised day, 0 for those in time; null without a promise",
         "arrival_q<level>": "date: by then it comes with that probability: arrival_q10, arrival_q50, arrival_q90",
         "lead_q<level>": "double: days from order to arrival, as one would have said on the day of the order",
         "waited_days": "int: days since the order",
-        "deliveries": "int: past ones that came with the same value of each factor; of the rarest pair, where there are more",
+        "deliveries": "int: past ones that came with the same values; of the rarest pair of factors",
         "factors": "list of {factor, value, days}: what moves the arrival's median by how many days, the most first",
         "reason": "string: why, in a sentence",
     }
@@ -163,7 +161,7 @@ class Supply(Task):
             "what is late is sure to be": "status <> 'late' or late_probability = 1",
             "only promises can be broken": "(status = 'no_promise') = (late_probability is null)",
             "late days are finite": "late_days is null or (isfinite(late_days) and late_days >= 0)",
-            "nothing comes before tomorrow": f"arrival_{names[0]} > run_date",
+            "nothing comes before tomorrow": f"arrival_{names[0]} > date '{self.run_date}'",
             "lead times are finite": " and ".join(f"isfinite(lead_{name})" for name in names),
         }
         pairs = list(pairwise(names))
@@ -295,9 +293,7 @@ def _kind_fault(setting: str, column: str | None, schema: pa.Schema) -> Faults:
         return []
     kind = schema.field(column).type
     if "factors" in setting:
-        fits = not (
-            types.is_floating(kind) or types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind)
-        )
+        fits = types.is_integer(kind) or types.is_boolean(kind) or documents.is_text(kind)
         expected = "a column of texts, whole numbers or booleans"
     else:
         fits, expected = types.is_date(kind) or types.is_timestamp(kind), "dates or timestamps"

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_yaml
 from labelled import PARTS, labelled_table
 from people import Person, customers_table, make_people, orders_table
+from replenish import shipments_table, stock_table
 from reviews import reviews_table
 from sales import sales_table
 from tickets import CALM, Desk, created_at
@@ -111,11 +112,14 @@ def tables() -> dict[str, pa.Table]:
         made[f"labelled_tickets/{part}.parquet"] = labelled_table(
             part, _INTENTS, desk, read_yaml("labelled_en.yaml"), people, rng
         )
+    sales = sales_table(products, SEED)
     return made | {
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
-        "sales/part-0.parquet": sales_table(products, SEED),
+        "sales/part-0.parquet": sales,
         "customers/part-0.parquet": customers_table(people, random.Random(SEED + 3)),
         "orders/part-0.parquet": orders_table(people, np.random.default_rng(SEED + 4)),
+        "shipments/part-0.parquet": shipments_table(products, np.random.default_rng(SEED + 20)),
+        "stock/part-0.parquet": stock_table(products, sales, np.random.default_rng(SEED + 21)),
     }
 
 

@@ -81,8 +81,8 @@ def test_what_to_order_and_why(broken_rules: Broken) -> None:
     # Thirteen days of 10 ± 2, correlated by 0.3, with 95 %.
     sd = 2 * np.sqrt(13 + 13 * 12 * 0.3)
     assert kettle["reorder_point"] == pytest.approx(130 + 1.645 * sd, abs=2)
-    assert kettle["demand_mean"] == pytest.approx(130) and kettle["lead_days"] == 6
-    assert kettle["safety_stock"] == pytest.approx(kettle["reorder_point"] - 130)
+    assert kettle["demand_mean"] == pytest.approx(130, abs=0.1) and kettle["lead_days"] == 6
+    assert kettle["safety_stock"] == pytest.approx(kettle["reorder_point"] - kettle["demand_mean"])
     assert kettle["order_up_to"] == kettle["reorder_point"]
     assert kettle["order_quantity"] == np.ceil(kettle["order_up_to"] - 50)
     assert kettle["stockout_risk"] == 1 and kettle["risk_with_order"] == pytest.approx(0.05, abs=0.01)
@@ -122,7 +122,7 @@ def test_costs_decide_where_they_are_known_and_the_service_level_elsewhere() -> 
     said = {"stock": {**STOCK, "holding_cost": "hold", "shortage_cost": "short"}, "service_level": 0.7}
     first, second = answer(SHOP[:56], there, **said)[1].columns.to_pylist()
     assert first["service_target"] == pytest.approx(1.26 / (1.26 + 0.14), abs=0.01)
-    assert second["service_target"] == pytest.approx(0.7, abs=0.01) and second["daily_cost"] > 0
+    assert second["service_target"] == pytest.approx(0.7, abs=0.02) and second["daily_cost"] > 0
     fill = answer(SHOP[:28], there, service="fill", service_level=0.95)[1].columns.to_pylist()[0]
     assert fill["service_target"] < 0.95  # 5 % of 70 units may be short
 
@@ -196,6 +196,16 @@ def test_rejects(rows: Rows, there: Rows, code: str) -> None:
     assert all(name not in outcome.rejects[0].message for name in ("LON", "P1", "99"))
 
 
+def test_a_rare_seller_is_sold_by_the_piece() -> None:
+    rows = forecast("LON", "P1", 0.05, 1e-9, **{name: 0.0 for name in LEVELS})
+    (row,) = answer(rows, [stock("LON", "P1", 0)])[1].columns.to_pylist()
+    # On average one in twenty days: in thirteen days there is hardly ever a second, and often none.
+    assert row["demand_mean"] == pytest.approx(0.65, abs=0.15) and row["stockout_risk"] < 0.5
+    assert row["reorder_point"] == round(row["reorder_point"]) and row["order_quantity"] >= 1
+    (loose,) = answer(rows, [stock("LON", "P1", 0)], stock={**STOCK, "pack": 0.5})[1].columns.to_pylist()
+    assert loose["stockout_risk"] > row["stockout_risk"]
+
+
 def test_items_without_stock_may_be_left_out() -> None:
     outcome = answer(SHOP, THERE[:1], missing_stock="skip")[1]
     assert outcome.subject.tolist() == [0] and outcome.skipped.tolist() == [1, 2] and not outcome.rejects
@@ -236,7 +246,7 @@ def test_hours_in_a_zone() -> None:
     made.learned = made.learn({"stock": pa.Table.from_pylist(THERE)})
     keys = pa.table({"store": ["上海"], "sku": ["水壶"]})
     (row,) = made.answer(Groups(table, np.array([0, len(table)]), keys)).columns.to_pylist()
-    assert row["demand_mean"] == pytest.approx(13 * 24)
+    assert row["demand_mean"] == pytest.approx(13 * 24, abs=0.1)
 
 
 def test_answers_do_not_depend_on_the_order_of_anything() -> None:
