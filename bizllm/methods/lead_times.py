@@ -118,7 +118,9 @@ class LeadTimes:
         """((rows,) probability that it takes more days than promised, as it has not come in those that were waited;
         (rows,) mean days beyond). NaN where nothing was promised."""
         over = promised <= waited
-        later = self.survival(np.maximum(promised, waited), parts) / self.survival(waited, parts)
+        with np.errstate(invalid="ignore"):
+            later = self.survival(np.maximum(promised, waited), parts) / self.survival(waited, parts)
+        later = np.where(np.isnan(later), 1.0, later)  # waited for beyond all that is known
         beyond = np.zeros(len(waited))
         for i in range(MEAN_OF):
             days = self.quantile((i + 0.5) / MEAN_OF, waited, parts)
@@ -187,7 +189,7 @@ def learn(past: Deliveries) -> LeadTimes:
     centre = float(np.nanmean(said)) if np.isfinite(said).any() else 0.0
     x = _centred(past.promised, centre)
     place, spread = _fit(past, codes, x, [len(known) for known in names])
-    errors = np.empty(len(x))
+    errors = (np.log1p(past.days) - place.at(codes, x)) / _spread(place, spread, codes, x)
     fold = np.arange(len(x)) % FOLDS
     for number in range(FOLDS):
         held = fold == number
@@ -216,7 +218,7 @@ def _fit(
     for _ in range(OUTER if known is None else 2):
         place = _effects(target, weights, codes, x, sizes, place, fixed=known is not None)
         error = y - place.at(codes, x)
-        # Spreads are learned from what came; half a thousandth keeps the logarithm of a perfect guess finite.
+        # Spreads are learned from what came. A twentieth of the usual one keeps a perfect guess from having none.
         size = np.log(np.abs(error) + 0.05 * np.sqrt(place.within) + 1e-6)
         spread = _effects(size, weights * came, codes, np.zeros_like(x), sizes, spread, known is not None, spread=True)
         wide = _spread(place, spread, codes, x)
@@ -297,13 +299,13 @@ def _expected_after(errors: Array, came: Flags, weights: Array) -> Array:
     some[some] = above[at[some]] > 1e-12
     found[some] = sums[at[some]] / above[at[some]]
     usual = np.sqrt(np.average(errors**2, weights=weights * came))
-    return np.minimum(found, np.maximum(errors, OUTLIER * usual))
+    return np.asarray(np.minimum(found, np.maximum(errors, OUTLIER * usual)))
 
 
 def _mass(errors: Array, came: Flags, weights: Array) -> Array:
     """(rows,) Kaplan and Meier's probability of each error, those that did not come having none; the greatest of all
     counts as if it had come (Efron, 1967)."""
-    # What comes on the same day as another is last seen stood before it.
+    # Of equal errors, those of what came are first: what is still out was out until then.
     order = np.lexsort((~came, errors))
     w, event = weights[order], came[order].copy()
     event[-1] = True

@@ -18,9 +18,10 @@ from pydantic import Field, field_validator, model_validator
 from bizllm.errors import nearest
 from bizllm.methods import stock_policy
 from bizllm.methods.series import FREQUENCIES, Calendar
-from bizllm.methods.stock_policy import Policy, Terms
+from bizllm.methods.stock_policy import Terms
 from bizllm.tasks import _stock
 from bizllm.tasks._stock import Item, Key, Sales, Stock
+from bizllm.tasks._stock_words import reason
 from bizllm.tasks.base import Groups, Learned, Outcome, Reject, Shape, TableRead, Task, TaskSettings
 
 Array = npt.NDArray[np.float64]
@@ -302,7 +303,7 @@ class Inventory(Task):
             "demand_mean": policy.mean,
             "demand_high": high,
             "daily_cost": policy.cost,
-            "reason": _reason(s.language, status, item, policy, high, lead.mean() + s.review_days, too_late),
+            "reason": reason(s.language, status, item, policy, high, lead.mean() + s.review_days, too_late),
         }
 
     def _periods(self, rows: pa.Table) -> tuple[Array, Array, Array] | Reject:
@@ -358,50 +359,6 @@ def _risk(demand: Array, units: float) -> float:
 
 def _floats(values: pa.ChunkedArray | pa.Array) -> Array:
     return np.asarray(pc.fill_null(values.cast(pa.float64(), safe=False), float("nan")).to_numpy(zero_copy_only=False))
-
-
-_SAID = {
-    "en": {
-        "levels": "{on_hand} on hand and {on_order} on order are {side} the reorder point of {reorder}",
-        "over": "over",
-        "under": "not over",
-        "demand": "demand in the {days} days until an order of the next review is there: {mean} on average, "
-        "over {high} once in twenty",
-        "none": "no demand is expected until an order of the next review is there",
-        "expedite": "an order of tonight will rather come too late ({risk:.0%})",
-        "and": "; ",
-    },
-    "zh": {
-        "levels": "现有{on_hand}，在途{on_order}，合计{side}再订货点{reorder}",
-        "over": "高于",
-        "under": "不高于",
-        "demand": "到下次检查所下订单到货的{days}天内，需求平均为{mean}，每二十次有一次超过{high}",
-        "none": "到下次检查所下订单到货之前，预计没有需求",
-        "expedite": "今晚下的订单很可能来不及（{risk:.0%}）",
-        "and": "；",
-    },
-}
-
-
-def _reason(language: str, status: str, item: Item, policy: Policy, high: float, days: float, too_late: float) -> str:
-    said = _SAID[language]
-    numbers = {
-        "on_hand": item.on_hand,
-        "on_order": item.on_order,
-        "reorder": policy.reorder,
-        "days": days,
-        "mean": policy.mean,
-        "high": high,
-    }
-    words: dict[str, Any] = {name: _short(value) for name, value in numbers.items()} | {"risk": too_late}
-    words["side"] = said["over" if item.on_hand + item.on_order > policy.reorder else "under"]
-    parts = ["levels", "demand" if policy.mean > 0 else "none", *(["expedite"] if status == "expedite" else [])]
-    return said["and"].join(said[part].format(**words) for part in parts)
-
-
-def _short(value: float) -> str:
-    """1,204; 36; 3.2."""
-    return f"{value:,.0f}" if abs(value) >= 20 or value == round(value) else f"{value:.1f}"
 
 
 TASK = Inventory

@@ -197,7 +197,7 @@ def test_rejects(rows: Rows, there: Rows, code: str) -> None:
 
 
 def test_a_rare_seller_is_sold_by_the_piece() -> None:
-    rows = forecast("LON", "P1", 0.05, 1e-9, **{name: 0.0 for name in LEVELS})
+    rows = forecast("LON", "P1", 0.05, 1e-9, **dict.fromkeys(LEVELS, 0.0))
     (row,) = answer(rows, [stock("LON", "P1", 0)])[1].columns.to_pylist()
     # On average one in twenty days: in thirteen days there is hardly ever a second, and often none.
     assert row["demand_mean"] == pytest.approx(0.65, abs=0.15) and row["stockout_risk"] < 0.5
