@@ -16,6 +16,7 @@ from journal import articles_table, clicks_table, order_lines_table, products_ta
 from help import help_tables
 from labelled import PARTS, labelled_table
 from people import Person, customers_table, make_people, orders_table
+from replenish import shipments_table, stock_table
 from reviews import reviews_table
 from sales import sales_table
 from tickets import CALM, Desk, created_at
@@ -115,15 +116,18 @@ def tables() -> dict[str, pa.Table]:
         )
     articles = articles_table(read_yaml("journal.yaml"), random.Random(SEED + 20))
     made |= help_tables(read_yaml("help.yaml"), RUN_DATE, random.Random(SEED + 8))
+    sales = sales_table(products, SEED)
     return made | {
         "content/articles/part-0.parquet": articles,
         "content/clicks/part-0.parquet": clicks_table(articles, people, random.Random(SEED + 21)),
         "content/products/part-0.parquet": products_table(products),
         "content/order_lines/part-0.parquet": order_lines_table(products, people, random.Random(SEED + 22)),
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
-        "sales/part-0.parquet": sales_table(products, SEED),
+        "sales/part-0.parquet": sales,
         "customers/part-0.parquet": customers_table(people, random.Random(SEED + 3)),
         "orders/part-0.parquet": orders_table(people, np.random.default_rng(SEED + 4)),
+        "shipments/part-0.parquet": shipments_table(products, np.random.default_rng(SEED + 20)),
+        "stock/part-0.parquet": stock_table(products, sales, np.random.default_rng(SEED + 21)),
     }
 
 

@@ -75,6 +75,8 @@ def test_size_and_compression() -> None:
         ("content/clicks/part-0.parquet", ["click_id"]),
         ("content/products/part-0.parquet", ["product_id"]),
         ("content/order_lines/part-0.parquet", ["line_id"]),
+        ("stock/part-0.parquet", ["store", "sku"]),
+        ("shipments/part-0.parquet", ["po_id"]),
     ],
 )
 def test_keys_are_unique_and_not_null(name: str, key: list[str]) -> None:
@@ -324,3 +326,23 @@ def test_order_lines_have_returns_repeats_and_two_products_nobody_bought() -> No
     assert sum(line["quantity"] == -1 for line in lines) == 60
     assert any(line["ordered_at"].date() > RUN_DATE for line in lines)
     assert {line["customer_id"] for line in lines} <= set(read("customers/part-0.parquet")["customer_id"].to_pylist())
+def test_stock_is_that_of_what_is_sold(sales: dict[tuple[str, str], dict[date, int]]) -> None:
+    rows = read("stock/part-0.parquet").to_pylist()
+    assert set(sales) - {(row["store"], row["sku"]) for row in rows} == {("MAN", "P002")}  # discontinued
+    assert all((row["store"], row["sku"]) in sales for row in rows)
+    assert min(row["on_hand"] for row in rows) == 0 and any(row["on_order"] for row in rows)
+    assert all(row["on_order"] % row["pack_size"] == 0 and 0 < row["holding"] < row["margin"] for row in rows)
+
+
+def test_suppliers_differ_and_some_orders_are_out() -> None:
+    rows = read("shipments/part-0.parquet").to_pylist()
+    still = [row for row in rows if row["arrived_on"] is None]
+    assert 60 < len(still) < 200 and any(row["promised_on"] < RUN_DATE for row in still)
+    assert all(row["ordered_on"] <= row["arrived_on"] <= RUN_DATE for row in rows if row["arrived_on"])
+    assert all(row["ordered_on"] < row["promised_on"] for row in rows)
+    names = {row["supplier"] for row in rows}
+    assert len({name for name in names if re.search("[\u4e00-\u9fff]", name)}) == 5 and len(names) == 9
+    late = Counter(row["supplier"] for row in rows if row["arrived_on"] and row["arrived_on"] > row["promised_on"])
+    came = Counter(row["supplier"] for row in rows if row["arrived_on"])
+    shares = sorted(late[name] / came[name] for name in names)
+    assert shares[0] < 0.2 and shares[-1] > 0.7
