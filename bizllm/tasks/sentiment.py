@@ -90,8 +90,8 @@ class Sentiment(TextTask):
     summary = "Whether each text praises or blames, how much, and what it says of each aspect that it names."
     takes = "A text in each row; maybe, in a table of its own, labelled texts to learn from, or a fine-tuned model."
     example = (
-        "review_mood: {task: sentiment, input: reviews, text: body, aspects: {delivery: [delivery, shipping, 快递], "
-        "battery: [battery, 电池]}}"
+        "review_mood:\n  {task: sentiment, input: reviews, text: body, "
+        "aspects: {delivery: [delivery, shipping, 快递], battery: [battery, 电池]}}"
     )
     writes: ClassVar[dict[str, str]] = {
         "label": "string: the likeliest; positive, neutral or negative, or the labels of examples or model",
