@@ -107,7 +107,7 @@ def _articles(data: Path) -> list[Array]:
 
 def _judged(values: Array) -> list[dict[str, Any]]:
     counts = values.astype(np.int64)
-    return judged(Measure("volume", 0, values, counts, np.sqrt(np.maximum(values, 1)), low=0.0), "D", ALERT)
+    return judged(Measure("volume", 0, values, counts, np.sqrt(np.maximum(values, 1)), low=0.0), "D", ALERT, 1)
 
 
 def _z(values: Array) -> Array:

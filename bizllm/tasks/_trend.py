@@ -95,13 +95,17 @@ def measures(rows: pa.Table, unit: Unit, last: int, labels: int) -> list[Measure
     for name in sorted(sizes, key=lambda name: (-sizes[name], name))[:labels]:
         own = total("__rows", of_label == name)
         share, usual = _ratio(own, labelled), (np.cumsum(own) + 1) / (np.cumsum(labelled) + 2)
-        error = np.sqrt(usual * (1 - usual) / np.maximum(labelled, 1))
+        # Of few rows a rare label's share is 0 or far off: as if two more rows were there, one with the label.
+        likely = (labelled * usual + 1) / (labelled + 2)
+        error = np.sqrt(likely * (1 - likely) / np.maximum(labelled, 1))
         found.append(Measure(f"share:{name}", first, share, whole, error, 0.0, 1.0))
     return found
 
 
-def judged(measure: Measure, unit: Unit, alert_z: float, shortest: int | None = None) -> list[dict[str, Any]]:
-    """(periods,) value, rows, expected, z, alert, level and change of each."""
+def judged(
+    measure: Measure, unit: Unit, alert_z: float, min_rows: int, shortest: int | None = None
+) -> list[dict[str, Any]]:
+    """(periods,) value, rows, expected, z, alert, level and change. min_rows: of a mean or share that is an alert."""
     values, counted = measure.values, measure.name == "volume"
     season = shifts.usable_season(len(values), SEASONS[unit])
     found = shifts.expect(values, season, None if counted else measure.error)
@@ -113,7 +117,8 @@ def judged(measure: Measure, unit: Unit, alert_z: float, shortest: int | None = 
     level = shifts.levels(values, starts)
     change = np.full(len(values), np.nan)
     change[starts] = level[starts] - level[starts - 1]
-    alert = np.where(found.z >= alert_z, "high", np.where(found.z <= -alert_z, "low", ""))
+    enough = counted | (measure.rows >= min_rows)
+    alert = np.select([enough & (found.z >= alert_z), enough & (found.z <= -alert_z)], ["high", "low"], "")
     columns = {"value": values, "expected": expected, "z": found.z, "level": level, "change": change}
     return [
         {

@@ -65,6 +65,7 @@ class TrendSettings(TaskSettings):
     alert_z: Annotated[float, Field(gt=0)] = Field(
         default=3.5, description="How many robust standard deviations off its past a period must be for an alert."
     )
+    min_rows: PositiveInt = Field(default=5, description="A mean or share of fewer rows is told, but raises no alert.")
     shortest_level: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
         description="Periods that a level must last to be one; by default 14 days, or 4 weeks or months. Fewer tell a "
@@ -227,7 +228,7 @@ class Trend(Task):
         s, rows = self.settings, []
         forecasts = _trend.forecasts(found, self._calendar.unit, self._last, s.horizon)
         for measure, forecast in zip(found, forecasts, strict=True):
-            judged = _trend.judged(measure, self._calendar.unit, s.alert_z, s.shortest_level)
+            judged = _trend.judged(measure, self._calendar.unit, s.alert_z, s.min_rows, s.shortest_level)
             lead = _trend.lead(measure, target, s.max_lag) if target is not None else None
             common: dict[str, Any] = {"measure": measure.name, "kind": "history"}
             if lead is not None:

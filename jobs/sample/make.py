@@ -8,6 +8,7 @@ import re
 from datetime import date
 from pathlib import Path
 
+import market
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -112,6 +113,8 @@ def tables() -> dict[str, pa.Table]:
             part, _INTENTS, desk, read_yaml("labelled_en.yaml"), people, rng
         )
     return made | {
+        "market/reviews/part-0.parquet": market.reviews_table(read_yaml("market.yaml"), random.Random(SEED + 9)),
+        "market/news/part-0.parquet": market.news_table(read_yaml("market.yaml"), random.Random(SEED + 10)),
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
         "sales/part-0.parquet": sales_table(products, SEED),
         "customers/part-0.parquet": customers_table(people, random.Random(SEED + 3)),

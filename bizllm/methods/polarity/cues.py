@@ -80,7 +80,8 @@ def features(text: str, found: Sequence[Clause] | None = None) -> Floats:
     whole = "".join(text[clause.start : clause.end + 1] for clause in parts)
     good, bad = sum(v for v in said if v > 0), -sum(v for v in said if v < 0)
     turns = [clause for clause in parts if clause.turned]
-    before = [c for c in parts if not c.turned and any(t.sentence == c.sentence and t.start > c.start for t in turns)]
+    last_turn = {clause.sentence: clause.start for clause in turns}
+    before = [c for c in parts if not c.turned and c.start < last_turn.get(c.sentence, -1)]
     total = float(np.tanh(sum(said) / 2))
     values = [
         np.log1p(sum(cue.valence for cue in real if 0 < cue.valence < 2)),

@@ -41,7 +41,10 @@ def tokens(text: str, start: int = 0, end: int | None = None) -> list[Token]:
 class Phrases(Generic[Role]):
     """Phrases by their first token; an entry that ends in * stands for any ending of its last word."""
 
-    _by_first: dict[str, list[tuple[tuple[str, ...], Role]]] = field(default_factory=dict)
+    _roles: dict[tuple[str, ...], Role] = field(default_factory=dict)
+    _lengths: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # of the phrases that begin with a token, longest first
     _stems: dict[str, Role] = field(default_factory=dict)
 
     def add(self, entry: str, role: Role) -> None:
@@ -50,18 +53,18 @@ class Phrases(Generic[Role]):
             self._stems.setdefault(entry[:-1].lower(), role)
             return
         parts = tuple(token.text for token in tokens(entry.removesuffix("*")))
-        known = self._by_first.setdefault(parts[0], [])
-        if any(other == parts and of != role for other, of in known):
+        if self._roles.setdefault(parts, role) != role:
             raise ValueError(f"{entry}: stands in two sections")
-        known.append((parts, role))
-        known.sort(key=lambda one: -len(one[0]))
+        lengths = {*self._lengths.get(parts[0], ()), len(parts)}
+        self._lengths[parts[0]] = sorted(lengths, reverse=True)
 
     def at(self, found: Sequence[Token], place: int) -> tuple[int, Role] | None:
         """(tokens of the longest phrase that begins there, its role)."""
         first = found[place].text
-        for parts, role in self._by_first.get(first, ()):
-            if all(place + i < len(found) and found[place + i].text == part for i, part in enumerate(parts)):
-                return len(parts), role
+        for length in self._lengths.get(first, ()):
+            parts = tuple(token.text for token in found[place : place + length])
+            if parts in self._roles:
+                return len(parts), self._roles[parts]  # at a text's end they may be fewer than `length`
         for length in range(len(first), _STEM - 1, -1):
             if first[:length] in self._stems:
                 return 1, self._stems[first[:length]]
@@ -87,5 +90,5 @@ def lexicon() -> Lexicon:
                     made.valences.add(entry, VALENCES[section])
                 else:
                     assert section in MODIFIERS, section
-                    made.modifiers.add(f"{entry}", section)
+                    made.modifiers.add(entry, section)
     return made
