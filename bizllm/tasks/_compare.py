@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OVERALL = "overall"
 QUOTE = pa.struct([("document", pa.string()), ("quote", pa.string()), ("score", pa.float64())])
+_USUAL, _PRIOR = 0.25, 5.0  # variance of scores before any is known, and how many scores that is worth
 _CLEAR = 0.25  # a score beyond which a mention counts as praise or blame
 _SHOWN, _QUOTE_CHARS = 8, 300
 _SUMS = ("__n", "__positive", "__negative", "__sum", "__squares")
@@ -135,7 +136,9 @@ def compared(rows: pa.Table, s: CompareSettings) -> list[dict[str, Any]]:
     pairs = sorted({(brand, aspect) for brand, aspect, _ in cells})
     totals = {key: sum((_sums(cells.get((b, key[0], key[1]))) for b, a in pairs if a == key[0]), Sums())
               for key in {(aspect, window) for _, aspect, window in cells}}  # fmt: skip
-    told = [_told(cells, totals, brand, aspect, s) for brand, aspect in pairs]
+    spread = sum(of.spread for of in totals.values()) + _PRIOR * _USUAL
+    usual = spread / (sum(of.n - 1 for of in totals.values()) + _PRIOR)
+    told = [_told(cells, totals, brand, aspect, usual, s) for brand, aspect in pairs]
     # Two questions, each with its own false discoveries: who is liked more, and what for.
     for family in ([r for r in told if r["aspect"] == OVERALL], [r for r in told if r["aspect"] != OVERALL]):
         for name in ("gap_p", "share_change_p", "score_change_p"):
@@ -243,14 +246,14 @@ def _told(
     totals: dict[tuple[str, int], Sums],
     brand: str,
     aspect: str,
+    usual: float,
     s: CompareSettings,
 ) -> dict[str, Any]:
-    """One row, with p-values that are not adjusted yet; NaN where nothing is tested."""
+    """One row, with p-values that are not adjusted yet; NaN where nothing is tested. usual: the scores' variance."""
     cell = cells.get((brand, aspect, 0))
     own, before = _sums(cell), _sums(cells.get((brand, aspect, 1)))
     market, market_before = totals.get((aspect, 0), Sums()), totals.get((aspect, 1), Sums())
-    both = market + market_before
-    usual = both.spread / max(1.0, both.n - 1)
+    usual = (market + market_before).variance(usual)  # the aspect's, drawn towards that of all
     others = market - own
     row: dict[str, Any] = {"brand": brand, "aspect": aspect, "mentions": int(own.n), "verdict": None}
     row |= dict.fromkeys(("gap_p", "share_change_p", "score_change_p"), float("nan"))

@@ -192,6 +192,7 @@ def test_unusable_rows_and_markets() -> None:
     assert [(r.subject, r.code) for r in outcome.rejects] == [(1, "empty")] and outcome.subject.tolist() == [0]
     alone = row_of(outcome, "a")
     assert alone["share"] == 1.0 and alone["gap"] is None and alone["verdict"] is None
+    assert alone["score_high"] - alone["score_low"] > 1.0, "one score tells little"
     assert task.combine(SCORED.empty_table()).rows.num_rows == 0
     assert answered(task, SCORED.empty_table(), "").columns.num_rows == 0
     texts = [{"market": "m", "id": 1, "day": NIGHT, "body": body} for body in (None, " ", "Aldermoor is good")]
