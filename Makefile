@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench bench-full bench-encode bench-nights bench-nightly bench-tasks bench-forecast bench-summarize bench-finetune
+.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -106,6 +106,9 @@ bench-nights: setup ## whole nights of 100,000 rows: beside the bare engine loop
 
 bench-tasks: setup ## what the tasks are worth on real data, beside baselines and published figures (BIZLLM_DATA; 11 minutes)
 	@$(BIN)/python benchmarks/tasks.py
+
+polarity-model: setup ## the weights of the built-in sentiment model, learned anew from made-up opinions (seconds)
+	@$(BIN)/python benchmarks/polarity_model.py
 
 bench-nightly: setup ## the retail job on real data (BIZLLM_DATA), its time and memory, and the two below
 	@$(BIN)/python benchmarks/nightly.py

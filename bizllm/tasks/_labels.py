@@ -132,7 +132,7 @@ def learn(rows: pa.Table, examples: Examples, described: Mapping[str, str], enco
 
     Rows without a text or a label are left out. Raises UserError where fewer than two labels are left.
     """
-    texts, labels = _usable(rows, examples, most_chars)
+    texts, labels = usable(rows, examples, most_chars)
     several = pa.types.is_list(rows[examples.label].type) or pa.types.is_large_list(rows[examples.label].type)
     texts += described.values()
     labels += [[name] for name in described]
@@ -169,7 +169,7 @@ def example_faults(examples: Examples, given: StepInput) -> Faults:
     return faults
 
 
-def _usable(rows: pa.Table, examples: Examples, most_chars: int) -> tuple[list[str], list[list[str]]]:
+def usable(rows: pa.Table, examples: Examples, most_chars: int) -> tuple[list[str], list[list[str]]]:
     """(texts, the labels of each)."""
     found, _ = documents.read(rows[examples.text], most_chars)
     column = rows[examples.label]

@@ -8,6 +8,7 @@ import re
 from datetime import date
 from pathlib import Path
 
+import market
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,6 +123,8 @@ def tables() -> dict[str, pa.Table]:
         "content/clicks/part-0.parquet": clicks_table(articles, people, random.Random(SEED + 21)),
         "content/products/part-0.parquet": products_table(products),
         "content/order_lines/part-0.parquet": order_lines_table(products, people, random.Random(SEED + 22)),
+        "market/reviews/part-0.parquet": market.reviews_table(read_yaml("market.yaml"), random.Random(SEED + 9)),
+        "market/news/part-0.parquet": market.news_table(read_yaml("market.yaml"), random.Random(SEED + 10)),
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
         "sales/part-0.parquet": sales,
         "customers/part-0.parquet": customers_table(people, random.Random(SEED + 3)),

@@ -346,3 +346,28 @@ def test_suppliers_differ_and_some_orders_are_out() -> None:
     came = Counter(row["supplier"] for row in rows if row["arrived_on"])
     shares = sorted(late[name] / came[name] for name in names)
     assert shares[0] < 0.2 and shares[-1] > 0.7
+def test_the_market_speaks_of_every_brand_in_both_languages() -> None:
+    reviews, news = (read(f"market/{name}/part-0.parquet").to_pylist() for name in ("reviews", "news"))
+    for rows, key in ((reviews, "review_id"), (news, "news_id")):
+        assert len({row[key] for row in rows}) == len(rows) and max(row["day"] for row in rows) <= RUN_DATE
+        assert {row["language"] for row in rows} == {"en", "zh"} and not [
+            row for row in rows if re.search("[<>|]", row["body"])
+        ]
+    brands = Counter(row["brand"] for row in reviews)
+    assert set(brands) == {"Fernhollow", "Aldermoor", "Birchline", "Cobalt & Pine"} and brands["Cobalt & Pine"] < 150
+    names = ("Fernhollow|蕨谷生活", "Aldermoor|桤野", "Birchline|桦线家居", "Cobalt & Pine|蓝松")
+    assert all(any(re.search(name, row["body"]) for name in names) for row in news)
+    recall = [
+        row for row in news if date(2026, 6, 26) <= row["day"] <= date(2026, 6, 28) and re.search(names[1], row["body"])
+    ]
+    assert len(recall) >= 18
+
+
+def test_birchlines_deliveries_go_wrong_in_june() -> None:
+    rows = [row for row in read("market/reviews/part-0.parquet").to_pylist() if row["brand"] == "Birchline"]
+    late = "late|rain|slow|missing|never came|晚了|太慢|雨里|丢了"
+    share = [
+        sum(bool(re.search(late, row["body"])) for row in part) / len(part)
+        for part in ([r for r in rows if (r["day"] >= date(2026, 6, 8)) is after] for after in (False, True))
+    ]
+    assert share[0] < 0.25 and share[1] > 0.6
