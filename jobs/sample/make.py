@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_yaml
-from journal import articles_table, clicks_table, order_lines_table, products_table
 from help import help_tables
+from journal import articles_table, clicks_table, order_lines_table, products_table
 from labelled import PARTS, labelled_table
 from people import Person, customers_table, make_people, orders_table
 from replenish import shipments_table, stock_table

@@ -326,6 +326,8 @@ def test_order_lines_have_returns_repeats_and_two_products_nobody_bought() -> No
     assert sum(line["quantity"] == -1 for line in lines) == 60
     assert any(line["ordered_at"].date() > RUN_DATE for line in lines)
     assert {line["customer_id"] for line in lines} <= set(read("customers/part-0.parquet")["customer_id"].to_pylist())
+
+
 def test_stock_is_that_of_what_is_sold(sales: dict[tuple[str, str], dict[date, int]]) -> None:
     rows = read("stock/part-0.parquet").to_pylist()
     assert set(sales) - {(row["store"], row["sku"]) for row in rows} == {("MAN", "P002")}  # discontinued
@@ -346,6 +348,8 @@ def test_suppliers_differ_and_some_orders_are_out() -> None:
     came = Counter(row["supplier"] for row in rows if row["arrived_on"])
     shares = sorted(late[name] / came[name] for name in names)
     assert shares[0] < 0.2 and shares[-1] > 0.7
+
+
 def test_the_market_speaks_of_every_brand_in_both_languages() -> None:
     reviews, news = (read(f"market/{name}/part-0.parquet").to_pylist() for name in ("reviews", "news"))
     for rows, key in ((reviews, "review_id"), (news, "news_id")):
