@@ -37,6 +37,11 @@ class Weighed:
         spans = sentences.words(text)
         return cls(spans, _sums(characters, spans))
 
+    def within(self, length: int) -> Weighed:
+        """Those pieces that end within so many characters."""
+        kept = [i for i, (_, end) in enumerate(self.spans) if end <= length]
+        return self if len(kept) == len(self.spans) else Weighed([self.spans[i] for i in kept], self.weights[kept])
+
     def strongest(self, text: str, most: int) -> list[tuple[int, int, float]]:
         """(start, end, weight) of the pieces that speak for the label, weightiest first.
 

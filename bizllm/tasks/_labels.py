@@ -16,6 +16,7 @@ from bizllm.errors import Fault, UserError
 from bizllm.methods import attribution, documents, few_shot, sentences
 from bizllm.methods.attribution import Weighed
 from bizllm.methods.few_shot import FewShot
+from bizllm.methods.terms import Terms
 from bizllm.models.classifier import Classifier
 from bizllm.tasks._texts import Faults
 from bizllm.tasks.base import Learned, StepInput, TableRead
@@ -92,10 +93,12 @@ class FineTunedLabels:
 
 @dataclass(frozen=True)
 class FewShotLabels:
-    """Those of examples or descriptions. encoder: None where n-grams alone decide."""
+    """Those of examples or descriptions. encoder: None where n-grams alone decide. terms: names that a company's own
+    words stand for, which texts are read with."""
 
     few: FewShot
     encoder: Any
+    terms: Terms | None = None
 
     @property
     def names(self) -> Sequence[str]:
@@ -110,7 +113,7 @@ class FewShotLabels:
         return 0.5 if self.few.several and self.few.threshold is None else self.few.threshold
 
     def probabilities(self, columns: Sequence[list[str]]) -> tuple[Floats, Counts]:
-        (texts,) = columns
+        texts = told_plainly(columns[0], self.terms)
         if self.encoder is None:
             return self.few.probabilities(texts, None), np.array([sentences.count_words(t) for t in texts], np.int64)
         vectors, tokens = self.encoder.encode_counted(texts)
@@ -118,7 +121,14 @@ class FewShotLabels:
 
     def weighed(self, texts: Sequence[str], likely: Floats) -> tuple[list[Weighed], int]:
         encode = None if self.encoder is None else self.encoder.unremembered().encode_counted
-        return attribution.of_few_shot(self.few, texts, *_rivals(likely, self.several), encode)
+        read = told_plainly(texts, self.terms)
+        found, tokens = attribution.of_few_shot(self.few, read, *_rivals(likely, self.several), encode)
+        return [weighed.within(len(text)) for weighed, text in zip(found, texts, strict=True)], tokens
+
+
+def told_plainly(texts: Sequence[str], terms: Terms | None) -> list[str]:
+    """The texts, each with the names that its terms stand for behind it."""
+    return [terms.expand(text) for text in texts] if terms is not None else list(texts)
 
 
 def _rivals(likely: Floats, several: bool) -> tuple[Counts, Counts]:
@@ -127,14 +137,21 @@ def _rivals(likely: Floats, several: bool) -> tuple[Counts, Counts]:
     return order[:, 0], np.full(len(likely), attribution.NO_RIVAL) if several else order[:, 1]
 
 
-def learn(rows: pa.Table, examples: Examples, described: Mapping[str, str], encoder: Any, most_chars: int) -> Learned:
+def learn(
+    rows: pa.Table,
+    examples: Examples,
+    described: Mapping[str, str],
+    encoder: Any,
+    most_chars: int,
+    terms: Terms | None = None,
+) -> Learned:
     """What there is to learn of labelled rows, and of the descriptions of labels, which count as a text of theirs.
 
     Rows without a text or a label are left out. Raises UserError where fewer than two labels are left.
     """
     texts, labels = usable(rows, examples, most_chars)
     several = pa.types.is_list(rows[examples.label].type) or pa.types.is_large_list(rows[examples.label].type)
-    texts += described.values()
+    texts = told_plainly([*texts, *described.values()], terms)
     labels += [[name] for name in described]
     names = sorted({label for of_text in labels for label in of_text})
     if len(names) < 2:
@@ -151,9 +168,9 @@ def learn(rows: pa.Table, examples: Examples, described: Mapping[str, str], enco
     return few_shot.learn(texts, truth, names, vectors).state()
 
 
-def described(names: Mapping[str, str], encoder: Any) -> FewShot:
+def described(names: Mapping[str, str], encoder: Any, terms: Terms | None = None) -> FewShot:
     """Labels of which only descriptions are known."""
-    return few_shot.of_descriptions(list(names), encoder.encode(list(names.values()))[0])
+    return few_shot.of_descriptions(list(names), encoder.encode(told_plainly([*names.values()], terms))[0])
 
 
 def example_faults(examples: Examples, given: StepInput) -> Faults:

@@ -13,8 +13,9 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from bizllm.methods.few_shot import FewShot
 from bizllm.models.classifier import CLASSES
 from bizllm.models.saved import ModelInfo
-from bizllm.tasks import _explain, _labels, _texts
+from bizllm.tasks import _explain, _knowledge, _labels, _texts
 from bizllm.tasks._explain import ExplainedText
+from bizllm.tasks._knowledge import Knowledge
 from bizllm.tasks._labels import Examples, FewShotLabels, FineTunedLabels, Labeller
 from bizllm.tasks._texts import TextSettings, TextTask
 from bizllm.tasks.base import Learned, Models, Outcome, Reject
@@ -38,6 +39,11 @@ class ClassifySettings(ExplainedText, TextSettings):
         default={},
         description="What each label means, in a few words; with `examples` one more text of it. Alone, a text gets "
         "the label whose meaning is nearest to it: better than nothing, and not calibrated.",
+    )
+    knowledge: Knowledge | None = Field(
+        default=None,
+        description="A table of a company's own words, for `examples` and `labels`: texts that call one thing by "
+        "different names are read alike.",
     )
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
         default=None,
@@ -65,6 +71,8 @@ class ClassifySettings(ExplainedText, TextSettings):
             raise ValueError(f"expected {what}")
         if self.pair is not None and self.learns:
             raise ValueError("`pair` is for a fine-tuned model")
+        if self.knowledge is not None and not self.learns:
+            raise ValueError("`knowledge` is for `examples` or `labels`; a fine-tuned model reads texts as they are")
         if self.pair is not None and self.explain:
             raise ValueError("`explain` is for single texts, not for a `pair`")
         return self
@@ -117,6 +125,8 @@ class Classify(TextTask):
             faults.append(("pair", self.settings.pair, "expected another column than the text", ""))
         if self.settings.examples is not None:
             faults += _labels.example_faults(self.settings.examples, self.others["examples"])
+        if self.settings.knowledge is not None:
+            faults += _knowledge.faults("knowledge", self.settings.knowledge, self.others["knowledge"])
         return faults
 
     def columns(self) -> pa.Schema:
@@ -177,15 +187,23 @@ class Classify(TextTask):
             self._labeller = FineTunedLabels(models.classifier(s.model))
             return
         self._encoder = models.encoder(s.model) if s.model is not None else None
+        if self.learned is None and s.tables():
+            return  # to learn
+        terms = _knowledge.terms(self.learned)
         if s.examples is None:
-            self._labeller = FewShotLabels(_labels.described(s.labels, self._encoder), self._encoder)
-        elif self.learned is not None:
-            self._labeller = FewShotLabels(FewShot.of(self.learned), self._encoder)
+            few = _labels.described(s.labels, self._encoder, terms)
+        else:
+            assert self.learned is not None
+            few = FewShot.of(self.learned)
+        self._labeller = FewShotLabels(few, self._encoder, terms)
 
     def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None = None) -> Learned:
         s = self.settings
-        assert s.examples is not None
-        return _labels.learn(tables["examples"], s.examples, s.labels, self._encoder, s.max_input_chars)
+        known = _knowledge.learn(tables["knowledge"], s.knowledge) if s.knowledge is not None else {}
+        if s.examples is None:
+            return known
+        rows, terms = tables["examples"], _knowledge.terms(known)
+        return known | _labels.learn(rows, s.examples, s.labels, self._encoder, s.max_input_chars, terms)
 
     def answer(self, batch: pa.Table) -> Outcome:
         assert self._labeller is not None, "opened before the first batch"

@@ -177,16 +177,19 @@ KNOWN = pa.table(
 ASKED = ["my parcel is late", None, "money back please", "the courier lost the parcel"]
 
 
-def learned(known: pa.Table = KNOWN, asked: list[str | None] = ASKED, **settings: Any) -> tuple[TASK, Any]:
-    """A task that learned from `known`, on this side as on a worker's, and what it says of `asked`."""
+def learned(
+    known: pa.Table | None = KNOWN, asked: list[str | None] = ASKED, names: pa.Table | None = None, **settings: Any
+) -> tuple[TASK, Any]:
+    """A task that learned from `known` (and `names`), on this side as on a worker's, and what it says of `asked`."""
+    tables = {"examples": known, "knowledge": names if names is not None else known}
     examples = {"input": "labelled", "text": "said", "label": "kind"}
     given = ClassifySettings(**{"task": "classify", "input": "t", "text": "body", "examples": examples, **settings})
-    others = {name: StepInput("labelled", known.schema) for name in given.tables()}
+    others = {name: StepInput("labelled", tables[name].schema) for name in given.tables()}
     task = TASK(given, StepInput("t", SCHEMA), date(2026, 1, 1), others)
     assert task.check() == []
     task.open(ModelLoader())
     if others:
-        state = task.learn({"examples": known})
+        state = task.learn({name: tables[name] for name in others})
         task = TASK(given, StepInput("t", SCHEMA), date(2026, 1, 1), others, learned=state)
         task.open(ModelLoader())
     outcome = task.answer(pa.table({"body": asked}))
@@ -419,3 +422,55 @@ def test_rules_see_spans_that_are_none(broken_rules: Any) -> None:
     for wrong in ({"start": 4, "end": 4, "weight": 1.0}, {"start": 0, "end": 2, "weight": -1.0}):
         columns = pa.Table.from_pylist([rows[0], {**rows[1], "why": [wrong]}], schema=task.columns())
         assert broken_rules(task, columns) == {"what carried the label stands in the text": 1}
+
+
+NAMES = pa.table({"alias": ["Zephyr 3000", "Brisa", "西风"], "thing": ["kettle", "lamp", "水壶"]})
+CALLED = {"input": "names", "term": "alias", "means": "thing"}
+
+
+def test_a_company_s_own_words_are_read_as_what_they_mean() -> None:
+    """No example has the aliases: without the table they say nothing."""
+    kitchen = ["the kettle leaks", "a kettle please", "水壶漏水", "一个水壶"]
+    light = ["the lamp flickers", "a lamp please", "台灯不亮", "一盏台灯"]
+    known = pa.table({"said": kitchen + light, "kind": ["kitchen"] * 4 + ["light"] * 4})
+    asked: list[str | None] = ["zephyr 3000", "brisa", "西风"]
+    _, knowing = learned(known, asked, NAMES, knowledge=CALLED)
+    _, plain = learned(known, asked)
+    assert knowing.columns["label"].to_pylist() == ["kitchen", "light", "kitchen"]
+    assert len(set(plain.columns["probability"].to_pylist())) == 1 < len(set(knowing.columns["label"].to_pylist()))
+
+
+def test_what_carried_a_label_stands_in_the_text_itself() -> None:
+    _, outcome = learned(asked=["where is it", "the brisa is late"], names=NAMES, knowledge=CALLED, explain=True)
+    for text, why in zip(["where is it", "the brisa is late"], outcome.columns["why"].to_pylist(), strict=True):
+        assert all(0 <= span["start"] < span["end"] <= len(text) for span in why)
+
+
+def test_meanings_alone_may_be_read_with_knowledge() -> None:
+    labels = {"kitchen": "about a kettle", "light": "about a lamp"}
+    _, outcome = learned(
+        None,
+        ["my Zephyr 3000", "my Brisa"],
+        NAMES,
+        examples=None,
+        model="builtin:minilm",
+        labels=labels,
+        knowledge=CALLED,
+    )
+    assert outcome.columns["label"].to_pylist() == ["kitchen", "light"]
+
+
+def test_knowledge_is_not_for_a_fine_tuned_model() -> None:
+    with pytest.raises(ValidationError, match="`knowledge` is for `examples` or `labels`"):
+        make(knowledge=CALLED)
+    given = ClassifySettings(
+        task="classify",
+        input="t",
+        text="body",
+        knowledge=CALLED,
+        examples={"input": "labelled", "text": "said", "label": "kind"},
+    )
+    names = pa.table({"alias": ["a"], "thing": [1]})
+    others = {"examples": StepInput("labelled", KNOWN.schema), "knowledge": StepInput("names", names.schema)}
+    (fault,) = TASK(given, StepInput("t", SCHEMA), date(2026, 1, 1), others).check()
+    assert fault[:2] == ("knowledge.means", "thing") and "expected a string column" in fault[2]
