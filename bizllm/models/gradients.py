@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from bizllm.models import batches
 from bizllm.models.batches import Floats, Whole, Windows
-from bizllm.models.engines.base import CPU_BUDGET, Network
+from bizllm.models.engines.base import CPU_BUDGET, GPU_BUDGET, Network
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,8 @@ class Gradients:
         share = windows.lengths / windows.tokens_read(len(texts))[windows.owner]
         of_tokens: list[Array] = [np.zeros(0)] * len(windows)
         gaps = np.zeros(len(texts))
-        for batch in batches.by_budget(windows.lengths, CPU_BUDGET):
+        budget = CPU_BUDGET if self._device == "cpu" else GPU_BUDGET // 4  # what backward needs is kept meanwhile
+        for batch in batches.by_budget(windows.lengths, budget):
             for rows, (found, gap) in batches.within_memory(
                 lambda rows: self._integrated(windows, rows, directions, before, after), batch
             ):
