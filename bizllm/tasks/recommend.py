@@ -266,7 +266,7 @@ class Recommend(Task):
         events, _ = _visits.events(numbered, s.entity, s.item, self.run_date, every, pa.array(np.arange(len(batch))))
         tastes, days = events.taste(self._model.memory)[:, : len(known)], events.days()
         found, alive = Ranked(), np.diff(batch.starts) > 0
-        for rows, parts in self._model.parts(tastes):
+        for rows, parts in self._model.parts(tastes, self._mix.method):
             often = days[rows].toarray()
             scores = self._model.mixed(self._mix, parts, often[:, : len(known)])
             self._rank(found, np.flatnonzero(alive[rows]), rows.start, scores, tastes[rows], often > 0)
