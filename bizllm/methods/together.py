@@ -128,7 +128,7 @@ class Together:
             block = tastes[rows]
             found = np.asarray(block @ likeness, np.float64) if near else np.zeros(block.shape)
             solved = folded_in(self.factors, block) @ self.factors.T if solve else np.zeros(block.shape)
-            yield rows, [_scaled(found), _scaled(solved)]
+            yield rows, [_scaled(found), _scaled(solved.round(10))]  # a product's last digits depend on the block
 
     def mixed(self, mix: Mix, parts: Sequence[Array], days: Array) -> Array:
         """(customers, items) scores of a block; days: on how many days each customer bought each item.
