@@ -55,12 +55,17 @@ class Texts:
 
     def likeness(self, others: Texts) -> Floats:
         """(texts, others) in [0, 1]: cosine of words; where both are read, the mean of it and of that of vectors."""
-        found = np.maximum(self.words @ others.words.T, 0)
+        found = _cosines(self.words, others.words)
         if self.vectors is not None:
             assert others.vectors is not None
             read = np.outer(self.vectors.any(axis=1), others.vectors.any(axis=1))
-            found = np.where(read, (found + np.maximum(self.vectors @ others.vectors.T, 0)) / 2, found)
+            found = np.where(read, (found + _cosines(self.vectors, others.vectors)) / 2, found)
         return np.asarray(np.minimum(found, 1), np.float32)
+
+
+def _cosines(ones: Floats, others: Floats) -> npt.NDArray[np.float64]:
+    """(ones, others), none under 0. In double precision, so that a text's likeness does not depend on its batch."""
+    return np.asarray(np.maximum(ones.astype(np.float64) @ others.astype(np.float64).T, 0))
 
 
 def latent(texts: Sequence[str]) -> Floats:

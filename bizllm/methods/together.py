@@ -118,14 +118,17 @@ class Together:
     popular: Array
     trend: Array
 
-    def parts(self, tastes: Sparse) -> Iterator[tuple[slice, list[Array]]]:
-        """Blocks of customers: where they stand, and the scores (customers, items) by neighbours and by factors."""
+    def parts(self, tastes: Sparse, method: str | None = None) -> Iterator[tuple[slice, list[Array]]]:
+        """Blocks of customers: where they stand, and the scores (customers, items) by neighbours and by factors, 0 of
+        those that the method does not ask."""
+        near, solve = (1, 1) if method is None else METHODS.get(method, (0, 0))
         likeness = self.likeness.astype(np.float32)
         for start in range(0, tastes.shape[0], BLOCK):
             rows = slice(start, min(start + BLOCK, tastes.shape[0]))
             block = tastes[rows]
-            solved = folded_in(self.factors, block) @ self.factors.T.astype(np.float64)
-            yield rows, [_scaled(np.asarray(block @ likeness, np.float64)), _scaled(solved)]
+            found = np.asarray(block @ likeness, np.float64) if near else np.zeros(block.shape)
+            solved = folded_in(self.factors, block) @ self.factors.T if solve else np.zeros(block.shape)
+            yield rows, [_scaled(found), _scaled(solved.round(10))]  # a product's last digits depend on the block
 
     def mixed(self, mix: Mix, parts: Sequence[Array], days: Array) -> Array:
         """(customers, items) scores of a block; days: on how many days each customer bought each item.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from bizllm.methods import together
 from bizllm.methods.documents import is_text
@@ -57,6 +57,10 @@ class RecommendSettings(TaskSettings):
     )
     k: Annotated[int, Field(ge=1, le=100)] = Field(default=10, description="The most items for each.")
     repurchase: bool = Field(default=False, description="Whether what a customer bought may be recommended again.")
+    new_places: NonNegativeInt = Field(
+        default=0,
+        description="The last of the k places, kept for items that nobody bought; they would seldom come first.",
+    )
     horizon_days: PositiveInt = Field(
         default=28, description="The last days of the history, by which the mix is chosen that recommends best."
     )
@@ -77,6 +81,8 @@ class RecommendSettings(TaskSettings):
     def _model_reads_texts(self) -> RecommendSettings:
         if self.model is not None and (self.items is None or self.items.text is None):
             raise ValueError("expected `items` with a `text` beside `model`")
+        if self.new_places > self.k or (self.new_places and (self.items is None or self.items.text is None)):
+            raise ValueError("expected `new_places` of at most `k`, and `items` with a `text` beside it")
         return self
 
 
@@ -260,7 +266,7 @@ class Recommend(Task):
         events, _ = _visits.events(numbered, s.entity, s.item, self.run_date, every, pa.array(np.arange(len(batch))))
         tastes, days = events.taste(self._model.memory)[:, : len(known)], events.days()
         found, alive = Ranked(), np.diff(batch.starts) > 0
-        for rows, parts in self._model.parts(tastes):
+        for rows, parts in self._model.parts(tastes, self._mix.method):
             often = days[rows].toarray()
             scores = self._model.mixed(self._mix, parts, often[:, : len(known)])
             self._rank(found, np.flatnonzero(alive[rows]), rows.start, scores, tastes[rows], often > 0)
@@ -277,8 +283,11 @@ class Recommend(Task):
             barred |= bought
         every = np.where(barred, -np.inf, every)
         top = together.best(every, self.settings.k)
+        known, places = scores.shape[1], self.settings.new_places
+        kept = known + together.best(every[:, known:], places) if places else top[:, :0]
         for row in alive.tolist():
-            ranked = top[row]
+            new = kept[row][every[row, kept[row]] > 0]
+            ranked = np.r_[top[row][~np.isin(top[row], new)][: self.settings.k - len(new)], new]
             at = slice(tastes.indptr[row], tastes.indptr[row + 1])
             held, weights = tastes.indices[at], tastes.data[at]
             for item in ranked[every[row, ranked] > -np.inf].tolist():

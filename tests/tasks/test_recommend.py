@@ -188,6 +188,18 @@ def test_a_new_item_is_reached_by_its_text(model: str | None) -> None:
     assert "teapot" in near
 
 
+def test_new_items_have_the_last_places() -> None:
+    rows = table(shop())
+    plain, _ = answered(task(rows, catalogue(), k=3), rows)
+    found, _ = answered(task(rows, catalogue(), k=3, new_places=1), rows)
+    assert any(row["reason"] != "similar" for of in plain.values() for row in of[2:]), "else nothing is tested"
+    for name, (first, second, last) in found.items():
+        old = [row["item"] for row in plain[name] if row["item"] != last["item"]]
+        assert [first["item"], second["item"]] == old[:2]
+        assert (last["rank"], last["reason"]) == (3, "similar")
+        assert last["item"] == [*NEW][int(name[1:]) % 2]
+
+
 def test_nothing_outside_the_catalogue_is_recommended() -> None:
     rows = table(shop())
     some = catalogue({name: text for name, text in TEXTS.items() if name not in ("cup", "seeds")})
@@ -301,7 +313,9 @@ def test_faults_of_further_tables() -> None:
     assert "no output column" in step.check()[0][2]
 
 
-@pytest.mark.parametrize("settings", [{"k": 0}, {"per": "shop"}, {"model": "builtin:minilm"}, {"horizon": 3}])
+@pytest.mark.parametrize(
+    "settings", [{"k": 0}, {"per": "shop"}, {"model": "builtin:minilm"}, {"horizon": 3}, {"new_places": 1}]
+)
 def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         unopened(table([]).schema, **settings)
