@@ -8,6 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -109,15 +110,14 @@ def summed(rows: pa.Table, per: Sequence[str], quotes: int) -> pa.Table:
         sums = sums.append_column(name, pa.nulls(len(sums), kind))
     kept = [sums]
     quoted = rows.filter(pc.equal(rows["__n"], 0)).select(sums.column_names)
-    for way in ("ascending", "descending"):
-        tied = [(name, "ascending") for name in ("__document", "__quote")]
-        ranked = quoted.sort_by([*((name, "ascending") for name in keys), ("__score", way), *tied])
-        codes = documents.group_codes(ranked.select(keys))
-        starts = np.r_[True, codes[1:] != codes[:-1]] if len(codes) else np.zeros(0, bool)
-        places = np.arange(len(codes))
-        rank = places - np.maximum.accumulate(np.where(starts, places, 0)) if len(codes) else places
-        wanted = ranked["__score"].to_numpy() < 0 if way == "ascending" else ranked["__score"].to_numpy() >= 0
-        kept.append(ranked.filter(pa.array((rank < quotes) & wanted, pa.bool_())))
+    for way, signed in (
+        ("ascending", pc.less(quoted["__score"], 0)),
+        ("descending", pc.greater_equal(quoted["__score"], 0)),
+    ):
+        tied = [(name, "ascending") for name in ("__quote", "__document")]
+        ranked = quoted.filter(signed).sort_by([*((name, "ascending") for name in keys), ("__score", way), *tied])
+        ranked = ranked.filter(_first(ranked.select([*keys, "__quote"])))  # the same words once
+        kept.append(ranked.filter(pa.array(_ranks(ranked.select(keys)) < quotes, pa.bool_())))
     return pa.concat_tables(kept)
 
 
@@ -134,8 +134,9 @@ def compared(rows: pa.Table, s: CompareSettings) -> list[dict[str, Any]]:
     if not any(window == 0 for *_, window in cells):
         return []
     pairs = sorted({(brand, aspect) for brand, aspect, _ in cells})
-    totals = {key: sum((_sums(cells.get((b, key[0], key[1]))) for b, a in pairs if a == key[0]), Sums())
-              for key in {(aspect, window) for _, aspect, window in cells}}  # fmt: skip
+    totals: dict[tuple[str, int], Sums] = {}
+    for (_, aspect, window), cell in cells.items():
+        totals[aspect, window] = totals.get((aspect, window), Sums()) + _sums(cell)
     spread = sum(of.spread for of in totals.values()) + _PRIOR * _USUAL
     usual = spread / (sum(of.n - 1 for of in totals.values()) + _PRIOR)
     told = [_told(cells, totals, brand, aspect, usual, s) for brand, aspect in pairs]
@@ -150,6 +151,18 @@ def compared(rows: pa.Table, s: CompareSettings) -> list[dict[str, Any]]:
         worst = row["verdict"] == "weakness" or (row["verdict"] is None and (row["score"] or 0.0) < 0)
         row["quotes"] = _quotes(quotes.get(pair, ()), worst, s.quotes)
     return told
+
+
+def _first(keys: pa.Table) -> pa.Array:
+    """(rows,) whether a row's keys are others than those of the row before."""
+    codes = documents.group_codes(keys)
+    return pa.array(np.r_[True, codes[1:] != codes[:-1]][: len(codes)], pa.bool_())
+
+
+def _ranks(keys: pa.Table) -> npt.NDArray[np.int64]:
+    """(rows,) the place of each row among those of its keys, which stand together."""
+    places = np.arange(keys.num_rows)
+    return places - np.maximum.accumulate(np.where(_first(keys), places, 0))
 
 
 def empty(group: int) -> Reject:
