@@ -253,7 +253,7 @@ def _table_faults(loaded: LoadedJob, name: str, task: Task, sources: Mapping[str
         known, source = task.others[setting].schema.names, sources.get(table.input)
         for key, column in table.columns().items():
             if column not in known:
-                place = loaded.place("steps", name, setting, key)
+                place = loaded.place("steps", name, setting, *key.split("."))
                 missing = f"no such column in '{table.input}'; there are {', '.join(known)}"
                 faults.append(Fault(place, column, *_mixed(source, column, missing, nearest(column, known))))
         if table.dates is not None and source is None:

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from bizllm.methods import claims, sentences
 from bizllm.methods.prompts import FENCE
 
+NAMES = (  # of the rules, in the order in which they are told
+    *("finished", "min_chars", "max_chars", "min_words", "max_words", "must_have", "banned"),
+    *("numbers", "language", "no_prompt"),
+)
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 
 
@@ -46,6 +50,7 @@ class Rules:
             # A model that gives its instructions back, or goes on with them.
             "no_prompt": f"<{FENCE}" not in text and f"</{FENCE}" not in text,
         }
+        assert tuple(checks) == NAMES, "every rule has its check"
         return [name for name, kept in checks.items() if not kept]
 
     def in_words(self, wanted: Mapping[str, str]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from bizllm.errors import nearest
 from bizllm.methods.prompts import Template, TemplateFault
@@ -22,11 +24,14 @@ def template(name: str, own: str | None = None) -> Template:
     return Template(source(name) if own is None else own)
 
 
-def faults(name: str, own: str | None, known: list[str]) -> list[tuple[str, object, str, str]]:
-    """The fault of a job's own prompt, for `Task.check`. known: what it may ask for."""
+def faults(name: str, own: str | None, sample: Mapping[str, Any]) -> list[tuple[str, object, str, str]]:
+    """The faults of a job's own prompt, for `Task.check`. sample: all that it may ask for, with values to try it on."""
     try:
-        wanted = template(name, own).variables
+        made = template(name, own)
+        unknown = sorted(made.variables - sample.keys())
+        if not unknown:
+            made.render(**sample)
     except TemplateFault as fault:
         return [("prompt", None, f"no template: {fault}", "")]
-    expected = f"expected {', '.join(known)}"
-    return [("prompt", f"{{{{ {one} }}}}", expected, nearest(one, known)) for one in sorted(wanted - {*known})]
+    expected = f"no such thing to ask for; there are {', '.join(sample)}"
+    return [("prompt", f"{{{{ {one} }}}}", expected, nearest(one, sample)) for one in unknown]

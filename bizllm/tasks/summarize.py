@@ -17,7 +17,7 @@ from bizllm.methods import claims, documents, extract, map_reduce, sentences
 from bizllm.methods.prompts import unfenced
 from bizllm.models.saved import ModelInfo
 from bizllm.models.writer import Failure
-from bizllm.tasks import _prompts
+from bizllm.tasks import _prompts, _texts
 from bizllm.tasks.base import Combined, Groups, Models, Outcome, Reject, Shape, Task, TaskSettings
 
 _SPAN = pa.struct([("document", pa.int32()), ("start", pa.int32()), ("end", pa.int32())])
@@ -214,11 +214,7 @@ class Summarize(Task):
         return {role: uri for role, uri in named.items() if uri}
 
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
-        info = infos.get("generator")
-        if info is None or info.objective in ("causal_lm", "seq2seq"):
-            return []
-        expected = f"expected a model of objective causal_lm or seq2seq; this one is {info.objective}"
-        return [("generator", self.settings.generator, expected, "")]
+        return _texts.generator_faults(self.settings.generator or "", infos.get("generator"))
 
     def depends_on_date(self) -> bool:
         return False
