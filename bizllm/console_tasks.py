@@ -37,7 +37,7 @@ def print_task(task: dict[str, Any]) -> None:
     for name, meaning in task["columns"].items():
         columns.add_row(plain(name), plain(meaning))
     console.print(columns)
-    for name, prompt in task["prompts"].items():
+    for name, prompt in task.get("prompts", {}).items():
         console.print()
         console.print(Text(f"prompt {plain(name)}:", "bold"))
         for line in prompt.splitlines():
