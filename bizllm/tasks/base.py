@@ -293,6 +293,11 @@ class Task(ABC):
         """(model tokens, CPU seconds) for that much input, roughly; for `plan`."""
         return 0, rows * 2e-6
 
+    def written(self, rows: int) -> int:
+        """Of the tokens that `estimate` tells those that a generator writes: endpoints have a price of their own for
+        these."""
+        return 0
+
     # -- the work -------------------------------------------------------------------------------------------------
 
     def open(self, models: Models) -> None:

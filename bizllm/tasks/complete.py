@@ -193,8 +193,11 @@ class Complete(Task):
 
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         read = text_bytes // 3 + rows * (60 + 20 * len(self.settings.fields))
-        written = rows * min(self.settings.max_new_tokens, 15 * len(self.settings.fields))
+        written = self.written(rows)
         return read + written, read * _SECONDS_PER_READ + written * _SECONDS_PER_WRITTEN
+
+    def written(self, rows: int) -> int:
+        return rows * min(self.settings.max_new_tokens, 15 * len(self.settings.fields))
 
     def open(self, models: Models) -> None:
         self._generator = models.generator(self.settings.generator)

@@ -216,11 +216,15 @@ class Generate(Task):
         return False
 
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
-        s = self.settings
-        calls = rows * min(s.tries, s.n + 1)
-        read = calls * _PROMPT_TOKENS * (1 + (s.shots if s.examples else 0)) + text_bytes // 3
-        written = calls * s.max_new_tokens // 2
+        s, written = self.settings, self.written(rows)
+        read = self._calls(rows) * _PROMPT_TOKENS * (1 + (s.shots if s.examples else 0)) + text_bytes // 3
         return read + written, read * _SECONDS_PER_READ + written * _SECONDS_PER_WRITTEN
+
+    def written(self, rows: int) -> int:
+        return self._calls(rows) * self.settings.max_new_tokens // 2
+
+    def _calls(self, rows: int) -> int:
+        return rows * min(self.settings.tries, self.settings.n + 1)
 
     def open(self, models: Models) -> None:
         self._encoder = models.encoder(self.settings.model) if self.settings.model else None

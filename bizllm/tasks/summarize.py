@@ -222,10 +222,13 @@ class Summarize(Task):
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         if self.settings.generator:
             read = int(text_bytes / _BYTES_PER_TOKEN) + rows * len(self.settings.asked("")) // 4
-            written = rows * self._max_new_tokens // 2
+            written = self.written(rows)
             return read + written, read * _SECONDS_PER_READ + written * _SECONDS_PER_WRITTEN
         tokens = int(text_bytes / _BYTES_PER_TOKEN) if self.settings.model else 0
         return tokens, rows * 2e-4 + text_bytes * _SECONDS_PER_BYTE + tokens * _SECONDS_PER_TOKEN
+
+    def written(self, rows: int) -> int:
+        return rows * self._max_new_tokens // 2 if self.settings.generator else 0
 
     def open(self, models: Models) -> None:
         """Raises UserError where the generator's window has no room for the prompt and the summary."""

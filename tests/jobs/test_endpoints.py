@@ -126,6 +126,8 @@ def test_nights_are_priced_rejects_are_rows_and_answers_are_asked_for_once(
 ) -> None:
     said = f"{{endpoint: '{server.address}', model: small, input_price: 1000, output_price: 5000}}"
     job = written(folder, said)
+    (planned,) = api.plan(job, date=DAY).steps
+    assert planned.cost == pytest.approx(((planned.tokens - 5 * 64) * 1000 + 5 * 64 * 5000) / 1e6)
     night = api.run(job, date=DAY)
     (step,) = night.steps
     assert (step.state, step.rows_in, step.rows_out, step.rows_rejected) == ("done", 5, 3, 2)
