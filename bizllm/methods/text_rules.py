@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bizllm.methods import claims, sentences
 from bizllm.methods.prompts import FENCE
 
 NAMES = (  # of the rules, in the order in which they are told
     *("finished", "min_chars", "max_chars", "min_words", "max_words", "must_have", "banned"),
-    *("numbers", "language", "no_prompt"),
+    *("numbers", "values", "language", "no_prompt"),
 )
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 
@@ -20,7 +20,8 @@ class Rules:
     """What is asked of a text. None and empty: nothing.
 
     must_have: facts whose value must be named. banned: words that must not be. only_known_numbers: no number that no
-    fact has. language: of `LANGUAGES`.
+    fact has. values: of a fact all that it can be: another one than the row's must not be named. language: of
+    `LANGUAGES`.
     """
 
     min_chars: int | None = None
@@ -30,6 +31,7 @@ class Rules:
     must_have: Sequence[str] = ()
     banned: Sequence[str] = ()
     only_known_numbers: bool = True
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
     language: str | None = None
 
     def broken(self, text: str, facts: Mapping[str, str], finished: bool = True) -> list[str]:
@@ -46,6 +48,11 @@ class Rules:
             "must_have": all(names(text, facts[name]) for name in self.must_have),
             "banned": not any(claims.holds(text, word) for word in self.banned),
             "numbers": not self.only_known_numbers or not claims.invented_numbers(text, known),
+            "values": not any(
+                claims.holds(text, value) and not any(claims.holds(own, value) for own in facts.values())
+                for values in self.values.values()
+                for value in values
+            ),
             "language": self.language is None or speaks(text, self.language),
             # A model that gives its instructions back, or goes on with them.
             "no_prompt": f"<{FENCE}" not in text and f"</{FENCE}" not in text,

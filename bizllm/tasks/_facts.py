@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import types
 
@@ -12,6 +13,10 @@ from bizllm.errors import nearest
 from bizllm.methods import documents
 from bizllm.tasks._texts import Faults
 
+_EXHIBIT = pa.schema(
+    [("title", pa.string()), ("source", pa.string()), ("result", pa.string()), ("score", pa.float64())]
+)
+_SAMPLES, _SAMPLE_CHARS = 8, 2_000
 Facts = dict[str, str]  # value by name; columns without a value are left out
 
 
@@ -72,6 +77,18 @@ def in_words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.10g}" if abs(value) < 1e10 else f"{value:g}"
     return str(value)
+
+
+def exhibit(facts: Sequence[Facts], told: Sequence[tuple[str, str, float | None]]) -> pa.Table:
+    """For the report, a few rows of all lengths, beginning with the longest. told: title, result and score of each."""
+    order = sorted(range(len(facts)), key=lambda i: -sum(map(len, facts[i].values())))
+    picks = {order[int(k)] for k in np.linspace(0, len(order) - 1, min(_SAMPLES, len(order)))}
+    rows = []
+    for i in sorted(picks, key=order.index):
+        title, result, score = told[i]
+        source = "\n".join(f"{name}: {value}" for name, value in facts[i].items())[:_SAMPLE_CHARS]
+        rows.append({"title": title, "source": source, "result": result, "score": score})
+    return pa.Table.from_pylist(rows, schema=_EXHIBIT)
 
 
 def listed(facts: Mapping[str, str]) -> list[dict[str, str]]:

@@ -35,10 +35,6 @@ _SAMPLE = {
     "fields": [{"name": "what", "says": "text"}],
     "schema": "{}",
 }
-_EXHIBIT = pa.schema(
-    [("title", pa.string()), ("source", pa.string()), ("result", pa.string()), ("score", pa.float64())]
-)
-_SAMPLES = 8
 _CONDENSED_TOKENS = 256
 _SECONDS_PER_READ, _SECONDS_PER_WRITTEN = 1 / 1_000, 1 / 100  # of a core, a generator of 0.1 billion parameters
 
@@ -244,7 +240,17 @@ class Complete(Task):
             pa.Table.from_pylist(rows, schema=self.columns()),
             [Reject(row, *rejects[row]) for row in sorted(rejects)],
             tokens,
-            _exhibit([facts[row] for row in positions], rows, list(s.fields)),
+            _facts.exhibit(
+                [facts[row] for row in positions],
+                [
+                    (
+                        f"{row['input_tokens']} tokens",
+                        json.dumps({f: row[f] for f in s.fields}, ensure_ascii=False),
+                        None,
+                    )
+                    for row in rows
+                ],
+            ),
         )
 
     def _prompt(self, facts: Facts) -> str:
@@ -306,22 +312,6 @@ def _typed(value: dict[str, Any], fields: Mapping[str, OutputField]) -> dict[str
             return None
         typed[name] = int(given) if field.type == "integer" else float(given)
     return typed
-
-
-def _exhibit(facts: list[Facts], rows: list[dict[str, Any]], fields: list[str]) -> pa.Table:
-    """A few rows of all lengths, beginning with the longest."""
-    order = sorted(range(len(rows)), key=lambda i: -sum(map(len, facts[i].values())))
-    picks = {order[int(k)] for k in np.linspace(0, len(order) - 1, min(_SAMPLES, len(order)))}
-    told = [
-        {
-            "title": f"{rows[i]['input_tokens']} tokens",
-            "source": "\n".join(f"{name}: {value}" for name, value in facts[i].items())[:2_000],
-            "result": json.dumps({name: rows[i][name] for name in fields}, ensure_ascii=False),
-            "score": None,
-        }
-        for i in sorted(picks, key=order.index)
-    ]
-    return pa.Table.from_pylist(told, schema=_EXHIBIT)
 
 
 TASK = Complete

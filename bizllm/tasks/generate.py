@@ -32,10 +32,6 @@ _SAMPLE: dict[str, Any] = {  # what a prompt may ask for
     "rules": ["Write."],
 }
 _TEXT = pa.struct([("text", pa.string()), ("score", pa.float32())])
-_EXHIBIT = pa.schema(
-    [("title", pa.string()), ("source", pa.string()), ("result", pa.string()), ("score", pa.float64())]
-)
-_SAMPLES = 8
 # One core, a generator of 0.1 billion parameters: a token that is read with others, and one that is written alone.
 _SECONDS_PER_READ, _SECONDS_PER_WRITTEN = 1 / 1_000, 1 / 100
 _PROMPT_TOKENS = 150
@@ -73,6 +69,11 @@ class GenerateSettings(TaskSettings):
     only_known_numbers: bool = Field(
         default=True, description="Whether every number of a text, in digits or in words, must be one of the facts."
     )
+    values: dict[str, list[str]] = Field(
+        default={},
+        description="Of some of `facts` all values that they can have, such as colours: a text must not name another "
+        "one than its row's.",
+    )
     language: Literal["en", "zh"] | None = Field(default=None, description="The language of the texts.")
     max_input_chars: PositiveInt = Field(default=20_000, description="Longer facts are rejected as too_long.")
 
@@ -94,7 +95,7 @@ class GenerateSettings(TaskSettings):
     def asked(self) -> Rules:
         """The rules of a text."""
         names = ("min_chars", "max_chars", "min_words", "max_words", "must_have", "banned", "only_known_numbers")
-        return Rules(**{name: getattr(self, name) for name in names}, language=self.language)
+        return Rules(**{name: getattr(self, name) for name in (*names, "values", "language")})
 
 
 @dataclass
@@ -165,12 +166,17 @@ class Generate(Task):
         faults = _facts.column_faults(self.source.schema, named | ({"audience": s.audience} if s.audience else {}))
         if len(set(s.facts)) < len(s.facts):
             faults.append(("facts", None, "expected different columns", ""))
-        for i, name in enumerate(s.must_have):
+        named = {f"must_have.{i}": name for i, name in enumerate(s.must_have)} | {f"values.{n}": n for n in s.values}
+        for setting, name in named.items():
             if name not in s.facts:
                 expected = f"expected one of `facts`: {', '.join(s.facts)}"
-                faults.append((f"must_have.{i}", name, expected, nearest(name, s.facts)))
-            elif name in self.source.schema.names and pa.types.is_boolean(self.source.schema.field(name).type):
-                faults.append((f"must_have.{i}", name, "a text can't be asked to name yes or no", ""))
+                faults.append((setting, name, expected, nearest(name, s.facts)))
+            elif (
+                setting.startswith("must_have")
+                and name in self.source.schema.names
+                and pa.types.is_boolean(self.source.schema.field(name).type)
+            ):
+                faults.append((setting, name, "a text can't be asked to name yes or no", ""))
         if s.examples is not None:
             faults += _shots.faults(s.examples, self.others["examples"])
         return faults + _prompts.faults(PROMPT, s.prompt, _SAMPLE)
@@ -258,7 +264,10 @@ class Generate(Task):
             pa.Table.from_pylist(rows, schema=self.columns()),
             [Reject(i, *rejects[i]) for i in sorted(rejects)],
             tokens,
-            _exhibit([subject for subject in fitting if subject.kept], rows),
+            _facts.exhibit(
+                [subject.facts for subject in fitting if subject.kept],
+                [(f"{row['tries']} tries", row["text"], row["texts"][0]["score"]) for row in rows],
+            ),
         )
 
     def _subjects(self, batch: pa.Table) -> tuple[list[_Subject], dict[int, tuple[str, str]], int]:
@@ -369,22 +378,6 @@ def _why(subject: _Subject) -> tuple[str, str]:
         return "no_answer", "the generator wrote nothing"
     most = ", ".join(_by_count(subject.broken)[:3])
     return "rules_broken", f"no candidate of {subject.tries} kept the rules; most often broken: {most}"
-
-
-def _exhibit(subjects: list[_Subject], rows: list[dict[str, Any]]) -> pa.Table:
-    """A few rows of all lengths, beginning with the longest."""
-    order = sorted(range(len(subjects)), key=lambda i: -sum(map(len, subjects[i].facts.values())))
-    picks = {order[int(k)] for k in np.linspace(0, len(order) - 1, min(_SAMPLES, len(order)))}
-    told = [
-        {
-            "title": f"{len(subjects[i].facts)} facts, {rows[i]['tries']} tries",
-            "source": "\n".join(f"{name}: {value}" for name, value in subjects[i].facts.items())[:2_000],
-            "result": rows[i]["text"],
-            "score": rows[i]["texts"][0]["score"],
-        }
-        for i in sorted(picks, key=order.index)
-    ]
-    return pa.Table.from_pylist(told, schema=_EXHIBIT)
 
 
 TASK = Generate

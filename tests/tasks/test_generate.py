@@ -125,6 +125,8 @@ RULES = [
     ("Two years of warranty", {}, "numbers"),
     ("质保三年", {}, "numbers"),
     ("百分之五十", {}, "numbers"),
+    ("A blue kettle", {"values": {"name": ["blue", "white"]}}, "values"),
+    ("白色的水壶", {"values": {"name": ["蓝色", "白色"]}}, "values"),
     ("A kettle", {"language": "zh"}, "language"),
     ("青溪水壶", {"language": "en"}, "language"),
     ("A kettle that goes on and on…", {}, "finished"),
@@ -133,6 +135,7 @@ RULES = [
 KEPT = [
     ("Brook kettle: 1.7 litres for $39.00", {"must_have": ["name", "price", "litres"]}),
     ("BROOK KETTLE", {"must_have": ["name"]}),
+    ("A Brook kettle", {"values": {"name": ["Brook", "Hill"]}}),
     ("Bestow a kettle", {"banned": ["best"]}),
     ("thirty-nine euros", {"must_have": ["price"]}),
     ("青溪水壶，一个好壶，一起喝茶", {"language": "zh"}),
@@ -305,6 +308,10 @@ def test_a_table_without_examples_fails_before_any_answer() -> None:
         ({"facts": ["name", "name"]}, ("facts", None, "different columns", "")),
         ({"facts": ["name"], "audience": "whom"}, ("audience", "whom", "no such column", "")),
         ({"facts": ["name"], "must_have": ["nam"]}, ("must_have.0", "nam", "one of `facts`", "did you mean 'name'?")),
+        (
+            {"facts": ["name"], "values": {"nam": ["a"]}},
+            ("values.nam", "nam", "one of `facts`", "did you mean 'name'?"),
+        ),
         ({"facts": ["name", "new"], "must_have": ["new"]}, ("must_have.0", "new", "yes or no", "")),
         ({"facts": ["name"], "prompt": "{{ fact }}"}, ("prompt", "{{ fact }}", "audience", "did you mean 'facts'?")),
         ({"facts": ["name"], "prompt": "{{ facts"}, ("prompt", None, "no template: line 1", "")),

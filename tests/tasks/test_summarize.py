@@ -269,7 +269,7 @@ def test_what_the_text_does_not_support_is_told(writers):
     """A model that invents: numbers and names in both languages, and a sentence that no one wrote."""
     texts = {
         "The Acme kettle leaks after 3 days. It cost 1,299 euros.": "The Acme kettle leaks after three days.",
-        "The lid broke. I called the shop on Monday.": "The lid broke. Then Meridian paid 500 dollars back to the customer.",
+        "The lid broke. I called the shop on Monday.": "The lid broke. Then Meridian paid 500 dollars to the customer.",
         "水壶用了两年就漏水。买的时候花了三百元。": "水壶用了2年就漏水，「金陵」牌，花了500元。",
     }
 
