@@ -65,19 +65,17 @@ def serving(answer: Callable[[str, Asked], Say | str]) -> Iterator[Server]:
                 server.keys.append(self.headers.get("Authorization"))
                 server.at_once += 1
                 server.most_at_once = max(server.most_at_once, server.at_once)
-            try:
-                said = Say(status=404) if self.path != "/v1/chat/completions" else self._said(asked)
-                self._send(asked, said)
-            finally:
-                with lock:
-                    server.at_once -= 1
+            said = Say(status=404) if self.path != "/v1/chat/completions" else self._said(asked)
+            time.sleep(said.wait_s)
+            with lock:
+                server.at_once -= 1
+            self._send(asked, said)
 
         def _said(self, asked: Asked) -> Say:
             said = server.answer(asked["messages"][-1]["content"], asked)
             return Say(said) if isinstance(said, str) else said
 
         def _send(self, asked: Asked, said: Say) -> None:
-            time.sleep(said.wait_s)
             body = said.body
             if body is None and said.status < 400:
                 prompt = asked["messages"][-1]["content"]

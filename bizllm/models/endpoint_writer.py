@@ -38,7 +38,7 @@ _AROUND = 16  # tokens of a chat template
 _PROBE = "Reply with OK."
 _BUSY = (408, 425, 429, 503)  # asked again as long as the patience lasts; other faults TRIES times
 _TOO_LONG = re.compile(r"context.?(length|window|size)|maximum.{0,20}(context|tokens)|too (long|many tokens)", re.I)
-_FILTERED = re.compile(r"content.?(filter|policy|management)|safety", re.I)
+_FILTERED = re.compile(r"content.?(filter|policy|management)", re.I)
 
 REFUSED: Failure = ("refused", "the model, or a filter before it, refused to answer")
 WINDOW: Failure = ("too_long", "the prompt is longer than the window of the endpoint's model")
@@ -73,6 +73,7 @@ class EndpointWriter(Writer):
     unkeyed: Mapping[str, Any] = field(repr=False)
     usage: list[int] = field(default_factory=lambda: [0, 0])
     _resume_at: float = 0.0  # before which nobody asks: it said so
+    _answered_at: float = 0.0  # when anybody was answered last
     _down: bool = False
 
     @classmethod
@@ -179,21 +180,26 @@ class EndpointWriter(Writer):
             if stop.is_set():
                 return "failed", "the endpoint failed on others"  # never seen: another thread raises
             try:
-                return self._once(prompt, said)
+                reply = self._once(prompt, said)
             except _Again as fault:
-                longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
+                longest = min(LONGEST_WAIT_S, patience / 4, FIRST_WAIT_S * 2 ** (attempt - 1))
                 wait_s = max(fault.after_s, random.uniform(longest / 2, longest))
                 if fault.after_s:
                     self._resume_at = max(self._resume_at, time.monotonic() + min(wait_s, patience))
-                over = time.monotonic() - began + wait_s > patience
+                # Of a busy endpoint time counts from the last answer that anybody got: its rate lets all pass in time.
+                since = max(began, self._answered_at) if fault.busy else began
+                over = time.monotonic() - since + wait_s > patience
                 if over or (attempt >= TRIES and not fault.busy):
                     if self._lives():
                         return "failed", f"the endpoint fails on this prompt, and answers others ({fault})"
-                    since = f"for {time.monotonic() - began:.0f} s" if over else f"in {attempt} tries"
+                    told = f"for {time.monotonic() - since:.0f} s" if over else f"in {attempt} tries"
                     asks = f"; it asks to wait {fault.after_s:.0f} s" if fault.after_s > patience else ""
-                    raise RunError(f"{self.endpoint.name}: gave no answer {since} ({fault}){asks}") from None
+                    raise RunError(f"{self.endpoint.name}: gave no answer {told} ({fault}){asks}") from None
                 _log.warning("endpoint_retried", endpoint=self.endpoint.name, attempt=attempt, error=str(fault))
                 stop.wait(wait_s)
+            else:
+                self._answered_at = time.monotonic()
+                return reply
 
     def _once(self, prompt: str, said: Mapping[str, Any]) -> _Reply | Failure:
         """One request. Raises _Again, and RunError for what no prompt can mend. Their messages hold nothing of the

@@ -37,7 +37,7 @@ def shout(prompt: str, _: Asked) -> str:
 
 
 def test_answers_come_in_the_order_of_the_prompts_and_equal_ones_are_asked_once() -> None:
-    with serving(lambda prompt, _: Say(prompt.upper(), wait_s=0.002 * len(prompt))) as server:
+    with serving(lambda prompt, _: Say(prompt.upper(), wait_s=0.1 + 0.01 * len(prompt))) as server:
         asked = ["three little words", "水壶漏水", "b", "b", "three little words"]
         one = writer(server, concurrency=2)
         made = one.generate(asked, 20)
@@ -121,6 +121,22 @@ def test_while_the_endpoint_asks_to_wait_nobody_asks() -> None:
     with serving(answer) as server:
         writer(server, concurrency=1).generate(["a", "b", "c"], 9)
     assert len(at) == 4 and at[1] - at[0] >= 0.45 and at[3] - at[1] < 0.4
+
+
+def test_a_limit_of_the_rate_is_waited_for_as_long_as_some_pass() -> None:
+    """One in 0.1 s: the last of twelve waits for longer than the patience of half a second."""
+    free_at = [0.0]
+
+    def answer(prompt: str, _: Asked) -> Say | str:
+        if time.monotonic() < free_at[0]:
+            return Say(status=429)
+        free_at[0] = time.monotonic() + 0.1
+        return "ok"
+
+    with serving(answer) as server:
+        began = time.monotonic()
+        made = writer(server, patience_s=0.6, concurrency=12).generate([f"p{i}" for i in range(12)], 9)
+        assert made.texts == ["ok"] * 12 and not made.failed and time.monotonic() - began > 1.0
 
 
 @pytest.mark.parametrize(
