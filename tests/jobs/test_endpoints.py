@@ -14,6 +14,7 @@ import pytest
 
 from bizllm import api
 from bizllm.errors import UserError
+from bizllm.jobs import prepare as prepare_module
 from bizllm.jobs.job import load_job
 from bizllm.jobs.prepare import PreparedStep, prepare
 from tests.openai_server import Asked, Say, Server, serving
@@ -102,6 +103,18 @@ def test_the_fingerprint_knows_what_decides_and_neither_key_nor_price(
     assert plain == fingerprint(", key_env: LLM_KEY, input_price: 3, concurrency: 2, timeout_s: 9")
     assert len({plain, fingerprint(", revision: july"), fingerprint(", max_tokens: 999")}) == 3
     assert plain == note(written(folder, "openai:m@https://h/v1")).fingerprint, "both ways to write it"
+
+
+def test_a_changed_template_rebuilds_the_night(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = written(folder, "openai:m@https://h/v1")
+    before = note(job).fingerprint
+    monkeypatch.setattr(prepare_module, "prompt_source", lambda name: f"another {name}")
+    assert note(job).fingerprint != before
+    plain = (folder / "j.yaml").read_text().replace("generator: writer, ", "")
+    (folder / "j.yaml").write_text(plain)
+    changed = note(job).fingerprint
+    monkeypatch.undo()
+    assert note(job).fingerprint == changed, "it is no part of a step that asks no generator"
 
 
 @pytest.fixture
