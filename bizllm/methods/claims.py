@@ -26,7 +26,7 @@ _ALONE = {"zero", "one"}  # "the one that you want"
 _HAN = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _HAN_UNITS = {"十": 10, "百": 100, "千": 1_000}
 _HAN_LARGE = {"万": 10_000, "亿": 100_000_000}
-_HAN_NUMBER = "[零〇一二两三四五六七八九十百千万亿]+"
+_HAN_NUMBER = "[零〇一二两三四五六七八九十百千万亿]{1,24}"  # bounded, as is all that is looked ahead from it
 # What a Chinese numeral counts; without one it is mostly a word of its own (万一, 一起, 五金, 四季).
 _COUNTED = (
     "元|块|年|个?月|天|日|周|小时|分钟|秒|公?斤|千?克|毫?升|厘?米|毫米|寸|瓦|折|倍|成|度|号|岁|"

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FENCE = "data"
 # A mark in any spelling that a reader would take for one (blanks, brackets that fold to these, any case), and the
 # beginning of one that ends a value, which the next value might complete.
-_BLANKS = r"[\s\u200b-\u200f\u2060\ufeff]*"
-_MARK = re.compile(rf"[<＜﹤](?={_BLANKS}[/／]?{_BLANKS}(?:{FENCE}\b|(?:d(?:a(?:ta?)?)?)?\Z))", re.I)
+_BLANKS = r"[\s\u200b-\u200f\u2060\ufeff]*+"
+_MARK = re.compile(rf"[<＜﹤](?={_BLANKS}(?:[/／]{_BLANKS})?+(?:{FENCE}\b|(?:d(?:a(?:ta?)?)?)?\Z))", re.I)
 
 
 class TemplateFault(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
 import pytest
@@ -55,3 +56,11 @@ def test_words_are_found_whole_in_latin_and_anywhere_in_chinese() -> None:
     assert holds("A FREE lid", "free") and not holds("freedom", "free") and not holds("carefree", "free")
     assert holds("这是最好的", "最好") and holds("买Pro版", "pro") and not holds("买Promo版", "pro")
     assert holds("100% cotton.", "100% cotton") and holds("c++ book", "C++") and not holds("anything", " ")
+
+
+@pytest.mark.parametrize("piece", ["一", "1", "1,", "one ", "one" + " " * 50, "A", "《", "一 ", "百分之", "1.1."])
+def test_no_text_takes_long(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    began = time.perf_counter()
+    numbers(text), names(text), holds(text, "best")
+    assert time.perf_counter() - began < 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +57,10 @@ def test_text_is_no_template_and_a_template_reaches_nothing() -> None:
     with pytest.raises(TemplateFault, match="line 2"):
         Template("fine\n{% if %}")
     assert Template("{{ a }} {% for x in b %}{{ x.c }}{% endfor %}").variables == {"a", "b"}
+
+
+@pytest.mark.parametrize("piece", [" ", "\u200b", "< ", "</", "<d", "/ "])
+def test_no_text_takes_long(piece: str) -> None:
+    began = time.perf_counter()
+    unfenced("<" + piece * 100_000)
+    assert time.perf_counter() - began < 1
