@@ -37,6 +37,11 @@ def print_task(task: dict[str, Any]) -> None:
     for name, meaning in task["columns"].items():
         columns.add_row(plain(name), plain(meaning))
     console.print(columns)
+    for name, prompt in task.get("prompts", {}).items():
+        console.print()
+        console.print(Text(f"prompt {plain(name)}:", "bold"))
+        for line in prompt.splitlines():
+            console.print(Text(f"  {plain(line)}"), soft_wrap=True)
     if task["example"]:
         console.print()
         console.print(Text("steps:", "bold"))

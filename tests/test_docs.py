@@ -133,7 +133,7 @@ def with_the_rest(path: Path) -> Path:
     sources = "".join(f"  {name}: {{path: {name}}}\n" for name in inputs)
     models = "models: {encoder: builtin:minilm}\n"
     if re.search(r"generator: writer\b", block):
-        models = models.replace("}", ", writer: path:writer}")
+        models = models.replace("}", ', writer: "openai:small@https://llm.internal/v1"}')
     path.write_text(f"name: example\nwarehouse: {{path: wh}}\nsources:\n{sources}{models}{block}")
     return path
 

@@ -130,6 +130,7 @@ class TaskStage:
     context: StepContext
     loader: ModelLoader | None = field(default=None, init=False, repr=False)
     shelves: dict[str, Shelf] = field(default_factory=dict, init=False, repr=False)  # by URI
+    _told_usage: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)  # in earlier receipts
 
     @property
     def holds_model(self) -> bool:
@@ -143,7 +144,8 @@ class TaskStage:
         self.context.opened(self.loader)
 
     def engines(self) -> dict[str, Any]:
-        """For a receipt's `extra`: what computed each model here, by its URI."""
+        """For a receipt's `extra`: what computed each model here, by its URI; tokens that endpoints read and wrote
+        since the last receipt."""
         used = {
             uri: f"{engine.name} {engine.precision}"
             for uri, engine in (self.loader.engines if self.loader else {}).items()
@@ -155,6 +157,11 @@ class TaskStage:
                 sum(s.read for s in self.shelves.values()),
                 sum(s.computed for s in self.shelves.values()),
             ]
+        usage = self.loader.usage() if self.loader else {}
+        if usage:
+            before = {uri: self._told_usage.get(uri, [0, 0]) for uri in usage}
+            extra["usage"] = {uri: [a - b for a, b in zip(usage[uri], before[uri], strict=True)] for uri in usage}
+            self._told_usage = usage
         return extra
 
     @contextmanager

@@ -8,6 +8,7 @@ from typing import Literal
 
 from bizllm.errors import RunError
 from bizllm.infer.receipts import Receipt, sum_rejects
+from bizllm.models.endpoint import is_endpoint, parsed
 from bizllm.tasks.base import DATA_CODES
 
 Rejects = dict[tuple[str, str, str], int]  # (scope, code, message) → how many
@@ -65,3 +66,20 @@ class Counts:
                 f"{hard:,} of {self.rows_in:,} {self.scope}s were rejected ({listed}), "
                 f"over the reject_budget of {budget:.2%}"
             )
+
+
+def paid(receipts: Sequence[Receipt]) -> float | None:
+    """What the tokens of these receipts cost, of endpoints that have a price; None where none has one."""
+    costs = []
+    for receipt in receipts:
+        for uri, (read, written) in receipt.extra.get("usage", {}).items():
+            assert is_endpoint(uri), "nothing else tells usage"
+            endpoint = parsed(uri)
+            costs += [endpoint.cost(read, written)] if endpoint.priced else []
+    return sum(costs) if costs else None
+
+
+def cost_of(*parts: float | None) -> float | None:
+    """The sum of those parts that have a price; None where none has one."""
+    priced = [part for part in parts if part is not None]
+    return round(sum(priced), 6) if priced else None

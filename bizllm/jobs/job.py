@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny, ValidationError, field_validator
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.explain import validate
 from bizllm.jobs.overrides import override
 from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, kind_of, read_document
+from bizllm.models.endpoint import VARIABLE as VARIABLE_NAME
+from bizllm.models.endpoint import Endpoint
 from bizllm.models.load import check as check_model
 from bizllm.models.registry_uri import checked_uri
 from bizllm.tables.settings import Closed, SourceSettings, WarehouseSettings
@@ -68,7 +70,9 @@ class Job(Closed):
     storage: StorageSettings | None = Field(default=None, description="How the object stores are reached.")
     registry: str | None = Field(default=None, description="MLflow registry of models: a URL or a SQLite file.")
     sources: dict[str, SourceSettings] = Field(min_length=1, description="The inputs, by name.")
-    models: dict[str, str] = Field(default={}, description="Models by name, as URIs: builtin:, hf:, path:, registry:.")
+    models: dict[str, str | Endpoint] = Field(
+        default={}, description="Models by name: URIs (builtin:, hf:, path:, registry:, openai:), or endpoints."
+    )
     steps: dict[str, SerializeAsAny[TaskSettings]] = Field(min_length=1, description="The work, by name.")
     runtime: Runtime = Field(default=Runtime(), description="How much of the machine or cluster a run takes.")
 
@@ -225,7 +229,15 @@ def check_secrets(document: Document) -> None:
             document.fault(
                 (*place, "key"), None, "holds a secret; expected an environment variable: ${BIZLLM_MASK_KEY}"
             )
+    for name, model in _mapping(document.values.get("models")).items():
+        key = _mapping(model).get("key_env")
+        if key is not None and not (isinstance(key, str) and VARIABLE_NAME.fullmatch(key)):
+            _mapping(model).pop("key_env")
+            written = "expected the name of an environment variable, such as LLM_KEY: neither the key nor ${}"
+            document.fault(("models", name, "key_env"), None, written)
     logins: list[Keys] = [("warehouse", "uri"), ("registry",), *(("storage", name) for name in ADDRESSES)]
+    for name, model in _mapping(document.values.get("models")).items():
+        logins.append(("models", name, "endpoint") if isinstance(model, dict) else ("models", name))
     for at in logins:
         uri = document.at(*at)
         login = re.match(r"[^/]*//[^/@:]*:([^/@]+)@", uri) if isinstance(uri, str) else None
@@ -285,7 +297,11 @@ def _model_uri(document: Document, at: Keys, model: str) -> str:
     """The URI that a step's setting means: a name of `models`, or itself."""
     models = _mapping(document.values.get("models"))
     if model in models:
-        return str(models[model])
+        named = models[model]
+        try:
+            return Endpoint.model_validate(named).uri if isinstance(named, dict) else str(named)
+        except ValidationError:  # told by the job's own validation
+            return model
     if ":" in model:
         _check_model(document, at, model)
     else:

@@ -10,8 +10,10 @@ from typing import Any
 
 from bizllm.errors import Fault, UserError
 from bizllm.jobs import engines, offers
+from bizllm.jobs.accounting import cost_of
 from bizllm.jobs.prepare import Night, PreparedStep, check_tables
 from bizllm.jobs.sharing import Shared, shared_of
+from bizllm.models.endpoint import is_endpoint, parsed
 from bizllm.models.engines.choice import Choice
 from bizllm.models.registry_uri import SQLITE
 from bizllm.tables import storage
@@ -112,7 +114,7 @@ def _planned(
         elif choices and tokens:
             cpu_s = tokens / choices[0].tokens_per_s * choices[0].threads
         seconds = round(STEP_OVERHEAD_S + cpu_s / cpus, 1)
-        cost = None if price is None else round(seconds / 3600 * cpus * price, 6)
+        cost = cost_of(None if price is None else seconds / 3600 * cpus * price, _endpoint_cost(step, rows, tokens))
     return PlannedStep(
         step.name,
         step.task.name,
@@ -132,6 +134,14 @@ def _planned(
         f"vectors of {shared.leader}" if shared and follows else _engine(step, choices, tokens),
         offers.smaller(step.pinned, max_loss),
     )
+
+
+def _endpoint_cost(step: PreparedStep, rows: int, tokens: int) -> float | None:
+    """What the tokens cost of an endpoint that has a price."""
+    uri = step.task.models().get("generator", "")
+    endpoint = parsed(uri) if is_endpoint(uri) else None
+    written = step.task.written(rows)
+    return endpoint.cost(tokens - written, written) if endpoint and endpoint.priced else None
 
 
 def _engine(step: PreparedStep, choices: Sequence[Choice], tokens: int | None) -> str | None:

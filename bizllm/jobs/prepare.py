@@ -17,6 +17,7 @@ from bizllm.jobs.job import MODEL_SETTINGS, Job, LoadedJob
 from bizllm.methods.pii.masker import VERSION as MASK_VERSION
 from bizllm.methods.pii.masker import Masker
 from bizllm.models import vllm_writer
+from bizllm.models.endpoint import is_endpoint
 from bizllm.models.engines.choice import installed
 from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
@@ -26,6 +27,7 @@ from bizllm.tables.manifest import Dates
 from bizllm.tables.mask_settings import SourceMask
 from bizllm.tables.source import Source
 from bizllm.tables.warehouse import Warehouse
+from bizllm.tasks._prompts import source as prompt_source
 from bizllm.tasks.base import StepInput, Task, TaskSettings, task_class
 
 
@@ -226,6 +228,8 @@ def _engine_faults(loaded: LoadedJob, name: str, task: Task) -> list[Fault]:
     place, value = loaded.place("steps", name, setting), getattr(settings, setting)
     if settings.any_engine:
         return []
+    if is_endpoint(task.models().get("generator", "")):
+        return [Fault(place, value, "is for models that are computed here, and the step's generator is an endpoint")]
     if settings.precision == "auto" and settings.engine in ("torch", "vllm") and set(task.models()) == {"generator"}:
         there = settings.engine == "torch" or vllm_writer.installed()
         return [] if there else [Fault(place, value, "is not installed", vllm_writer.INSTALL)]
@@ -251,7 +255,7 @@ def _table_faults(loaded: LoadedJob, name: str, task: Task, sources: Mapping[str
             if table.input == task.settings.input and column in task.reads():
                 continue  # the step's own check tells it
             if column not in known:
-                place = loaded.place("steps", name, setting, key)
+                place = loaded.place("steps", name, setting, *key.split("."))
                 missing = f"no such column in '{table.input}'; there are {', '.join(known)}"
                 faults.append(Fault(place, column, *_mixed(source, column, missing, nearest(column, known))))
         if table.dates is not None and source is None:
@@ -329,6 +333,8 @@ def _fingerprint(
     }
     if not task.settings.any_engine:  # whatever computes, where all may, agrees with torch
         said["engine"] = [task.settings.engine, task.settings.precision]
+    if task.prompts and "generator" in models:
+        said["prompts"] = [prompt_source(name) for name in task.prompts]
     if task.settings.drop:
         said["drop"] = task.settings.drop
     if tables:

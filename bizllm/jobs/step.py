@@ -19,7 +19,7 @@ from bizllm.infer.receipts import Receipt, ReceiptBook, sum_rejects
 from bizllm.infer.work import Stage, StepContext, Unit
 from bizllm.infer.workers import Workers
 from bizllm.jobs import engines, stages
-from bizllm.jobs.accounting import Counts, Refused, Rejects
+from bizllm.jobs.accounting import Counts, Refused, Rejects, cost_of, paid
 from bizllm.jobs.freezing import Freezer, Frozen, slice_source
 from bizllm.jobs.ledger import StepResult
 from bizllm.jobs.observe import Observer
@@ -77,6 +77,7 @@ class StepRun:
         self.details = StepDetails()
         self.engines: dict[str, Kept] = {}
         self.engine: str | None = None  # in words
+        self.paid: float | None = None  # for the tokens of endpoints that have a price
         self.freezer = Freezer(night, step, self.state_url, fresh=fresh, earlier=self._earlier)
 
     # -- the whole ------------------------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ class StepRun:
             storage.delete_tree(self.state_url)  # the data must change: the next run is to freeze it anew
             raise
         self.engine = engines.told(context, self.engines, receipts, self.shared)
+        self.paid = paid(receipts)
         properties = self._properties(frozen, counts, receipts)
         name = self.step.name
         self.check()
@@ -313,7 +315,7 @@ class StepRun:
             records_out=number("records_out"),
             tokens=counts.tokens if counts else 0,
             seconds=seconds,
-            cost=None if price is None else round(seconds / 3600 * price * (_cpus() if counts else 0), 6),
+            cost=cost_of(None if price is None else seconds / 3600 * price * (_cpus() if counts else 0), self.paid),
             snapshot_id=published.snapshot_id if published else snapshot_id,
             fingerprint=self.step.fingerprint,
             engine=self.engine or said.get("engine"),

@@ -104,6 +104,16 @@ def coverage(sentences: Sequence[str], summary: Sequence[str]) -> float:
     return sum(parts) / len(sentences)
 
 
+def support(sentences: Sequence[str], summary: Sequence[str]) -> list[float]:
+    """Of each sentence of a summary the similarity, by wording alone, to the nearest of the source's: in [0, 1]."""
+    sizes, nearest = _NGRAMS[is_cjk(" ".join(sentences[:_CHUNK]))], np.zeros(len(summary))
+    for rows in (sentences[start : start + _CHUNK] for start in range(0, len(sentences), _CHUNK)):
+        together = ngram_vectors([*rows, *summary], sizes)
+        nearest = np.maximum(nearest, (together[len(rows) :] @ together[: len(rows)].T).max(1))
+    found: list[float] = np.clip(nearest, 0.0, 1.0).tolist()
+    return found
+
+
 def centrality(vectors: Vectors) -> Scores:
     """Mean cosine of each unit vector to all the others: (n,) in [-1, 1]; 1 for a single vector."""
     if len(vectors) == 1:

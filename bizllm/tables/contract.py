@@ -50,7 +50,7 @@ LEDGER = pa.schema(
         pa.field("records_out", pa.int64()),
         pa.field("tokens", pa.int64()),
         pa.field("seconds", pa.float64()),
-        pa.field("cost", pa.float64()),  # in the currency of runtime.cpu_hour_price; null without a price
+        pa.field("cost", pa.float64()),  # of CPUs and endpoints, in the currency of their prices; null without one
         pa.field("snapshot_id", pa.int64()),
         pa.field("fingerprint", pa.string()),
         pa.field("error", pa.string()),  # never row text

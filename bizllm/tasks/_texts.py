@@ -130,6 +130,13 @@ def encoder_faults(task: str, uri: str | None, info: ModelInfo | None) -> Faults
     return objective_faults(task, uri, info, ("embedding", "masked_lm"))
 
 
+def generator_faults(uri: str, info: ModelInfo | None) -> Faults:
+    """The fault of a model that was fine-tuned for something else than writing."""
+    if info is None or info.objective in ("causal_lm", "seq2seq"):
+        return []
+    return [("generator", uri, f"expected a model of objective causal_lm or seq2seq; this one is {info.objective}", "")]
+
+
 def model_cost(rows: int, text_bytes: int) -> tuple[int, float]:
     """(tokens, CPU seconds) of so much text through a small encoder, for `Task.estimate`."""
     tokens = int(text_bytes / _BYTES_PER_TOKEN)

@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.models.saved import ModelInfo
+from bizllm.tasks._prompts import source as prompt_source
 
 Shape = Literal["row", "group", "table"]
 Dates = Literal["day", "to_date", "all"]
@@ -215,6 +216,7 @@ class Task(ABC):
     summary: ClassVar[str]  # one sentence for `bizllm tasks`
     takes: ClassVar[str] = ""  # what its input and its further tables must hold, in a sentence, for `bizllm tasks show`
     example: ClassVar[str] = ""  # a step of a job, or two, in YAML, as they stand under `steps:`
+    prompts: ClassVar[tuple[str, ...]] = ()  # what it asks a generator by: files of tasks/prompts/, of its fingerprint
     shapes: ClassVar[tuple[Shape, ...]]  # the shapes that settings may give it
     writes: ClassVar[dict[str, str]]  # own output columns (or patterns of them): type and meaning, for `bizllm tasks`
     exhibits: ClassVar[Exhibit | None] = None
@@ -250,7 +252,8 @@ class Task(ABC):
 
     @classmethod
     def describe(cls) -> dict[str, Any]:
-        """What `bizllm tasks` shows: what it reads, settings as JSON Schema, the columns of its table, an example."""
+        """What `bizllm tasks` shows: what it reads, settings as JSON Schema, the columns of its table, an example, and
+        the templates of its prompts by name."""
         return {
             "name": cls.name,
             "summary": cls.summary,
@@ -260,6 +263,7 @@ class Task(ABC):
             "example": cls.example,
             "settings": cls.Settings.model_json_schema(),
             "columns": cls.writes,
+            "prompts": {name: prompt_source(name) for name in cls.prompts},
         }
 
     def group_by(self) -> list[str]:
@@ -290,6 +294,11 @@ class Task(ABC):
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         """(model tokens, CPU seconds) for that much input, roughly; for `plan`."""
         return 0, rows * 2e-6
+
+    def written(self, rows: int) -> int:
+        """Of the tokens that `estimate` tells those that a generator writes: endpoints have a price of their own for
+        these."""
+        return 0
 
     # -- the work -------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,11 @@ import pyarrow as pa
 from pydantic import Field, PositiveInt, model_validator
 
 from bizllm.errors import Fault, UserError, nearest
-from bizllm.methods import documents, extract, map_reduce, sentences
+from bizllm.methods import claims, documents, extract, map_reduce, sentences
+from bizllm.methods.prompts import unfenced
 from bizllm.models.saved import ModelInfo
+from bizllm.models.writer import Failure
+from bizllm.tasks import _prompts, _texts
 from bizllm.tasks.base import Combined, Groups, Models, Outcome, Reject, Shape, Task, TaskSettings
 
 _SPAN = pa.struct([("document", pa.int32()), ("start", pa.int32()), ("end", pa.int32())])
@@ -30,11 +33,11 @@ _SECONDS_PER_BYTE = 1.2e-6  # splitting, n-grams, choosing
 # The same core, a generator of 0.1 billion parameters: a token that is read with others, and one that is written alone.
 _SECONDS_PER_READ, _SECONDS_PER_WRITTEN = 1 / 1_000, 1 / 100
 
-PLACE = "{text}"  # in a prompt: where the text goes
-PROMPT = f"Summarize the text below in a few short sentences, in its own language.\n\nText:\n{PLACE}\n\nSummary:"
+PLACE = "{text}"  # in a job's own prompt: where the text goes
+PROMPT = "summarize"  # the template
 MAX_NEW_TOKENS = 128
-_NOTHING = "the generator wrote nothing"
-_NO_END = "the text is longer than the window, and the summaries of its parts did not get short enough"
+_NOTHING = "no_answer", "the generator wrote nothing"
+_NO_END = "no_answer", "the text is longer than the window, and the summaries of its parts did not get short enough"
 
 
 class SummarizeSettings(TaskSettings):
@@ -83,7 +86,9 @@ class SummarizeSettings(TaskSettings):
 
     def asked(self, text: str) -> str:
         """The prompt about that text."""
-        return (self.prompt or PROMPT).replace(PLACE, text)
+        if self.prompt is None:
+            return _prompts.template(PROMPT).render(text=text)
+        return self.prompt.replace(PLACE, unfenced(text))
 
 
 @dataclass
@@ -126,7 +131,7 @@ class Summarize(Task):
     texts in parts (`bizllm.methods.map_reduce`)."""
 
     name = "summarize"
-    version = 1
+    version = 2
     Settings = SummarizeSettings
     summary = "The sentences that stand for a text, or for all texts of a group; or a summary that a model writes."
     takes = "A text in each row, or a list of texts; with `per` all texts of a group."
@@ -138,7 +143,10 @@ class Summarize(Task):
         "input_tokens": "int: length of the input, as the model counts; of a written one all that the generator read",
         "coverage": "float in [0, 1]: how near the text's sentences are to the summary",
         "output_tokens": "int: what the generator wrote, parts' summaries included; null for chosen sentences",
+        "support": "float in [0, 1]: how near the summary's least supported sentence is to a sentence of the text",
+        "unsupported": "list of string: numbers and names of the summary that the text does not have",
     }
+    prompts = (PROMPT,)
     exhibits = "samples"
 
     settings: SummarizeSettings
@@ -179,6 +187,7 @@ class Summarize(Task):
         the item of a list column, or for groups the position among the group's usable texts in code point order.
         input_tokens: what the model's tokenizer counts; words, or CJK characters, where no model read the text.
         coverage: mean similarity of the text's sentences to the nearest one in the summary; by wording where written.
+        support: by wording; 1 where the sentences are the text's own.
         """
         return pa.schema(
             [
@@ -187,6 +196,8 @@ class Summarize(Task):
                 ("input_tokens", pa.int32()),
                 ("coverage", pa.float32()),
                 ("output_tokens", pa.int32()),
+                ("support", pa.float32()),
+                ("unsupported", pa.list_(pa.string())),
             ]
         )
 
@@ -194,6 +205,7 @@ class Summarize(Task):
         return {
             "summary is not blank": "length(trim(summary)) > 0",
             "coverage lies in [0, 1]": "coverage BETWEEN 0 AND 1",
+            "support lies in [0, 1]": "support BETWEEN 0 AND 1",
             "a summary comes from somewhere": "len(spans) > 0 OR output_tokens > 0",
         }
 
@@ -202,11 +214,7 @@ class Summarize(Task):
         return {role: uri for role, uri in named.items() if uri}
 
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
-        info = infos.get("generator")
-        if info is None or info.objective in ("causal_lm", "seq2seq"):
-            return []
-        expected = f"expected a model of objective causal_lm or seq2seq; this one is {info.objective}"
-        return [("generator", self.settings.generator, expected, "")]
+        return _texts.generator_faults(self.settings.generator or "", infos.get("generator"))
 
     def depends_on_date(self) -> bool:
         return False
@@ -214,10 +222,13 @@ class Summarize(Task):
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         if self.settings.generator:
             read = int(text_bytes / _BYTES_PER_TOKEN) + rows * len(self.settings.asked("")) // 4
-            written = rows * self._max_new_tokens // 2
+            written = self.written(rows)
             return read + written, read * _SECONDS_PER_READ + written * _SECONDS_PER_WRITTEN
         tokens = int(text_bytes / _BYTES_PER_TOKEN) if self.settings.model else 0
         return tokens, rows * 2e-4 + text_bytes * _SECONDS_PER_BYTE + tokens * _SECONDS_PER_TOKEN
+
+    def written(self, rows: int) -> int:
+        return rows * self._max_new_tokens // 2 if self.settings.generator else 0
 
     def open(self, models: Models) -> None:
         """Raises UserError where the generator's window has no room for the prompt and the summary."""
@@ -247,7 +258,7 @@ class Summarize(Task):
         made, tokens = self._write(subjects) if self.settings.generator else self._choose(subjects)
         answered = [(s, row) for s, row in zip(subjects, made, strict=True) if isinstance(row, dict)]
         rejects += [
-            Reject(s.position, "no_answer", why) for s, why in zip(subjects, made, strict=True) if isinstance(why, str)
+            Reject(s.position, *why) for s, why in zip(subjects, made, strict=True) if not isinstance(why, dict)
         ]
         chosen = [row for _, row in answered]
         columns = pa.Table.from_pylist(chosen, schema=self.columns())
@@ -258,7 +269,7 @@ class Summarize(Task):
     def _max_new_tokens(self) -> int:
         return self.settings.max_new_tokens or MAX_NEW_TOKENS
 
-    def _write(self, subjects: list[_Subject]) -> tuple[list[dict[str, Any] | str], int]:
+    def _write(self, subjects: list[_Subject]) -> tuple[list[dict[str, Any] | Failure], int]:
         """(for each subject its row, or why there is none; tokens that were read and written)."""
         most = self._max_new_tokens
         written = map_reduce.summarize(
@@ -268,10 +279,10 @@ class Summarize(Task):
             self._generator.count,
             lambda prompts: self._generator.generate(prompts, most),
         )
-        made: list[dict[str, Any] | str] = []
+        made: list[dict[str, Any] | Failure] = []
         for subject, summary in zip(subjects, written, strict=True):
             if not summary.text:
-                made.append(_NO_END if summary.text is None else _NOTHING)
+                made.append(summary.failed or (_NO_END if summary.text is None else _NOTHING))
                 continue
             told = [summary.text[start:end] for start, end in sentences.split(summary.text)]
             made.append(
@@ -281,11 +292,16 @@ class Summarize(Task):
                     "input_tokens": summary.input_tokens,
                     "coverage": extract.coverage(subject.sentences, told),
                     "output_tokens": summary.output_tokens,
+                    "support": min(extract.support(subject.sentences, told)),
+                    "unsupported": [
+                        *(f"{number:f}" for number in claims.invented_numbers(summary.text, subject.texts)),
+                        *claims.invented_names(summary.text, subject.texts),
+                    ],
                 }
             )
         return made, sum(summary.input_tokens + summary.output_tokens for summary in written)
 
-    def _choose(self, subjects: list[_Subject]) -> tuple[list[dict[str, Any] | str], int]:
+    def _choose(self, subjects: list[_Subject]) -> tuple[list[dict[str, Any] | Failure], int]:
         """(a row for each subject; tokens that were read)."""
         tokens = self._read(subjects)
         return [self._summarize(subject) for subject in subjects], tokens
@@ -328,6 +344,8 @@ class Summarize(Task):
             "input_tokens": subject.tokens,
             "coverage": coverage,
             "output_tokens": None,
+            "support": 1.0,
+            "unsupported": [],
         }
 
 

@@ -20,6 +20,7 @@ class Written:
     texts: list[str]
     input_tokens: np.ndarray
     output_tokens: np.ndarray
+    failed: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -118,3 +119,17 @@ def test_parts_about_which_the_model_says_nothing_do_not_hide_the_others() -> No
 def test_a_limit_under_one_character_is_refused() -> None:
     with pytest.raises(ValueError, match="one character"):
         run(FirstWords(), ["abc def"], 3)
+
+
+def test_a_text_whose_part_gets_no_answer_has_none() -> None:
+    class Refusing(FirstWords):
+        def generate(self, prompts: Sequence[str]) -> Written:
+            written = super().generate(prompts)
+            written.failed = {i: ("refused", "why") for i, prompt in enumerate(prompts) if "bad" in prompt}
+            return written
+
+    model = Refusing()
+    long, short, fine = "A good day. " * 9 + "A bad day. ", "bad", "good"
+    whole, one, other = run(model, [long, short, fine], 60)
+    assert whole.failed == one.failed == ("refused", "why") and whole.text is None and other.text == "good"
+    assert whole.calls == len(model.asked[0]) - 2 and len(model.asked) == 1, "and its other parts are not merged"

@@ -27,10 +27,10 @@ WORDS = ["lid", "box", "cat", "tea", "mill", "lamp", "desk", "rain"]
 ASKED = [f"{one} {other} so" for one in WORDS for other in WORDS]
 # Names of vLLM's documentation: LLM's and EngineArgs' arguments, and the fields of SamplingParams.
 ENGINE = {
-    *("model", "skip_tokenizer_init", "trust_remote_code", "load_format", "dtype", "seed", "max_model_len"),
+    *("model", "tokenizer", "trust_remote_code", "load_format", "dtype", "seed", "max_model_len"),
     *("enable_prefix_caching", "generation_config", "disable_log_stats", "enable_lora", "max_lora_rank", "max_loras"),
 }
-SAMPLING = {"n", "temperature", "seed", "max_tokens", "stop_token_ids", "detokenize"}
+SAMPLING = {"n", "temperature", "seed", "max_tokens", "stop_token_ids", "detokenize", "structured_outputs"}
 RANKS = {1, 8, 16, 32, 64, 128, 256, 320, 512}
 
 
@@ -89,9 +89,12 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
             return SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(out))])
 
     package, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
+    sampling = ModuleType("vllm.sampling_params")
+    sampling.__dict__.update(StructuredOutputsParams=lambda json: SimpleNamespace(json=json))
     package.__dict__.update(LLM=LLM, SamplingParams=SamplingParams)
     request.__dict__.update(LoRARequest=LoRARequest)
-    for name, module in (("vllm", package), ("vllm.lora", lora), ("vllm.lora.request", request)):
+    modules = {"vllm": package, "vllm.lora": lora, "vllm.lora.request": request, "vllm.sampling_params": sampling}
+    for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(vllm_writer, "installed", lambda: True)
     for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_NO_USAGE_STATS"):
@@ -121,11 +124,14 @@ def test_answers_are_those_of_the_other_writer(vllm: Calls, folder: Path) -> Non
     assert said.stop_token_ids == list(plain.ends) and adapter is None
     (engine,) = vllm.engines
     assert engine["model"] == str(folder) and engine["max_model_len"] == 40 and engine["dtype"] == "float32"
-    assert engine["enable_prefix_caching"] and engine["skip_tokenizer_init"] and engine["load_format"] == "safetensors"
+    assert engine["enable_prefix_caching"] and engine["tokenizer"] and engine["load_format"] == "safetensors"
     assert engine["seed"] == 0 and not engine["trust_remote_code"] and "enable_lora" not in engine
     assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0" and os.environ["VLLM_NO_USAGE_STATS"] == "1"
     assert writer.count(ASKED).tolist() == plain.count(ASKED).tolist()
     assert writer.generate([], 8).texts == [] and len(vllm.asked) == 1
+    assert not hasattr(said, "structured_outputs")
+    writer.generate(asked[:2], 8, schema={"type": "object"})
+    assert vllm.asked[1][1].structured_outputs.json == {"type": "object"}
     with pytest.raises(TooLong):
         writer.generate([" ".join(["cat"] * 40)], 8)
 
