@@ -38,7 +38,6 @@ _WITHOUT_CUE = 0.3  # what is left of a candidate's confidence where a field has
 _ONE_LINE = re.compile(r"[ \t]*[:：=是为#-]{0,2}[ \t]*(?P<value>[^\n。！？；;|]{1,200})")
 _READERS: dict[str, Callable[[str], list[Found]]] = {
     "number": numerals.numbers,
-    "amount": amounts.bare_amounts,
     "percent": measures.percents,
     "duration": measures.durations,
     "email": marks.emails,
@@ -121,6 +120,8 @@ def _by_type(text: str, rule: FieldRule, anchor: date | None, day_first: bool) -
             for f in numerals.numbers(text)
             if float(f.value).is_integer() and abs(f.value) < 2**62
         ]
+    if rule.type == "amount":  # a number alone is one only where something says so
+        return amounts.bare_amounts(text) if rule.near is not None or rule.pattern is not None else amounts.amounts(text)
     if rule.type == "text":
         return _after_cues(text, rule.near) if rule.near is not None else []
     return _READERS[rule.type](text)
