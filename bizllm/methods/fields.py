@@ -121,7 +121,8 @@ def _by_type(text: str, rule: FieldRule, anchor: date | None, day_first: bool) -
             if float(f.value).is_integer() and abs(f.value) < 2**62
         ]
     if rule.type == "amount":  # a number alone is one only where something says so
-        return amounts.bare_amounts(text) if rule.near is not None or rule.pattern is not None else amounts.amounts(text)
+        told = rule.near is not None or rule.pattern is not None
+        return (amounts.bare_amounts if told else amounts.amounts)(text)
     if rule.type == "text":
         return _after_cues(text, rule.near) if rule.near is not None else []
     return _READERS[rule.type](text)

@@ -21,12 +21,14 @@ _FAULTS = {
     "price_differs": 8,
     "total_differs": 7,
     "currency": 4,
+    "unit_differs": 4,
     "duplicate": 7,
     "no_items": 7,
 }
 _SYMBOLS = {"GBP": "£", "USD": "$", "CNY": "¥", "EUR": "€"}
 _AMBIGUOUS: dict[Language, list[str]] = {"en": ["lamp", "toys"], "zh": ["小灯", "玩具"]}
 _QUANTITIES = [*range(2, 13), 15, 16, 18, 20, 24, 25, 30, 36, 40, 48, 50, 60, 100, 120]
+_CARTONS = {"en": "cartons", "zh": "箱"}
 _DESKS = ["orders", "buying", "shop"]
 _WEEKDAYS = {
     "en": ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
@@ -127,7 +129,9 @@ class Clerk:
         layout = self.layout(language, fault)
         if fault == "no_items":
             return Order(person, language, moment, [], layout, [fault])
-        chosen = rng.sample(self.products, rng.choices([1, 2, 3, 4, 5, 6], [14, 24, 26, 18, 10, 8])[0])
+        # A box of what is sold by the box is no fault.
+        sold = [p for p in self.products if fault != "unit_differs" or self.about[p.id]["unit"][0] == "pcs"]
+        chosen = rng.sample(sold, rng.choices([1, 2, 3, 4, 5, 6], [14, 24, 26, 18, 10, 8])[0])
         quantities = rng.choices(_QUANTITIES, k=len(chosen))
         words = list(self.material["numbers"][language])
         if layout.get("words") and rng.random() < 0.6:
@@ -138,7 +142,9 @@ class Clerk:
         ]
         place = rng.randrange(len(lines))
         if fault == "unknown_item":
-            lines.insert(place, (None, rng.choice(self.material[language]["unknown"]), rng.choice(_QUANTITIES)))
+            unknown = rng.choice(self.material[language]["unknown"])
+            unknown += " " if language == "zh" and unknown.isascii() else ""
+            lines.insert(place, (None, unknown, rng.choice(_QUANTITIES)))
         if fault == "ambiguous_item":
             lines.insert(place, (None, rng.choice(_AMBIGUOUS[language]), rng.choice(_QUANTITIES)))
         if fault == "quantity_missing":
@@ -153,6 +159,8 @@ class Clerk:
             layouts = [layout for layout in layouts if "priced" in layout]
         if fault in ("unknown_item", "ambiguous_item"):
             layouts = [one for one in layouts if "{item}" in one["line"]]
+        if fault == "unit_differs":
+            layouts = [layout for layout in layouts if "{unit}" in layout["line"]]
         layout: dict[str, Any] = self.rng.choice(layouts)
         return layout
 
@@ -166,7 +174,7 @@ class Clerk:
         form = rng.choices(["name", "alias", "sku", "both"], [46, 32, 10, 12])[0]
         name = product.name[language] if form in ("name", "both") else rng.choice(others)
         if form == "sku":
-            return product.id
+            return f"{product.id} " if chinese else product.id  # nobody could read P00112个
         if rng.random() < 0.15 and len(name) > 3 + 5 * (not chinese):
             name = _MISSPELL[rng.choice(self.material["misspellings"])](name, rng)
         elif not chinese and layout.get("words") and name[-1] not in "sehx" and rng.random() < 0.7:
@@ -227,12 +235,13 @@ class Clerk:
             return "", None
         rng, layout, said, total = self.rng, order.layout, [], 0.0
         priced = "priced" in layout and ({"price_differs", "currency"} & {*order.faults} or rng.random() < 0.6)
-        wrong = rng.randrange(len(order.lines)) if "price_differs" in order.faults else -1
+        wrong = rng.randrange(len(order.lines)) if {"price_differs", "unit_differs"} & {*order.faults} else -1
         worded = layout.get("words") and rng.random() < 0.6
         for at, (product, called, quantity) in enumerate(order.lines):
             # Nobody knows what another shop's article costs here.
             price = product.price(STORES[order.person.store]) if product is not None else 19.99
-            price = round(price * rng.choice([0.85, 0.9, 1.15]), 2) if at == wrong else price
+            if at == wrong and "price_differs" in order.faults:
+                price = round(price * rng.choice([0.85, 0.9, 1.15]), 2)
             total += price * (quantity or 0)
             numbers = self.material["numbers"][order.language]
             sku, name = (product.id, product.name[order.language]) if product is not None else ("", called)
@@ -242,7 +251,9 @@ class Clerk:
                 "item": called,
                 "sku": sku,
                 "name": name,
-                "unit": self.unit(product, order.language),
+                "unit": _CARTONS[order.language]
+                if at == wrong and "unit_differs" in order.faults
+                else self.unit(product, order.language),
                 "price": _money(price, currency),
                 "number": f"{price:.2f}",
                 "amount": _money(price * (quantity or 0), currency),

@@ -35,10 +35,13 @@ _DURATION = re.compile(
 
 # What things are counted in: a canonical word, and how many of its things it is.
 _UNITS = {
-    ("piece", 1.0): "pieces|piece|pcs|pc|units|unit|each|ea|个|件|只|台|把|张|条|盏|瓶|本|块|口|床|辆|支|枝|根|部|顶",
+    (
+        "piece",
+        1.0,
+    ): "pieces|piece|pcs|pc|units|unit|each|ea|个|件|只|台|把|张|条|盏|瓶|本|块|口|床|辆|支|枝|根|部|顶|盒",
     ("set", 1.0): "sets|set|kits|kit|套",
     ("pair", 1.0): "pairs|pair|prs|pr|双|对|副",
-    ("box", 1.0): "boxes|box|cartons|carton|ctns|ctn|cases|case|箱|盒",
+    ("box", 1.0): "boxes|box|cartons|carton|ctns|ctn|cases|case|箱",
     ("bag", 1.0): "bags|bag|packs|pack|packets|packet|pkts|pkt|包|袋",
     ("piece", 12.0): "dozen|dozens|doz|dz|打",
     ("roll", 1.0): "rolls|roll|卷",

@@ -1,0 +1,379 @@
+"""A mail → its order lines. One reading for all layouts: cells of a table, values of a block, and the clauses of lists
+and sentences fill a line one after the other; a new article begins a new one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from bizllm.methods.orders import layout
+from bizllm.methods.orders.catalogue import NOTHING, Catalogue, Match
+from bizllm.methods.orders.layout import Cell, Row
+from bizllm.methods.orders.quantities import Quantity, quantities
+from bizllm.methods.pii.folding import folded
+from bizllm.methods.terms import Found as Mention
+from bizllm.methods.values import amounts, dates, marks, measures, numerals
+from bizllm.methods.values.found import Found
+
+_HIDDEN = "\x01"  # stands for a character that is part of something else than a quantity
+_BREAK = re.compile(
+    r"[,，、;；+&]|(?<![A-Za-z])(?:and also|and|plus|as well as|along with)(?![A-Za-z])|和|以及|还有|外加|另外|跟|及"
+)
+_SENTENCE = re.compile(r"[。！？!?]+|\.(?=\s|$)")
+_ASKS = re.compile(
+    r"(?<![A-Za-z])(?:re-?order|order|send|need|want|like|take|ship|supply|book|buy|get|reserve|require)(?![A-Za-z])"
+    r"|请发|发|要|订|需要|下单|补|安排|来|采购|拿|购",
+    re.I,
+)
+# What tells of something else than this order.
+_PAST = re.compile(
+    r"(?<![A-Za-z])(?:last (?:week|month|time|year|delivery|order)|were|was|came|arrived|received|sold|invoices?"
+    r"|thanks? (?:you )?for|already|price list)(?![A-Za-z])|上周|上次|上个?月|去年|收到|卖了|发票|感谢您|已经|价格表",
+    re.I,
+)
+_EACH = re.compile(rf"\s*(?:/|per |a |an |每|一)?\s*(?:each|apiece|(?:{measures.UNIT})(?![A-Za-z]))", re.I)
+_IS_AMOUNT = re.compile(r"(?:=|小计|金额|合计|total|amount)\s*[:：]?\s*$", re.I)
+_IS_PRICE = re.compile(r"(?:@|(?<![A-Za-z])(?:at|price)|单价|价格|每.{0,2})\s*[:：]?\s*$", re.I)
+_AROUND = re.compile(
+    r"^(?:[\W_]|(?<![A-Za-z])(?:of|the|your|our|some|more|x|a|an|each|new|please|these|those|us|me)(?![A-Za-z])"
+    r"|这次|再|各|的|订|要|来|个)+"
+    r"|(?:[\W_]|(?<![A-Za-z])(?:x|each|at|quantity|qty|please|of)(?![A-Za-z])"
+    r"|数量|要|来|各|共|的|订)+$",
+    re.I,
+)
+_NO_COUNTS = (measures.percents, measures.durations, marks.emails, marks.urls, marks.phones)
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@dataclass(frozen=True)
+class OrderLine:
+    """An article that is asked for, at characters [start, end). match: what its words mean. quantity, unit, price (of
+    one), amount and currency: as stated; None where they are not."""
+
+    start: int
+    end: int
+    match: Match
+    quantity: float | None = None
+    unit: str | None = None
+    price: float | None = None
+    amount: float | None = None
+    currency: str | None = None
+
+
+@dataclass
+class _Draft:
+    """A line while it is read. sure: what it stands in says that something is ordered here."""
+
+    start: int = -1
+    end: int = -1
+    words: list[str] = field(default_factory=list)
+    match: Match = NOTHING
+    quantity: Quantity | None = None
+    unit: str | None = None
+    price: Found | None = None
+    amount: Found | None = None
+    sure: bool = False
+
+    def reach(self, start: int, end: int) -> None:
+        self.start = start if self.start < 0 else min(self.start, start)
+        self.end = max(self.end, end)
+
+
+class Reader:
+    """Reads one mail. least: the score from which words mean an article."""
+
+    def __init__(self, text: str, catalogue: Catalogue, least: float) -> None:
+        self.text = folded(layout.own_part(text))
+        self.catalogue, self.least = catalogue, least
+        self.mentions = catalogue.terms.find(self.text)
+        self.money = _apart(amounts.amounts(self.text), [(m.start, m.end) for m in self.mentions])
+        hidden = [(m.start, m.end) for m in self.mentions]
+        hidden += [(m.start, self._each(m.end)) for m in self.money]
+        for found in (
+            dates.dates(self.text, date(2000, 1, 1)),
+            *(
+                read(self.text)
+                for read in (measures.percents, measures.durations, marks.emails, marks.urls, marks.phones)
+            ),
+        ):
+            hidden += [(f.start, f.end) for f in _apart(found, [(m.start, m.end) for m in self.mentions])]
+        quiet = list(self.text)
+        for start, end in hidden:
+            quiet[start:end] = _HIDDEN * (end - start)
+        self.quiet = "".join(quiet)
+        self.lines: list[OrderLine] = []
+        self.heads: list[tuple[int, int]] = []  # of tables
+        self.asides: list[tuple[int, int]] = []  # sentences of something else
+        self.draft = _Draft()
+
+    def read(self) -> list[OrderLine]:
+        """The mail's lines, in order."""
+        asked = False  # a sentence that asks goes on in the next line
+        kind = ""
+        for row in layout.rows(self.text):
+            if row is None or row.kind != "block" or kind != "block":
+                self.flush()
+            kind = row.kind if row else ""
+            if row is None or row.head:
+                asked = False
+                self.heads += [(row.cells[0].start, row.cells[-1].end)] if row and row.cells else []
+            elif row.kind in ("table", "block"):
+                self._cells(row)
+            elif row.kind == "prose":
+                asked = self._prose(row.cells[0], asked)
+            else:
+                self._listed(row)
+        self.flush()
+        return self.lines
+
+    def unread(self) -> bool:
+        """Whether something is counted that no line has: a line may have been missed."""
+        read = [*((line.start, line.end) for line in self.lines), *self.asides, *self.heads]
+        return any(
+            q.strong and not any(start < q.end and q.start < end for start, end in read)
+            for q in quantities(self.quiet, 0, len(self.quiet))
+        )
+
+    def flush(self) -> None:
+        """The draft becomes a line, where something is asked for in it."""
+        draft, self.draft = self.draft, _Draft()
+        match = draft.match
+        if match.score < self.least:
+            match = Match((), match.how, match.score)
+            if not (draft.sure and draft.quantity and any(map(_LETTER.search, draft.words))):
+                return
+        elif draft.quantity is None and not draft.sure:
+            return
+        unit = draft.unit or (draft.quantity.unit if draft.quantity else None)
+        currency = next((f.unit for f in (draft.price, draft.amount) if f is not None and f.unit), None)
+        self.lines.append(
+            OrderLine(
+                draft.start,
+                draft.end,
+                match,
+                draft.quantity.value if draft.quantity else None,
+                unit,
+                float(draft.price.value) if draft.price else None,
+                float(draft.amount.value) if draft.amount else None,
+                currency,
+            )
+        )
+
+    # -- layouts --------------------------------------------------------------------------------------------------
+
+    def _cells(self, row: Row) -> None:
+        """A row of a table, or keys with values."""
+        if row.kind == "table":
+            self.flush()
+        for cell in row.cells:
+            said = self.text[cell.start : cell.end].strip()
+            if cell.role in ("sku", "item"):
+                has = [c.role for c in row.cells]
+                if row.kind == "block" and self.draft.words and not {"sku", "item"} <= {*has}:
+                    self.flush()
+                self._item(cell.start, cell.end)
+                self.draft.sure = True
+            elif cell.role == "quantity" and said:
+                self._count(next(quantities(self.text, cell.start, cell.end), None))
+            elif cell.role == "unit" and said:
+                self.draft.unit = (measures.unit_of(said) or (said.lower(), 1.0))[0]
+            elif cell.role in ("price", "amount") and said:
+                self._worth(next(iter(self._prices(cell, bare=True)), None), cell.role)
+        if row.kind == "table":
+            self.flush()
+
+    def _listed(self, row: Row) -> None:
+        """A line of a list, or cells without a header."""
+        if row.kind == "row" and not any(self._inside(self.mentions, c) for c in row.cells):
+            return
+        self.flush()
+        for cell in row.cells:
+            for clause in self._clauses(cell):
+                self._clause(clause, sure=True, alone=True)
+        self.flush()
+
+    def _prose(self, cell: Cell, asked: bool) -> bool:
+        """Sentences of a line. Whether the next line goes on with one that asks for something."""
+        at = cell.start
+        for end, last in [
+            *((m.end(), False) for m in _SENTENCE.finditer(self.quiet, cell.start, cell.end)),
+            (cell.end, True),
+        ]:
+            if self.text[at:end].strip():
+                part = Cell(at, end)
+                if not _PAST.search(self.text, at, end):
+                    asks = _ASKS.search(self.text, at, end)
+                    short = last and at == cell.start and end - at <= 80 and self._is_item_line(part)
+                    for clause in self._clauses(part):
+                        first = asked or (asks is not None and asks.start() < clause.end)
+                        self._clause(clause, sure=first or short, alone=short)
+                    asked = last and (asked or asks is not None)
+                    self.flush()
+                else:
+                    asked = False
+                    self.asides.append((at, end))
+            if not last:
+                asked = False
+            at = end
+        return asked and not re.search(r"[:：]\s*$", self.text[cell.start : cell.end])
+
+    def _is_item_line(self, part: Cell) -> bool:
+        """Whether the line is little else than one article, or a counted one."""
+        found = self._inside(self.mentions, part)
+        covered = sum(m.end - m.start for m in found)
+        counted = any(q.strong for q in quantities(self.quiet, part.start, part.end))
+        return covered >= 0.6 * len(self.text[part.start : part.end].strip()) or (
+            counted and not _SENTENCE.search(self.text, part.start, part.end - 1)
+        )
+
+    # -- clauses --------------------------------------------------------------------------------------------------
+
+    def _clauses(self, cell: Cell) -> Iterator[Cell]:
+        """What commas and conjunctions part, and then counts of several articles that nothing parts."""
+        at = cell.start
+        for end, following in [
+            *((m.start(), m.end()) for m in _BREAK.finditer(self.quiet, cell.start, cell.end)),
+            (cell.end, cell.end),
+        ]:
+            if self.text[at:end].strip():
+                yield from self._counted_apart(Cell(at, end))
+            at = following
+
+    def _counted_apart(self, part: Cell) -> Iterator[Cell]:
+        counts = [q for q in quantities(self.quiet, part.start, part.end) if q.strong]
+        found = self._inside(self.mentions, part)
+        if len(counts) < 2 or len(found) < 2:
+            yield part
+            return
+        before = counts[0].start < found[0].start
+        cuts = [q.start for q in counts[1:]] if before else [q.end for q in counts[:-1]]
+        for start, end in zip([part.start, *cuts], [*cuts, part.end], strict=True):
+            yield Cell(start, end)
+
+    def _clause(self, part: Cell, sure: bool, alone: bool) -> None:
+        """One clause: an article, how many, what it costs, or some of these. alone: it is no part of a sentence, so
+        that words without a count may be an article, too."""
+        worth = self._prices(part, bare=False)
+        end = min([part.end, *(f.start for f in worth)])
+        counts = [*quantities(self.quiet, part.start, part.end)]
+        count = max(counts, key=lambda q: (q.strong, -q.start), default=None)
+        words = self._words(Cell(part.start, end), count, sure)
+        if words is None and count is None and (sure or alone):  # a name misspelled, and its count forgotten
+            side = self._after_asking(Cell(part.start, end))
+            near = self.catalogue.resolve(_AROUND.sub("", self.text[side.start : end]))
+            words = side if near.score >= self.least else None
+        if words is not None:
+            if count is not None and self.draft.quantity is not None:
+                self.flush()
+            self._item(words.start, words.end)
+        if count is not None and (self.draft.words or words is not None):
+            if self.draft.quantity is None:
+                self._count(count)
+            elif not count.strong and re.fullmatch(r"\d+[.,]\d\d", self.text[count.start : count.end]):
+                worth = [*worth, Found(count.start, count.end, numerals.value(self.text[count.start : count.end]), 0.5)]
+        if self.draft.words:
+            self.draft.sure |= sure
+            for found in worth:
+                self._worth(found, "")
+
+    def _words(self, part: Cell, count: Quantity | None, sure: bool) -> Cell | None:
+        """The words of a clause that name an article: behind the count, or before it."""
+        found = self._inside(self.mentions, part)
+        if count is None:
+            return Cell(found[0].start, found[-1].end) if found else None
+        behind, before = Cell(min(count.end, part.end), part.end), Cell(part.start, min(count.start, part.end))
+        for side in (behind, before):
+            inside = self._inside(self.mentions, side)
+            if inside:
+                return self._whole(side, inside[0].start, inside[-1].end, side is behind)
+        # None of ours: nearly one of ours, or another's.
+        best, which = NOTHING, None
+        for side in (behind, self._after_asking(before)):
+            said = _AROUND.sub("", self.text[side.start : side.end])
+            if not _LETTER.search(said):
+                continue
+            match = self.catalogue.resolve(said)
+            if which is None or match.score > best.score:
+                best, which = match, side
+        if which is None or (best.score < self.least and not (sure and self._names(which, which is behind))):
+            return None
+        return which
+
+    def _names(self, side: Cell, behind: bool) -> bool:
+        """Whether words right beside a count can be what is counted."""
+        said = self.text[side.start : side.end]
+        return len(_AROUND.sub("", said)) > 1 and (not behind or said.lstrip(" ")[:1] != "")
+
+    def _whole(self, side: Cell, start: int, end: int, behind: bool) -> Cell:
+        """A name with the words that belong to it: "Marlow" of "Marlow kettle", so that it is told from ours."""
+        return Cell(side.start, end) if behind else Cell(self._after_asking(Cell(side.start, end)).start, end)
+
+    def _after_asking(self, part: Cell) -> Cell:
+        """What stands behind the last word that asks for something."""
+        asks = [m.end() for m in _ASKS.finditer(self.quiet, part.start, part.end) if m.end() < part.end]
+        return Cell(asks[-1], part.end) if asks else part
+
+    # -- a line's parts -------------------------------------------------------------------------------------------
+
+    def _item(self, start: int, end: int) -> None:
+        said = _AROUND.sub("", self.text[start:end])
+        if not said:
+            return
+        match = self.catalogue.resolve(said)
+        if self.draft.words:
+            common = tuple(sku for sku in match.skus if sku in self.draft.match.skus)
+            if common and match.score >= self.least:
+                match = Match(
+                    common, *max((match.score, match.how), (self.draft.match.score, self.draft.match.how))[::-1]
+                )
+            elif self.draft.sure and match.score < self.least and self.draft.match.score >= self.least:
+                match = self.draft.match  # a table's second column of names, misspelled
+            elif self.draft.quantity is None and self.draft.match.score < self.least:
+                pass  # the words before were none of ours
+            else:
+                self.flush()
+        self.draft.words.append(said)
+        self.draft.match = match
+        at = self.text.index(said, start)
+        self.draft.reach(at, at + len(said))
+
+    def _count(self, count: Quantity | None) -> None:
+        if count is not None:
+            self.draft.quantity = count
+            self.draft.reach(count.start, count.end)
+
+    def _worth(self, found: Found | None, role: str) -> None:
+        """An amount of money in the line: the price of one, or of all."""
+        if found is None:
+            return
+        before = self.text[max(0, found.start - 12) : found.start]
+        if not role:
+            role = "amount" if _IS_AMOUNT.search(before) else "price" if _IS_PRICE.search(before) else ""
+        if role == "amount" or (not role and self.draft.price is not None):
+            self.draft.amount = self.draft.amount or found
+        else:
+            self.draft.price = self.draft.price or found
+        self.draft.reach(found.start, found.end)
+
+    def _prices(self, part: Cell, bare: bool) -> list[Found]:
+        """The money in a part of the mail; bare: a number alone counts, too."""
+        found = [f for f in self.money if part.start <= f.start and f.end <= part.end]
+        if found or not bare:
+            return found
+        inside = numerals.numbers(self.text[part.start : part.end])
+        return [Found(part.start + f.start, part.start + f.end, f.value, f.score) for f in inside]
+
+    def _each(self, end: int) -> int:
+        """Where a price ends, with "a piece" behind it."""
+        match = _EACH.match(self.text, end)
+        return match.end() if match else end
+
+    def _inside(self, spans: Sequence[Mention], part: Cell) -> list[Mention]:
+        return [s for s in spans if part.start <= s.start and s.end <= part.end]
+
+
+def _apart(found: Sequence[Found], taken: Sequence[tuple[int, int]]) -> list[Found]:
+    """Those that share no character with what is taken."""
+    return [f for f in found if all(f.end <= start or f.start >= end for start, end in taken)]
