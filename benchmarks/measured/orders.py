@@ -126,7 +126,7 @@ def lines(data: Path) -> list[Line]:
     """Lines, whole mails, faults and false alarms."""
     table, articles = mails()
     truth_rows = table.to_pylist()
-    truth: list[Found] = [Counter((line["sku"], line["quantity"]) for line in row["lines"]) for row in truth_rows]
+    truth: list[Found] = [Counter((line["sku"], line["quantity"]) for line in row["true_lines"]) for row in truth_rows]
     began = time.perf_counter()
     rows = answered(table, articles)
     seconds = time.perf_counter() - began
@@ -153,7 +153,7 @@ def lines(data: Path) -> list[Line]:
         add(f"F1 of lines, {said} mails", own[2], other[2], f"{len(at)} mails")
     share = [sum(a == b for a, b in zip(found, truth, strict=True)) / len(truth) for found in (ours, plain)]
     add("mails whose every line is right", *share)
-    faulty = [bool(row["faults"]) for row in truth_rows]
+    faulty = [bool(row["true_faults"]) for row in truth_rows]
     review = [row["status"] == "needs_review" for row in rows]
     empty = [not found for found in plain]
     add(
@@ -182,7 +182,7 @@ def _each(truth: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> st
     said = Counter[str]()
     named = Counter[str]()
     for row, found in zip(truth, rows, strict=True):
-        for fault in row["faults"]:
+        for fault in row["true_faults"]:
             said[fault] += 1
             named[fault] += fault in found["reasons"]
     return "named: " + ", ".join(f"{fault} {named[fault]}/{said[fault]}" for fault in sorted(said))

@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_yaml
 from labelled import PARTS, labelled_table
+from order_mails import Clerk, catalogue_table
 from people import Person, customers_table, make_people, orders_table
 from reviews import reviews_table
 from sales import sales_table
 from tickets import CALM, Desk, created_at
 
 SEED = 20260630
+_MAILS_A_DAY = 75
 _TICKETS = {date(2026, 6, 29): 390, RUN_DATE: 1014}
 _INTENTS = {
     "late_delivery": 15,
@@ -111,7 +113,13 @@ def tables() -> dict[str, pa.Table]:
         made[f"labelled_tickets/{part}.parquet"] = labelled_table(
             part, _INTENTS, desk, read_yaml("labelled_en.yaml"), people, rng
         )
+    clerk = Clerk(read_yaml("order_mails.yaml"), products, random.Random(SEED + 8))
+    shops = people[::12]  # those who order for a shop
+    mails = clerk.table(shops, list(_TICKETS), _MAILS_A_DAY)
+    for number, day in enumerate(_TICKETS):
+        made[f"order_mails/dt={day}/part-0.parquet"] = mails.slice(number * _MAILS_A_DAY, _MAILS_A_DAY)
     return made | {
+        "articles/part-0.parquet": catalogue_table(products),
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
         "sales/part-0.parquet": sales_table(products, SEED),
         "customers/part-0.parquet": customers_table(people, random.Random(SEED + 3)),

@@ -37,13 +37,13 @@ _WEEKDAYS = {
 LINE = pa.struct([("sku", pa.string()), ("quantity", pa.float64())])
 TRUTH = pa.schema(
     [
-        ("lines", pa.list_(LINE)),
-        ("faults", pa.list_(pa.string())),
-        ("order_number", pa.string()),
-        ("deliver_by", pa.date32()),
-        ("total", pa.float64()),
-        ("phone", pa.string()),
-        ("email", pa.string()),
+        ("true_lines", pa.list_(LINE)),
+        ("true_faults", pa.list_(pa.string())),
+        ("true_number", pa.string()),
+        ("true_deliver_by", pa.date32()),
+        ("true_total", pa.float64()),
+        ("true_phone", pa.string()),
+        ("true_email", pa.string()),
     ]
 )
 
@@ -219,13 +219,13 @@ class Clerk:
             rng.choice(said["quoted"]) if rng.random() < 0.2 else "",
         ]
         truth = {
-            "lines": [{"sku": p.id, "quantity": quantity} for p, _, quantity in order.lines if p is not None],
-            "faults": order.faults,
-            "order_number": order.number,
-            "deliver_by": day if timed else None,
-            "total": stated,
-            "phone": contact["phone"] if "{phone}" in closing else None,
-            "email": contact["email"] if "{email}" in closing else None,
+            "true_lines": [{"sku": p.id, "quantity": quantity} for p, _, quantity in order.lines if p is not None],
+            "true_faults": order.faults,
+            "true_number": order.number,
+            "true_deliver_by": day if timed else None,
+            "true_total": stated,
+            "true_phone": contact["phone"] if "{phone}" in closing else None,
+            "true_email": contact["email"] if "{email}" in closing else None,
         }
         return "\n\n".join(part for part in parts if part), truth
 

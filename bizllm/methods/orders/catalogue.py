@@ -14,6 +14,7 @@ from bizllm.methods.terms import Terms, tokens
 _SAME = 0.03  # two articles whose likenesses differ by less are equally likely
 _MOST_WORDS = 12  # of an item's words that are tried from either end
 _LEAST_LIKENESS = 0.6  # what is less alike is not even a guess
+_LEFT_OUT = 0.6  # how much words that are left out count against the rest
 _PARTLY = 0.95  # the most that a name within further words counts
 
 
@@ -141,10 +142,9 @@ class Catalogue:
         tries = {"".join(said[i:]) for i in range(len(cut))} | {"".join(said[:i]) for i in range(1, len(cut) + 1)}
         scores: dict[str, float] = {}
         for words in sorted(tries):
-            if len(words) < 2:
+            weight = 1.0 - _LEFT_OUT * (1.0 - len(words) / len("".join(said)))
+            if len(words) < 2 or weight < _LEAST_LIKENESS:
                 continue
-            # A small part of the words has to be more alike than all of them.
-            weight = 1.0 if len(words) >= 0.6 * len("".join(said)) else 0.8
             cutoff = 100 * _LEAST_LIKENESS / weight
             alike = process.extract(words, self._squeezed, scorer=fuzz.ratio, score_cutoff=cutoff, limit=8)
             for _, score, at in alike:

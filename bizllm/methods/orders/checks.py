@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from bizllm.methods import fields
 from bizllm.methods.fields import FieldRule
+from bizllm.methods.orders import wording
 from bizllm.methods.orders.catalogue import Article, Catalogue
 from bizllm.methods.orders.reading import OrderLine, Reader
 from bizllm.methods.values import measures
@@ -16,9 +17,11 @@ from bizllm.methods.values import measures
 # Why an order needs a person, in the order in which they are told.
 REASONS = (
     "no_items",
+    "other_request",
     "unread_count",
     "unknown_item",
     "ambiguous_item",
+    "item_twice",
     "quantity_missing",
     "quantity_odd",
     "unit_differs",
@@ -91,6 +94,11 @@ def read_order(text: str, catalogue: Catalogue, least: float, currency: str | No
     wrong = {reason for p in priced for reason in p.reasons} | (set() if lines else {"no_items"})
     if lines and reader.unread():
         wrong.add("unread_count")
+    if lines and wording.OTHER.search(reader.text):
+        wrong.add("other_request")
+    named_twice = Counter(p.article.sku for p in priced if p.article is not None)
+    if max(named_twice.values(), default=0) > 1:
+        wrong.add("item_twice")
     if total is not None and stated is not None and abs(total - stated) > CENT + tolerance * abs(total):
         wrong.add("total_differs")
     return Order(tuple(priced), used, total, stated, _number(reader), in_order(wrong))

@@ -4,11 +4,13 @@ and sentences fill a line one after the other; a new article begins a new one.""
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import combinations, islice, takewhile
 
-from bizllm.methods.orders import layout
+from bizllm.methods.orders import layout, wording
 from bizllm.methods.orders.catalogue import NOTHING, Catalogue, Match
 from bizllm.methods.orders.layout import Cell, Row
 from bizllm.methods.orders.quantities import Quantity, quantities
@@ -18,33 +20,7 @@ from bizllm.methods.values import amounts, dates, marks, measures, numerals
 from bizllm.methods.values.found import Found
 
 _HIDDEN = "\x01"  # stands for a character that is part of something else than a quantity
-_BREAK = re.compile(
-    r"[,，、;；+&]|(?<![A-Za-z])(?:and also|and|plus|as well as|along with)(?![A-Za-z])|和|以及|还有|外加|另外|跟|及"
-)
-_SENTENCE = re.compile(r"[。！？!?]+|\.(?=\s|$)")
-_ASKS = re.compile(
-    r"(?<![A-Za-z])(?:re-?order|order|send|need|want|like|take|ship|supply|book|buy|get|reserve|require)(?![A-Za-z])"
-    r"|请发|发|要|订|需要|下单|补|安排|来|采购|拿|购",
-    re.I,
-)
-# What tells of something else than this order.
-_PAST = re.compile(
-    r"(?<![A-Za-z])(?:last (?:week|month|time|year|delivery|order)|were|was|came|arrived|received|sold|invoices?"
-    r"|thanks? (?:you )?for|already|price list)(?![A-Za-z])|上周|上次|上个?月|去年|收到|卖了|发票|感谢您|已经|价格表",
-    re.I,
-)
-_EACH = re.compile(rf"\s*(?:/|per |a |an |每|一)?\s*(?:each|apiece|(?:{measures.UNIT})(?![A-Za-z]))", re.I)
-_IS_AMOUNT = re.compile(r"(?:=|小计|金额|合计|total|amount)\s*[:：]?\s*$", re.I)
-_IS_PRICE = re.compile(r"(?:@|(?<![A-Za-z])(?:at|price)|单价|价格|每.{0,2})\s*[:：]?\s*$", re.I)
-_AROUND = re.compile(
-    r"^(?:[\W_]|(?<![A-Za-z])(?:of|the|your|our|some|more|x|a|an|each|new|please|these|those|us|me)(?![A-Za-z])"
-    r"|这次|再|各|的|订|要|来|个)+"
-    r"|(?:[\W_]|(?<![A-Za-z])(?:x|each|at|quantity|qty|please|of)(?![A-Za-z])"
-    r"|数量|要|来|各|共|的|订)+$",
-    re.I,
-)
 _NO_COUNTS = (measures.percents, measures.durations, marks.emails, marks.urls, marks.phones)
-_LETTER = re.compile(r"[^\W\d_]")
 
 
 @dataclass(frozen=True)
@@ -88,7 +64,7 @@ class Reader:
         self.text = folded(layout.own_part(text))
         self.catalogue, self.least = catalogue, least
         self.mentions = catalogue.terms.find(self.text)
-        self.money = _apart(amounts.amounts(self.text), [(m.start, m.end) for m in self.mentions])
+        self.money = _apart(amounts.amounts(self.text), self.mentions)
         hidden = [(m.start, m.end) for m in self.mentions]
         hidden += [(m.start, self._each(m.end)) for m in self.money]
         for found in (
@@ -98,7 +74,7 @@ class Reader:
                 for read in (measures.percents, measures.durations, marks.emails, marks.urls, marks.phones)
             ),
         ):
-            hidden += [(f.start, f.end) for f in _apart(found, [(m.start, m.end) for m in self.mentions])]
+            hidden += [(f.start, f.end) for f in _apart(found, self.mentions)]
         quiet = list(self.text)
         for start, end in hidden:
             quiet[start:end] = _HIDDEN * (end - start)
@@ -142,7 +118,7 @@ class Reader:
         match = draft.match
         if match.score < self.least:
             match = Match((), match.how, match.score)
-            if not (draft.sure and draft.quantity and any(map(_LETTER.search, draft.words))):
+            if not (draft.sure and draft.quantity and any(map(wording.LETTER.search, draft.words))):
                 return
         elif draft.quantity is None and not draft.sure:
             return
@@ -198,13 +174,14 @@ class Reader:
         """Sentences of a line. Whether the next line goes on with one that asks for something."""
         at = cell.start
         for end, last in [
-            *((m.end(), False) for m in _SENTENCE.finditer(self.quiet, cell.start, cell.end)),
+            *((m.end(), False) for m in wording.SENTENCE.finditer(self.quiet, cell.start, cell.end)),
             (cell.end, True),
         ]:
             if self.text[at:end].strip():
                 part = Cell(at, end)
-                if not _PAST.search(self.text, at, end):
-                    asks = _ASKS.search(self.text, at, end)
+                summed = wording.SUM.search(self.text, at, end) and not self._inside(self.mentions, part)
+                if not summed and not wording.PAST.search(self.text, at, end):
+                    asks = wording.ASKS.search(self.text, at, end)
                     short = last and at == cell.start and end - at <= 80 and self._is_item_line(part)
                     for clause in self._clauses(part):
                         first = asked or (asks is not None and asks.start() < clause.end)
@@ -225,7 +202,7 @@ class Reader:
         covered = sum(m.end - m.start for m in found)
         counted = any(q.strong for q in quantities(self.quiet, part.start, part.end))
         return covered >= 0.6 * len(self.text[part.start : part.end].strip()) or (
-            counted and not _SENTENCE.search(self.text, part.start, part.end - 1)
+            counted and not wording.SENTENCE.search(self.text, part.start, part.end - 1)
         )
 
     # -- clauses --------------------------------------------------------------------------------------------------
@@ -234,7 +211,7 @@ class Reader:
         """What commas and conjunctions part, and then counts of several articles that nothing parts."""
         at = cell.start
         for end, following in [
-            *((m.start(), m.end()) for m in _BREAK.finditer(self.quiet, cell.start, cell.end)),
+            *((m.start(), m.end()) for m in wording.BREAK.finditer(self.quiet, cell.start, cell.end)),
             (cell.end, cell.end),
         ]:
             if self.text[at:end].strip():
@@ -259,11 +236,16 @@ class Reader:
         end = min([part.end, *(f.start for f in worth)])
         counts = [*quantities(self.quiet, part.start, part.end)]
         count = max(counts, key=lambda q: (q.strong, -q.start), default=None)
+        if count is not None and not count.strong and len(counts) > 1 and self._inside(self.mentions, part):
+            self._figures(part, counts)
+            return
         words = self._words(Cell(part.start, end), count, sure)
         if words is None and count is None and (sure or alone):  # a name misspelled, and its count forgotten
             side = self._after_asking(Cell(part.start, end))
-            near = self.catalogue.resolve(_AROUND.sub("", self.text[side.start : end]))
+            near = self.catalogue.resolve(wording.AROUND.sub("", self.text[side.start : end]))
             words = side if near.score >= self.least else None
+        elif words is not None and count is None and wording.ONE.search(self.text, part.start, words.start):
+            count = Quantity(words.start, words.start, 1.0, None, "", True)
         if words is not None:
             if count is not None and self.draft.quantity is not None:
                 self.flush()
@@ -278,6 +260,23 @@ class Reader:
             for found in worth:
                 self._worth(found, "")
 
+    def _figures(self, part: Cell, counts: Sequence[Quantity]) -> None:
+        """An article among several bare numbers, as in columns that blanks part: those of which two make the third are
+        quantity, price and amount. Where none do, the quantity is not known."""
+        self.flush()
+        found = self._inside(self.mentions, part)
+        self._item(found[0].start, found[-1].end)
+        self.draft.sure = True
+        for count, price, amount in combinations(counts, 3):
+            if count.value.is_integer() and abs(count.value * price.value - amount.value) < 0.005:
+                self._count(count)
+                for of, role in ((price, "price"), (amount, "amount")):
+                    self._worth(Found(of.start, of.end, of.value, 0.5), role)
+                return
+        whole = [q for q in counts if self.text[q.start : q.end].isalnum()]
+        if len(whole) == 1:
+            self._count(whole[0])
+
     def _words(self, part: Cell, count: Quantity | None, sure: bool) -> Cell | None:
         """The words of a clause that name an article: behind the count, or before it."""
         found = self._inside(self.mentions, part)
@@ -291,8 +290,8 @@ class Reader:
         # None of ours: nearly one of ours, or another's.
         best, which = NOTHING, None
         for side in (behind, self._after_asking(before)):
-            said = _AROUND.sub("", self.text[side.start : side.end])
-            if not _LETTER.search(said):
+            said = wording.AROUND.sub("", self.text[side.start : side.end])
+            if not wording.LETTER.search(said):
                 continue
             match = self.catalogue.resolve(said)
             if which is None or match.score > best.score:
@@ -304,21 +303,24 @@ class Reader:
     def _names(self, side: Cell, behind: bool) -> bool:
         """Whether words right beside a count can be what is counted."""
         said = self.text[side.start : side.end]
-        return len(_AROUND.sub("", said)) > 1 and (not behind or said.lstrip(" ")[:1] != "")
+        return len(wording.AROUND.sub("", said)) > 1 and (not behind or said.lstrip(" ")[:1] != "")
 
     def _whole(self, side: Cell, start: int, end: int, behind: bool) -> Cell:
         """A name with the words that belong to it: "Marlow" of "Marlow kettle", so that it is told from ours."""
-        return Cell(side.start, end) if behind else Cell(self._after_asking(Cell(side.start, end)).start, end)
+        if behind:
+            return Cell(side.start, end)
+        mark = max((self.text.rfind(c, side.start, start) + 1 for c in ":：–—"), default=0)
+        return Cell(max(mark, self._after_asking(Cell(side.start, end)).start), end)
 
     def _after_asking(self, part: Cell) -> Cell:
         """What stands behind the last word that asks for something."""
-        asks = [m.end() for m in _ASKS.finditer(self.quiet, part.start, part.end) if m.end() < part.end]
+        asks = [m.end() for m in wording.ASKS.finditer(self.quiet, part.start, part.end) if m.end() < part.end]
         return Cell(asks[-1], part.end) if asks else part
 
     # -- a line's parts -------------------------------------------------------------------------------------------
 
     def _item(self, start: int, end: int) -> None:
-        said = _AROUND.sub("", self.text[start:end])
+        said = wording.AROUND.sub("", self.text[start:end])
         if not said:
             return
         match = self.catalogue.resolve(said)
@@ -350,7 +352,7 @@ class Reader:
             return
         before = self.text[max(0, found.start - 12) : found.start]
         if not role:
-            role = "amount" if _IS_AMOUNT.search(before) else "price" if _IS_PRICE.search(before) else ""
+            role = "amount" if wording.IS_AMOUNT.search(before) else "price" if wording.IS_PRICE.search(before) else ""
         if role == "amount" or (not role and self.draft.price is not None):
             self.draft.amount = self.draft.amount or found
         else:
@@ -367,13 +369,19 @@ class Reader:
 
     def _each(self, end: int) -> int:
         """Where a price ends, with "a piece" behind it."""
-        match = _EACH.match(self.text, end)
+        match = wording.EACH.match(self.text, end)
         return match.end() if match else end
 
     def _inside(self, spans: Sequence[Mention], part: Cell) -> list[Mention]:
-        return [s for s in spans if part.start <= s.start and s.end <= part.end]
+        first = bisect_left(spans, part.start, key=lambda span: span.start)
+        return list(takewhile(lambda span: span.end <= part.end, islice(spans, first, None)))
 
 
-def _apart(found: Sequence[Found], taken: Sequence[tuple[int, int]]) -> list[Found]:
-    """Those that share no character with what is taken."""
-    return [f for f in found if all(f.end <= start or f.start >= end for start, end in taken)]
+def _apart(found: Sequence[Found], taken: Sequence[Mention]) -> list[Found]:
+    """Those that share no character with what is taken; both in order."""
+    kept = []
+    for one in found:
+        at = bisect_left(taken, one.start, key=lambda span: span.end - 1)
+        if at == len(taken) or taken[at].start >= one.end:
+            kept.append(one)
+    return kept
