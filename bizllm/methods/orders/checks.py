@@ -40,7 +40,7 @@ _TOTAL = FieldRule("amount", near=fields.cue_words(_TOTALS))
 _DECIMALS = re.compile(r"[.,]\d\d$")
 _NUMBER = re.compile(
     r"(?:(?<![A-Za-z])(?:purchase order|order (?:no|nr|number|ref)|p\.?o\.?|(?:our |your )?ref(?:erence)?)(?![a-z])"
-    r"|采购单号?|订单编?号|订单|单号)(?: ?(?:number|no|nr|is|号|为|是))?[\s.:：#]{0,4}"
+    r"|采购单号?|订单编?号|订单|单号)(?: ?(?:number|no|nr|is|号|为|是)){0,2}[\s.:：#]{0,4}"
     r"(?P<number>[A-Z0-9][A-Z0-9-]{3,24})"
     r"(?![A-Za-z0-9-])",
     re.I,

@@ -244,7 +244,9 @@ class Reader:
             side = self._after_asking(Cell(part.start, end))
             near = self.catalogue.resolve(wording.AROUND.sub("", self.text[side.start : end]))
             words = side if near.score >= self.least else None
-        elif words is not None and count is None and wording.ONE.search(self.text, part.start, words.start):
+        if words is None and count is None and wording.SUM.search(self.text, part.start, end):
+            return  # the whole order's
+        if words is not None and count is None and wording.ONE.search(self.text, part.start, words.start):
             count = Quantity(words.start, words.start, 1.0, None, "", True)
         if words is not None:
             if count is not None and self.draft.quantity is not None:
