@@ -31,9 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "jobs/sample"))
 FIRST, DAYS, EACH = date(2026, 6, 1), 30, 20
 SEED = 20261126
 REMARKS = """The mails are made, and by the one who wrote the rules. Their templates were written before the rules and
-committed in an earlier change; the rules were tried on the templates of jobs/sample only, and the held-out ones were
-answered once. But their author knew both, so that these figures say how the rules do on layouts that somebody thought
-of, not how they do on a company's mailbox: expect less there. Misspellings are one slip in a name."""
+committed in an earlier change; the rules were tried on the templates of jobs/sample and on a few mails written by hand.
+The held-out mails were answered twice: after the first time (F1 0.998, 96 % of faulty mails caught) mails by hand led
+to changes, none of which looked at a held-out mail. But their author knew both, so that these figures say how the rules
+do on layouts that somebody thought of, not how they do on a company's mailbox: expect less there. Misspellings are one
+slip in a name."""
 Found = Counter[tuple[str, float | None]]
 
 
