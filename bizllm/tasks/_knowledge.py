@@ -61,6 +61,11 @@ def learn(rows: pa.Table, knowledge: Knowledge) -> Learned:
     return {f"{_PREFIX}{part}": table for part, table in found.state().items()}
 
 
+def names(rows: pa.Table, knowledge: Knowledge) -> list[tuple[str, str]]:
+    """Each other name with what it stands for."""
+    return sorted({(term, means) for term, means, _ in _told(rows, knowledge)[0]})
+
+
 def terms(learned: Learned | None) -> Terms | None:
     """What `learn` kept; None where a task has no knowledge."""
     if learned is None or f"{_PREFIX}terms" not in learned:

@@ -16,6 +16,7 @@ from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_y
 from help import help_tables
 from journal import articles_table, clicks_table, order_lines_table, products_table
 from labelled import PARTS, labelled_table
+from order_mails import Clerk, catalogue_table
 from people import Person, customers_table, make_people, orders_table
 from replenish import shipments_table, stock_table
 from reviews import reviews_table
@@ -23,6 +24,7 @@ from sales import sales_table
 from tickets import CALM, Desk, created_at
 
 SEED = 20260630
+_MAILS_A_DAY = 75
 _TICKETS = {date(2026, 6, 29): 390, RUN_DATE: 1014}
 _INTENTS = {
     "late_delivery": 15,
@@ -118,6 +120,11 @@ def tables() -> dict[str, pa.Table]:
     articles = articles_table(read_yaml("journal.yaml"), random.Random(SEED + 20))
     made |= help_tables(read_yaml("help.yaml"), RUN_DATE, random.Random(SEED + 8))
     sales = sales_table(products, SEED)
+    clerk = Clerk(read_yaml("order_mails.yaml"), products, random.Random(SEED + 8))
+    shops = people[::12]  # those who order for a shop
+    mails = clerk.table(shops, list(_TICKETS), _MAILS_A_DAY)
+    for number, day in enumerate(_TICKETS):
+        made[f"order_mails/dt={day}/part-0.parquet"] = mails.slice(number * _MAILS_A_DAY, _MAILS_A_DAY)
     return made | {
         "content/articles/part-0.parquet": articles,
         "content/clicks/part-0.parquet": clicks_table(articles, people, random.Random(SEED + 21)),
@@ -125,6 +132,7 @@ def tables() -> dict[str, pa.Table]:
         "content/order_lines/part-0.parquet": order_lines_table(products, people, random.Random(SEED + 22)),
         "market/reviews/part-0.parquet": market.reviews_table(read_yaml("market.yaml"), random.Random(SEED + 9)),
         "market/news/part-0.parquet": market.news_table(read_yaml("market.yaml"), random.Random(SEED + 10)),
+        "catalogue/part-0.parquet": catalogue_table(products),
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
         "sales/part-0.parquet": sales,
         "customers/part-0.parquet": customers_table(people, random.Random(SEED + 3)),
