@@ -53,6 +53,10 @@ class Scatter(PlainStage):
     buckets: int
     name: str = "scatter"
 
+    def open(self) -> None:
+        """What the task learned may decide how it combines."""
+        self.context.knowing()
+
     def read(self, unit: Unit) -> list[pa.Table]:
         """The columns that the task reads, and those that find a row again."""
         context = self.context

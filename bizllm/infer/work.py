@@ -98,8 +98,12 @@ class StepContext:
 
     def opened(self, models: Models) -> Task:
         """The task, ready to answer (or, as long as nothing is learned, to learn)."""
+        self.knowing().open(models)
+        return self.task
+
+    def knowing(self) -> Task:
+        """The task with what it learned, but without its models: ready to combine."""
         self.task.learned = load(self.learned) if self.learned else None
-        self.task.open(models)
         return self.task
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 from pydantic import Field, model_validator
 
@@ -71,6 +73,18 @@ def terms(learned: Learned | None) -> Terms | None:
     if learned is None or f"{_PREFIX}terms" not in learned:
         return None
     return Terms.of({part: learned[f"{_PREFIX}{part}"] for part in ("terms", "facts")})
+
+
+def other_names(rows: pa.Table, knowledge: Knowledge, kinds: Collection[str]) -> dict[str, list[str]]:
+    """name → its other names, where the table tells no kinds, or one of these. Raises UserError where there is none."""
+    found: dict[str, set[str]] = {}
+    for term, name, kind in _told(rows, knowledge)[0]:
+        if knowledge.kind is None or (kind or "").casefold() in kinds:
+            found.setdefault(name, set()).add(term)
+    if not found:
+        of = f" of kind {' or '.join(kinds)}" if knowledge.kind is not None else ""
+        raise UserError(Fault("knowledge", knowledge.input, f"{rows.num_rows:,} rows hold no usable name{of}"))
+    return {name: sorted(terms) for name, terms in sorted(found.items())}
 
 
 def _told(rows: pa.Table, knowledge: Knowledge) -> tuple[list[tuple[str, str, str | None]], list[tuple[str, str, str]]]:

@@ -321,7 +321,8 @@ class Task(ABC):
         return rows
 
     def combine(self, rows: pa.Table) -> Combined:
-        """Map side of group and table tasks: drop what can't be used, aggregate what can be aggregated early."""
+        """Map side of group and table tasks: drop what can't be used, aggregate what can be aggregated early. `learned`
+        is set, models are not loaded."""
         return Combined(rows)
 
     def features(self, groups: Groups) -> Outcome:

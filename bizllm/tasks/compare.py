@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, ClassVar
 
@@ -9,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from bizllm.errors import Fault, UserError
 from bizllm.methods import documents
 from bizllm.methods.polarity import aspects
 from bizllm.methods.polarity.lexicon import Phrases
-from bizllm.tasks import _compare, _trend
-from bizllm.tasks.base import Combined, Groups, Outcome, Shape, Task, TaskSettings
+from bizllm.tasks import _compare, _knowledge, _trend
+from bizllm.tasks._knowledge import Knowledge
+from bizllm.tasks.base import Combined, Groups, Learned, Outcome, Shape, Task, TaskSettings
 
+_BRAND = ("brand", "品牌")  # kinds of names that are brands
 _OWN = (
     ("brand", pa.string()),
     ("aspect", pa.string()),
@@ -55,6 +59,10 @@ class CompareSettings(TaskSettings):
         description="Other names of each brand: `{Aldermoor: [aldermoor home, 桤野]}`. With `brand` its values are put "
         "together; without it a text counts for every brand that it names, by the clauses about each.",
     )
+    knowledge: Knowledge | None = Field(
+        default=None,
+        description="A table of further names of brands; with a `kind` column those of kind brand (品牌) alone.",
+    )
     text: str | None = Field(
         default=None, description="Text column, judged by sentiment's built-in model; or use `score` and `aspects`."
     )
@@ -79,17 +87,21 @@ class CompareSettings(TaskSettings):
             raise ValueError("expected either `text`, or the `score` of a sentiment step")
         if self.aspects is not None and self.score is None:
             raise ValueError("`aspects` is a column of a sentiment step; expected its `score`, too")
-        if self.brand is None and (not self.brands or self.text is None):
-            raise ValueError("expected a `brand` column, or `brands` to look for in `text`")
+        if self.brand is None and (not (self.brands or self.knowledge) or self.text is None):
+            raise ValueError("expected a `brand` column, or `brands` (or `knowledge`) to look for in `text`")
         try:
             self.names()
         except ValueError as fault:
             raise ValueError(f"expected each name under one brand: {fault}") from fault
         return self
 
-    def names(self) -> Phrases[str]:
-        """Every name of each brand, its own included."""
-        return aspects.terms({brand: [brand, *others] for brand, others in self.brands.items()})
+    def names(self, more: Mapping[str, Sequence[str]] | None = None) -> Phrases[str]:
+        """Every name of each brand, its own included; more: further names of brands. Raises ValueError for a name of
+        two brands."""
+        known = {brand: [brand, *others] for brand, others in self.brands.items()}
+        for brand, others in (more or {}).items():
+            known.setdefault(brand, [brand]).extend(others)
+        return aspects.terms(known)
 
 
 class Compare(Task):
@@ -157,6 +169,8 @@ brand_rivals:
         faults += _trend.time_faults("time", s.time, schema) if s.time is not None else []
         if s.aspects is not None:
             faults += _compare.aspect_faults(s.aspects, schema)
+        if s.knowledge is not None:
+            faults += _knowledge.faults("knowledge", s.knowledge, self.others["knowledge"])
         if s.brand in s.per or len({*s.per}) < len(s.per):
             faults.append(("per", s.per, "expected different columns, and not the brand", ""))
         own = {name for name, _ in _OWN}
@@ -185,6 +199,17 @@ brand_rivals:
 
     # -- the work -------------------------------------------------------------------------------------------------
 
+    def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None = None) -> Learned:
+        knowledge = self.settings.knowledge
+        assert knowledge is not None
+        found = _knowledge.other_names(tables["knowledge"], knowledge, _BRAND)
+        try:
+            self.settings.names(found)
+        except ValueError as fault:
+            expected = "expected each name under one brand; there is one under two"
+            raise UserError(Fault("knowledge", knowledge.input, expected)) from fault
+        return {"brands": found}
+
     def combine(self, rows: pa.Table) -> Combined:
         if "__n" in rows.column_names:  # combined before
             return Combined(_compare.summed(rows, self.settings.per, self.settings.quotes))
@@ -208,7 +233,7 @@ brand_rivals:
 
     @cached_property
     def _names(self) -> Phrases[str]:
-        return self.settings.names()
+        return self.settings.names(self.learned["brands"] if self.learned else None)
 
     @cached_property
     def _terms(self) -> Phrases[str]:

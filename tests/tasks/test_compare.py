@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from bizllm.errors import UserError
 from bizllm.tasks.base import Groups, Outcome, StepInput, task_class
 from bizllm.tasks.compare import TASK, CompareSettings
 from bizllm.tasks.sentiment import ASPECT
@@ -251,3 +252,37 @@ def test_rules_see_what_is_wrong(broken_rules: Callable[..., dict[str, int]]) ->
     for rule, change in zip(task.rules(), changes, strict=True):
         columns = pa.Table.from_pylist([good, {**good, **change}], schema=task.columns())
         assert broken_rules(task, columns) == {rule: 1}
+
+
+ALIASES = pa.table({"alias": ["桤野", "桦线", "Moor", "lamp"], "name": ["Aldermoor", "Birchline", "Aldermoor", "Lamp"],
+                    "kind": ["brand", "品牌", "Brand", "product"]})  # fmt: skip
+KNOWN = {"input": "names", "term": "alias", "means": "name"}
+
+
+def knowing(rows: pa.Table, **settings: Any) -> Outcome:
+    """As a night does: learned once, then combined and answered by tasks that know it."""
+    given = {"text": "body", "knowledge": {**KNOWN, "kind": "kind"}, **settings}
+    task = make(TEXTS, **given)
+    task.others = {"knowledge": StepInput("names", ALIASES.schema)}
+    assert task.check() == []
+    task.learned = task.learn({"knowledge": ALIASES})
+    return answered(task, rows)
+
+
+def test_names_of_brands_may_come_from_a_table() -> None:
+    bodies = ["桤野的质量很好。", "Moor is great.", "桦线太贵了。", "The lamp is great."]
+    rows = table([{"market": "m", "id": i, "day": NIGHT, "body": body} for i, body in enumerate(bodies)], TEXTS)
+    outcome = knowing(rows)
+    assert {row["brand"] for row in outcome.columns.to_pylist()} == {"Aldermoor", "Birchline"}
+    assert row_of(outcome, "Aldermoor")["mentions"] == 2
+    both = knowing(rows, brands={"Lamp & Co": ["lamp"]})
+    assert row_of(both, "Lamp & Co")["mentions"] == 1 and row_of(both, "Birchline")["mentions"] == 1
+
+
+def test_a_name_of_two_brands_and_a_table_without_brands_are_refused() -> None:
+    task = make(TEXTS, text="body", knowledge=KNOWN, brands={"Other": ["桤野"]})
+    with pytest.raises(UserError, match="knowledge: 'names': expected each name under one brand"):
+        task.learn({"knowledge": ALIASES})
+    task = make(TEXTS, text="body", knowledge={**KNOWN, "kind": "kind"})
+    with pytest.raises(UserError, match="1 rows hold no usable name of kind brand"):
+        task.learn({"knowledge": ALIASES.slice(3)})
