@@ -1,11 +1,12 @@
 """Which kind of customer is each: recency, frequency, money and behaviour as of the run date, in named segments.
 
 Without `rules`, the segments are clusters that the data show; they keep their ids and names from night to night. With
-`rules`, the first condition that holds decides.
+`rules`, the first condition that holds decides. With `text`, what customers say makes the clusters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -14,10 +15,12 @@ import pyarrow as pa
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from bizllm.errors import nearest
-from bizllm.methods import conditions, purchases, segment_fit
+from bizllm.methods import conditions, purchases, segment_fit, topics
 from bizllm.methods.purchases import FEATURES
+from bizllm.models.saved import ModelInfo
 from bizllm.tables.settings import Closed
-from bizllm.tasks.base import Combined, Groups, Outcome, Reject, Shape, Task, TaskSettings
+from bizllm.tasks import _text_clusters, _texts
+from bizllm.tasks.base import Combined, Groups, Models, Outcome, Reject, Shape, Task, TaskSettings
 
 Clusters = Annotated[int, Field(ge=1, le=30)]
 Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
@@ -48,8 +51,22 @@ class SegmentSettings(TaskSettings):
     """What `task: segment` takes."""
 
     entity: str = Field(description="Column of the customer (or shop, or product) that is put into a segment.")
-    time: str = Field(description="Date or timestamp of the line. Timestamps with a timezone count in UTC.")
-    amount: str = Field(description="Money of the line; negative for a return.")
+    time: str | None = Field(
+        default=None,
+        description="Date or timestamp of the line; needed without `text`. Timestamps with a timezone count in UTC.",
+    )
+    amount: str | None = Field(
+        default=None, description="Money of the line, negative for a return; needed without `text`."
+    )
+    text: str | None = Field(
+        default=None,
+        description="Column of what the entity says, wants or needs: that makes the segments, not purchases.",
+    )
+    model: str | None = Field(
+        default=None, description="With `text`: an encoder that reads its language. Without one, words decide."
+    )
+    max_texts: PositiveInt = Field(default=50, description="With `text`: a sample of so many of an entity's texts.")
+    max_input_chars: PositiveInt = Field(default=200_000, description="Longer texts are rejected as too_long.")
     order: str | None = Field(default=None, description="Column that lines of one order share; without it, the day.")
     returned: str | None = Field(default=None, description="Boolean column: the line is a return, whatever its sign.")
     window_days: PositiveInt = Field(default=730, description="Days of history, the run date included.")
@@ -71,6 +88,14 @@ class SegmentSettings(TaskSettings):
 
     @model_validator(mode="after")
     def _one_way(self) -> SegmentSettings:
+        if self.text is None:
+            missing = [name for name in ("time", "amount") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"expected `{missing[0]}`, or `text` for segments by what customers say")
+            if self.model is not None or "max_texts" in self.model_fields_set:
+                raise ValueError("expected `text` beside `model` and `max_texts`")
+        elif self.model_fields_set & _OF_PURCHASES:
+            raise ValueError(f"expected none of {', '.join(sorted(_OF_PURCHASES))} beside `text`")
         if self.rules and {"k", "k_range", "cluster_by"} & self.model_fields_set:
             raise ValueError("expected either `rules` or clusters (`k`, `k_range`, `cluster_by`)")
         if self.otherwise != "other" and not self.rules:
@@ -80,8 +105,10 @@ class SegmentSettings(TaskSettings):
         return self
 
 
+_OF_PURCHASES = {"time", "amount", "order", "returned", "window_days", "features", "cluster_by", "rules"}
 _CLUSTER_BY = ["recency_days", "frequency", "money", "return_share"]
 _SKEWED = {"recency_days", "frequency", "money", "average_order", "tenure_days", "interval_days"}
+_OF_TEXTS = pa.schema([("words", pa.list_(pa.string())), ("texts", pa.int32())])
 _OWN = pa.schema(
     [
         ("segment", pa.string()),
@@ -99,7 +126,8 @@ class Segment(Task):
     segment_id: of a cluster, kept from night to night and never reused; of a rule its place in the list from 1, 0 for
         `else`.
     confidence: 1 - distance / distance to the second nearest centroid; 1 for rules.
-    distance: to the centroid, in robust standard deviations of the features; 0 for rules.
+    distance: to the centroid, in robust standard deviations of the features; of texts in unit vectors; 0 for
+        rules.
     """
 
     name = "segment"
@@ -109,14 +137,19 @@ class Segment(Task):
     writes: ClassVar[dict[str, str]] = {
         "segment": "string: its name, for people",
         "segment_id": "int: the same from night to night, never used again",
-        "confidence": "double in [0, 1]: how much nearer its own centre is than the next",
-        "distance": "double: to its centre, in robust standard deviations",
+        "confidence": "double in [0, 1]: how much nearer its own centre is than the next; of texts a probability",
+        "distance": "double: to its centre, in robust standard deviations; of texts between unit vectors",
         "previous_segment": "string: the segment on the newest earlier night; null for new entities",
         **{name: f"{kind}: as of the run date" for name, kind in FEATURES.items()},
         "<feature>": "double: each of `features`",
+        "words": "list of string, with `text` instead of the features: what sets the segment apart",
+        "texts": "int, with `text`: how many of the entity's texts were read",
     }
-    summary = "Puts every customer into a named segment by recency, frequency, money and behaviour, or by rules."
-    takes = "Purchases: rows with a customer, a time and an amount; maybe an order and an item."
+    summary = "Puts every customer into a named segment: by purchases (clusters or rules), or by what customers say."
+    takes = (
+        "Purchases: rows with a customer, a time and an amount; maybe an order and an item. Or, with `text`, rows with "
+        "a customer and what was said."
+    )
     example = (
         "customer_segment: {task: segment, input: orders, entity: customer_id, time: ordered_at, "
         "amount: amount, order: order_id}"
@@ -126,26 +159,34 @@ class Segment(Task):
     prior_columns: ClassVar[tuple[str, ...]] = ("segment",)
     settings: SegmentSettings
 
+    _encoder: Any = None
+
     @property
     def shape(self) -> Shape:
         return "group" if self.settings.rules else "table"
 
     def reads(self) -> list[str]:
         s = self.settings
-        named = [s.entity, s.time, s.amount, s.order, s.returned, *(f.column for f in s.features.values())]
+        named = [s.entity, s.text, s.time, s.amount, s.order, s.returned, *(f.column for f in s.features.values())]
         return list(dict.fromkeys(c for c in named if c is not None))
 
     def group_by(self) -> list[str]:
         return [self.settings.entity]
 
     def columns(self) -> pa.Schema:
+        if self.settings.text is not None:
+            return pa.schema([*_OWN, *_OF_TEXTS])
         return pa.schema([*_OWN, *FEATURES.items(), *((name, pa.float64()) for name in self.settings.features)])
 
     def rules(self) -> dict[str, str]:
-        return {
+        every = {
             "the segment has a name": "trim(segment) <> ''",
             "the confidence lies in [0, 1]": "confidence between 0 and 1",
             "the distance is finite and not negative": "distance >= 0 and isfinite(distance)",
+        }
+        if self.settings.text is not None:
+            return every | {"everybody said something": "texts >= 1"}
+        return every | {
             "nobody bought after the run date": "recency_days >= 0 and recency_days <= tenure_days",
             "everybody bought": "frequency >= 1",
         }
@@ -166,6 +207,7 @@ class Segment(Task):
 
         numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
         needs("entity", s.entity, "")
+        needs("text", s.text, "")
         needs("time", s.time, "a column of dates or timestamps", pa.types.is_date, pa.types.is_timestamp)
         needs("amount", s.amount, "a column of numbers", *numbers)
         needs("order", s.order, "")
@@ -174,6 +216,8 @@ class Segment(Task):
             kinds = () if extra.agg == "share" else numbers
             needs(f"features.{name}.column", extra.column, "a column of numbers", *kinds)
 
+        if s.text is not None and s.text in schema.names:
+            faults += _texts.column_faults(schema, {"text": s.text})
         own = {c.lower() for c in [*_OWN.names, *FEATURES]}
         if s.entity.lower() in {c.lower() for c in self.columns().names}:
             faults.append(("entity", s.entity, "expected another name than an output column's", "rename it"))
@@ -201,9 +245,25 @@ class Segment(Task):
             seen.add(rule.name)
         return faults
 
+    def models(self) -> dict[str, str]:
+        return {"encoder": self.settings.model} if self.settings.model else {}
+
+    def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
+        return _texts.encoder_faults(self.name, self.settings.model, infos.get("encoder"))
+
+    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
+        return _texts.model_cost(rows, text_bytes) if self.settings.model else super().estimate(rows, text_bytes)
+
+    def open(self, models: Models) -> None:
+        if self.settings.model is not None and self.fitted is None:  # what is fitted has its vectors already
+            self._encoder = models.encoder(self.settings.model)
+
     # -- the work -------------------------------------------------------------------------------------------------
 
     def combine(self, rows: pa.Table) -> Combined:
+        s = self.settings
+        if s.text is not None:
+            return _text_clusters.combine(rows, self.group_by(), s.text, s.max_input_chars, s.max_texts)
         columns = self._columns()
         if purchases.is_partial(rows):
             return Combined(purchases.combine_partials(rows, columns, self._extras()))
@@ -213,6 +273,10 @@ class Segment(Task):
         return Combined(parts, [*no_time, *no_value])
 
     def features(self, groups: Groups) -> Outcome:
+        if self.settings.text is not None:
+            return _text_clusters.features(
+                groups, self.settings.text, self._encoder, self.settings.max_texts, "segment"
+            )
         found, which = purchases.profiles(groups.rows, groups.starts, self._extras(), self.run_date)
         prior = pa.nulls(len(groups), pa.string()) if groups.prior is None else groups.prior.column("segment")
         table = found.append_column("previous_segment", prior.take(pa.array(which)).cast(pa.string()))
@@ -222,6 +286,9 @@ class Segment(Task):
 
     def fit(self, features: pa.Table, previous: dict[str, Any] | None) -> dict[str, Any]:
         s = self.settings
+        if s.text is not None:
+            k = s.k_range if s.k == "auto" else s.k
+            return topics.fit(*_text_clusters.points(features), k, 0.0, s.min_entities, previous)
         by = s.cluster_by or [*_CLUSTER_BY, *s.features]
         sums = {name for name, extra in s.features.items() if extra.agg == "sum"}
         return segment_fit.fit_segments(
@@ -239,9 +306,25 @@ class Segment(Task):
             profiled = self.features(batch)
             return Outcome(profiled.subject, self._by_rules(profiled.columns), profiled.rejects)
         assert self.fitted is not None, "the engine fits before it answers"
+        if self.settings.text is not None:
+            return self._by_texts(self.fitted, batch)
         found = segment_fit.apply_fit(self.fitted, self._values(batch))
         answers = self._answers(batch, found.name, found.id, found.confidence, found.distance)
         return Outcome(np.arange(batch.num_rows), answers)
+
+    def _by_texts(self, fitted: dict[str, Any], batch: pa.Table) -> Outcome:
+        found = topics.apply(fitted, *_text_clusters.points(batch))
+        told = [fitted["topics"][i] for i in found.topic]
+        own = {
+            "segment": [topic["name"] for topic in told],
+            "segment_id": pa.array([topic["id"] for topic in told], pa.int32()),
+            "confidence": found.probability,
+            "distance": found.distance,
+            "previous_segment": batch["previous_segment"],
+            "words": pa.array([topic["words"] for topic in told], pa.list_(pa.string())),
+            "texts": batch["texts"],
+        }
+        return Outcome(np.arange(batch.num_rows), pa.table(own, schema=self.columns()))
 
     def _by_rules(self, profiles: pa.Table) -> pa.Table:
         s, n = self.settings, profiles.num_rows
@@ -271,6 +354,7 @@ class Segment(Task):
 
     def _columns(self) -> purchases.Columns:
         s = self.settings
+        assert s.time is not None and s.amount is not None, "checked with the settings"
         return purchases.Columns(s.entity, s.time, s.amount, s.order, s.returned)
 
     def _extras(self) -> dict[str, purchases.Extra]:
