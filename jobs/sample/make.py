@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_yaml
 from labelled import PARTS, labelled_table
+from notes import notes_tables
 from people import Person, customers_table, make_people, orders_table
 from reviews import reviews_table
 from sales import sales_table
@@ -111,6 +112,7 @@ def tables() -> dict[str, pa.Table]:
         made[f"labelled_tickets/{part}.parquet"] = labelled_table(
             part, _INTENTS, desk, read_yaml("labelled_en.yaml"), people, rng
         )
+    made |= notes_tables(read_yaml("notes.yaml"), RUN_DATE, random.Random(SEED + 20))
     return made | {
         "reviews/part-0.parquet": reviews_table(products, random.Random(SEED + 2)),
         "sales/part-0.parquet": sales_table(products, SEED),
