@@ -83,12 +83,14 @@ class Partition:
     scores: dict[int, float]
 
 
-def partition(x: Matrix, ks: Sequence[int], last: Matrix | None = None) -> Partition:
+def partition(
+    x: Matrix, ks: Sequence[int], last: Matrix | None = None, margin: float = K_MARGIN, enough: float = 1.0
+) -> Partition:
     """k-means with the best of `ks` on scaled rows x (rows, features), starting from last night's centroids too.
 
-    The best k has the highest mean silhouette, but last night's k stays unless another gains K_MARGIN; and last
-    night's centroids lead the search unless fresh seeds save WARM_MARGIN of the inertia: segments that move for no
-    good reason cost their readers more than they gain.
+    The best k is the least whose mean silhouette is `enough` of the highest, but last night's k stays unless another
+    gains `margin`; and last night's centroids lead the search unless fresh seeds save WARM_MARGIN of the inertia:
+    segments that move for no good reason cost their readers more than they gain.
     """
     x = _in_order(x)
     x = x if len(x) <= SAMPLE else x[np.sort(np.random.default_rng(SEED).choice(len(x), SAMPLE, replace=False))]
@@ -98,7 +100,8 @@ def partition(x: Matrix, ks: Sequence[int], last: Matrix | None = None) -> Parti
     found[1] = (x.mean(axis=0, keepdims=True) if len(x) else np.zeros((1, x.shape[1])), 0.0)
     scores = {k: silhouette(x, found[k][0]) for k in ks} if len(ks) > 1 else {}
     best = max(ks, key=lambda k: (scores.get(k, 0.0), -k))
-    if last is not None and len(last) in scores and scores[best] - scores[len(last)] < K_MARGIN:
+    best = next((k for k in ks if k in scores and scores[k] >= enough * scores[best] > 0), best)
+    if last is not None and len(last) in scores and scores[best] - scores[len(last)] < margin:
         best = len(last)
     centroids, inertia = found[best]
     centroids = np.round(centroids, DIGITS)

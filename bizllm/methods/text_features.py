@@ -77,8 +77,9 @@ class TextFeatures:
         """(texts, features) float32; features that train never had are left out."""
         from scipy.sparse import csr_array, hstack
 
-        if not self._blocks:  # nothing but punctuation
-            return csr_array((len(texts), 1), dtype=np.float32)
+        if not self._blocks or not texts:  # nothing but punctuation, or nothing at all
+            width = sum(len(block.idf_) for block in self._blocks)
+            return csr_array((len(texts), max(1, width)), dtype=np.float32)
         cut = [text[:MAX_ROW_CHARACTERS] for text in texts]
         return csr_array(hstack([block.transform(cut) for block in self._blocks], format="csr"))
 

@@ -186,6 +186,14 @@ def example_faults(examples: Examples, given: StepInput) -> Faults:
     return faults
 
 
+def single_label_faults(examples: Examples, given: StepInput) -> Faults:
+    """As `example_faults`, and labels of which a text has several."""
+    kinds: dict[str, Any] = {field.name: field.type for field in given.schema}
+    if documents.is_texts(kinds.get(examples.label, pa.string())):
+        return [("examples.label", examples.label, "expected one label a text, not a list", "")]
+    return example_faults(examples, given)
+
+
 def usable(rows: pa.Table, examples: Examples, most_chars: int) -> tuple[list[str], list[list[str]]]:
     """(texts, the labels of each)."""
     found, _ = documents.read(rows[examples.text], most_chars)

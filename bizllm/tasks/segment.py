@@ -1,88 +1,29 @@
 """Which kind of customer is each: recency, frequency, money and behaviour as of the run date, in named segments.
 
 Without `rules`, the segments are clusters that the data show; they keep their ids and names from night to night. With
-`rules`, the first condition that holds decides.
+`rules`, the first condition that holds decides. With `text`, what customers say makes the clusters.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from bizllm.errors import nearest
-from bizllm.methods import conditions, purchases, segment_fit
+from bizllm.methods import conditions, purchases, segment_fit, topics
 from bizllm.methods.purchases import FEATURES
-from bizllm.tables.settings import Closed
-from bizllm.tasks._explain import Explained
-from bizllm.tasks.base import Combined, Groups, Outcome, Reject, Shape, Task
-
-Clusters = Annotated[int, Field(ge=1, le=30)]
-Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
-
-
-class Rule(Closed):
-    """One rule-based segment."""
-
-    name: Name = Field(description="What the segment is called.")
-    when: str = Field(description="An SQL condition over the features, e.g. `recency_days <= 30 and money > 500`.")
-
-
-class ExtraFeature(Closed):
-    """A further feature, made of the lines of an entity."""
-
-    column: str = Field(description="Where it comes from: a column of numbers, or any column with `agg: share`.")
-    agg: purchases.Aggregate = Field(description="sum, mean, min, max; share: of lines whose value is `equals`.")
-    equals: bool | int | str | None = Field(default=None, description="The value that `agg: share` counts, as text.")
-
-    @model_validator(mode="after")
-    def _share_of_what(self) -> ExtraFeature:
-        if (self.agg == "share") != (self.equals is not None):
-            raise ValueError("expected `equals` with `agg: share`, and only there")
-        return self
-
-
-class SegmentSettings(Explained):
-    """What `task: segment` takes."""
-
-    entity: str = Field(description="Column of the customer (or shop, or product) that is put into a segment.")
-    time: str = Field(description="Date or timestamp of the line. Timestamps with a timezone count in UTC.")
-    amount: str = Field(description="Money of the line; negative for a return.")
-    order: str | None = Field(default=None, description="Column that lines of one order share; without it, the day.")
-    returned: str | None = Field(default=None, description="Boolean column: the line is a return, whatever its sign.")
-    window_days: PositiveInt = Field(default=730, description="Days of history, the run date included.")
-    features: dict[str, ExtraFeature] = Field(default={}, description="Further features, by name.")
-    cluster_by: list[str] | None = Field(
-        default=None,
-        min_length=1,
-        description="Features that make the clusters; by default recency_days, frequency, money, return_share and "
-        "all of `features`.",
-    )
-    k: Literal["auto"] | Clusters = Field(default="auto", description="Number of clusters; auto: the silhouette says.")
-    k_range: tuple[Clusters, Clusters] = Field(default=(3, 8), description="Fewest and most clusters of `auto`.")
-    min_entities: PositiveInt = Field(default=30, description="With fewer, last night's clusters stay as they are.")
-    language: Literal["en", "zh"] = Field(default="en", description="Of the names of clusters.")
-    rules: list[Rule] = Field(default=[], description="Segments by conditions instead of clusters; the first holds.")
-    otherwise: Name = Field(default="other", alias="else", description="Segment of entities that no rule takes.")
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    @model_validator(mode="after")
-    def _one_way(self) -> SegmentSettings:
-        if self.rules and {"k", "k_range", "cluster_by"} & self.model_fields_set:
-            raise ValueError("expected either `rules` or clusters (`k`, `k_range`, `cluster_by`)")
-        if self.otherwise != "other" and not self.rules:
-            raise ValueError("expected `rules` beside `else`")
-        if self.k_range[0] > self.k_range[1]:
-            raise ValueError("expected `k_range` as [fewest, most]")
-        return self
-
+from bizllm.models.saved import ModelInfo
+from bizllm.tasks import _text_clusters, _texts
+from bizllm.tasks._segment_settings import SegmentSettings
+from bizllm.tasks.base import Combined, Groups, Models, Outcome, Reject, Shape, Task
 
 _CLUSTER_BY = ["recency_days", "frequency", "money", "return_share"]
 _SKEWED = {"recency_days", "frequency", "money", "average_order", "tenure_days", "interval_days"}
+_OF_TEXTS = pa.schema([("words", pa.list_(pa.string())), ("texts", pa.int32())])
 _OWN = pa.schema(
     [
         ("segment", pa.string()),
@@ -102,7 +43,8 @@ class Segment(Task):
     segment_id: of a cluster, kept from night to night and never reused; of a rule its place in the list from 1, 0 for
         `else`.
     confidence: 1 - distance / distance to the second nearest centroid; 1 for rules.
-    distance: to the centroid, in robust standard deviations of the features; 0 for rules.
+    distance: to the centroid, in robust standard deviations of the features; of texts in unit vectors; 0 for
+        rules.
     """
 
     name = "segment"
@@ -112,17 +54,22 @@ class Segment(Task):
     writes: ClassVar[dict[str, str]] = {
         "segment": "string: its name, for people",
         "segment_id": "int: the same from night to night, never used again",
-        "confidence": "double in [0, 1]: how much nearer its own centre is than the next",
-        "distance": "double: to its centre, in robust standard deviations",
+        "confidence": "double in [0, 1]: how much nearer its own centre is than the next; of texts a probability",
+        "distance": "double: to its centre, in robust standard deviations; of texts between unit vectors",
         "previous_segment": "string: the segment on the newest earlier night; null for new entities",
         **{name: f"{kind}: as of the run date" for name, kind in FEATURES.items()},
         "<feature>": "double: each of `features`",
+        "words": "list of string, with `text` instead of the features: what sets the segment apart",
+        "texts": "int, with `text`: how many of the entity's texts were read",
         "drivers": "list of {feature, value, z, centre, weight}, with `explain`: what put it into its segment, "
         "weightiest first; z and its centre in robust standard deviations from the median of all; weights add up to "
         "the squared distance to that median less that to the centre. With `rules` feature and value alone",
     }
-    summary = "Puts every customer into a named segment by recency, frequency, money and behaviour, or by rules."
-    takes = "Purchases: rows with a customer, a time and an amount; maybe an order and an item."
+    summary = "Puts every customer into a named segment: by purchases (clusters or rules), or by what customers say."
+    takes = (
+        "Purchases: rows with a customer, a time and an amount; maybe an order and an item. Or, with `text`, rows with "
+        "a customer and what was said."
+    )
     example = (
         "customer_segment: {task: segment, input: orders, entity: customer_id, time: ordered_at, "
         "amount: amount, order: order_id}"
@@ -132,36 +79,44 @@ class Segment(Task):
     prior_columns: ClassVar[tuple[str, ...]] = ("segment",)
     settings: SegmentSettings
 
+    _encoder: Any = None
+
     @property
     def shape(self) -> Shape:
         return "group" if self.settings.rules else "table"
 
     def reads(self) -> list[str]:
         s = self.settings
-        named = [s.entity, s.time, s.amount, s.order, s.returned, *(f.column for f in s.features.values())]
+        named = [s.entity, s.text, s.time, s.amount, s.order, s.returned, *(f.column for f in s.features.values())]
         return list(dict.fromkeys(c for c in named if c is not None))
 
     def group_by(self) -> list[str]:
         return [self.settings.entity]
 
     def columns(self) -> pa.Schema:
+        if self.settings.text is not None:
+            return pa.schema([*_OWN, *_OF_TEXTS])
         extra = [(name, pa.float64()) for name in self.settings.features]
         return pa.schema([*_OWN, *FEATURES.items(), *extra, *([_DRIVERS] if self.settings.explain else [])])
 
     def rules(self) -> dict[str, str]:
-        rules = {
+        every = {
             "the segment has a name": "trim(segment) <> ''",
             "the confidence lies in [0, 1]": "confidence between 0 and 1",
             "the distance is finite and not negative": "distance >= 0 and isfinite(distance)",
+        }
+        if self.settings.text is not None:
+            return every | {"everybody said something": "texts >= 1"}
+        every |= {
             "nobody bought after the run date": "recency_days >= 0 and recency_days <= tenure_days",
             "everybody bought": "frequency >= 1",
         }
         if self.settings.explain and not self.settings.rules:
-            rules["drivers add up to the distances"] = (
+            every["drivers add up to the distances"] = (
                 "abs(list_sum([d['z'] * d['z'] - d['weight'] for d in drivers]) - distance * distance) "
                 "<= 1e-6 * (1 + distance * distance)"
             )
-        return rules
+        return every
 
     def check(self) -> list[tuple[str, object, str, str]]:
         s, schema = self.settings, self.source.schema
@@ -179,6 +134,7 @@ class Segment(Task):
 
         numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
         needs("entity", s.entity, "")
+        needs("text", s.text, "")
         needs("time", s.time, "a column of dates or timestamps", pa.types.is_date, pa.types.is_timestamp)
         needs("amount", s.amount, "a column of numbers", *numbers)
         needs("order", s.order, "")
@@ -187,6 +143,8 @@ class Segment(Task):
             kinds = () if extra.agg == "share" else numbers
             needs(f"features.{name}.column", extra.column, "a column of numbers", *kinds)
 
+        if s.text is not None and s.text in schema.names:
+            faults += _texts.column_faults(schema, {"text": s.text})
         own = {c.lower() for c in [*_OWN.names, *FEATURES, *(["drivers"] if s.explain else [])]}
         if s.entity.lower() in {c.lower() for c in self.columns().names}:
             faults.append(("entity", s.entity, "expected another name than an output column's", "rename it"))
@@ -214,9 +172,25 @@ class Segment(Task):
             seen.add(rule.name)
         return faults
 
+    def models(self) -> dict[str, str]:
+        return {"encoder": self.settings.model} if self.settings.model else {}
+
+    def check_models(self, infos: Mapping[str, ModelInfo | None]) -> list[tuple[str, object, str, str]]:
+        return _texts.encoder_faults(self.name, self.settings.model, infos.get("encoder"))
+
+    def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
+        return _texts.model_cost(rows, text_bytes) if self.settings.model else super().estimate(rows, text_bytes)
+
+    def open(self, models: Models) -> None:
+        if self.settings.model is not None and self.fitted is None:  # what is fitted has its vectors already
+            self._encoder = models.encoder(self.settings.model)
+
     # -- the work -------------------------------------------------------------------------------------------------
 
     def combine(self, rows: pa.Table) -> Combined:
+        s = self.settings
+        if s.text is not None:
+            return _text_clusters.combine(rows, self.group_by(), s.text, s.max_input_chars, s.max_texts)
         columns = self._columns()
         if purchases.is_partial(rows):
             return Combined(purchases.combine_partials(rows, columns, self._extras()))
@@ -226,6 +200,10 @@ class Segment(Task):
         return Combined(parts, [*no_time, *no_value])
 
     def features(self, groups: Groups) -> Outcome:
+        if self.settings.text is not None:
+            return _text_clusters.features(
+                groups, self.settings.text, self._encoder, self.settings.max_texts, "segment"
+            )
         found, which = purchases.profiles(groups.rows, groups.starts, self._extras(), self.run_date)
         prior = pa.nulls(len(groups), pa.string()) if groups.prior is None else groups.prior.column("segment")
         table = found.append_column("previous_segment", prior.take(pa.array(which)).cast(pa.string()))
@@ -235,6 +213,9 @@ class Segment(Task):
 
     def fit(self, features: pa.Table, previous: dict[str, Any] | None) -> dict[str, Any]:
         s = self.settings
+        if s.text is not None:
+            k = s.k_range if s.k == "auto" else s.k
+            return topics.fit(*_text_clusters.points(features), k, 0.0, s.min_entities, previous)
         by = s.cluster_by or [*_CLUSTER_BY, *s.features]
         sums = {name for name, extra in s.features.items() if extra.agg == "sum"}
         return segment_fit.fit_segments(
@@ -252,6 +233,8 @@ class Segment(Task):
             profiled = self.features(batch)
             return Outcome(profiled.subject, self._by_rules(profiled.columns), profiled.rejects)
         assert self.fitted is not None, "the engine fits before it answers"
+        if self.settings.text is not None:
+            return self._by_texts(self.fitted, batch)
         found = segment_fit.apply_fit(self.fitted, self._values(batch))
         drivers = self._drivers(batch) if self.settings.explain else None
         answers = self._answers(batch, found.name, found.id, found.confidence, found.distance, drivers)
@@ -277,6 +260,20 @@ class Segment(Task):
             ]
             for i, of in enumerate(order)
         ]
+
+    def _by_texts(self, fitted: dict[str, Any], batch: pa.Table) -> Outcome:
+        found = topics.apply(fitted, *_text_clusters.points(batch))
+        told = [fitted["topics"][i] for i in found.topic]
+        own = {
+            "segment": [topic["name"] for topic in told],
+            "segment_id": pa.array([topic["id"] for topic in told], pa.int32()),
+            "confidence": found.probability,
+            "distance": found.distance,
+            "previous_segment": batch["previous_segment"],
+            "words": pa.array([topic["words"] for topic in told], pa.list_(pa.string())),
+            "texts": batch["texts"],
+        }
+        return Outcome(np.arange(batch.num_rows), pa.table(own, schema=self.columns()))
 
     def _by_rules(self, profiles: pa.Table) -> pa.Table:
         s, n = self.settings, profiles.num_rows
@@ -315,6 +312,7 @@ class Segment(Task):
 
     def _columns(self) -> purchases.Columns:
         s = self.settings
+        assert s.time is not None and s.amount is not None, "checked with the settings"
         return purchases.Columns(s.entity, s.time, s.amount, s.order, s.returned)
 
     def _extras(self) -> dict[str, purchases.Extra]:

@@ -16,6 +16,7 @@ from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_y
 from help import help_tables
 from journal import articles_table, clicks_table, order_lines_table, products_table
 from labelled import PARTS, labelled_table
+from notes import notes_tables
 from order_mails import Clerk, catalogue_table
 from people import Person, customers_table, make_people, orders_table
 from replenish import shipments_table, stock_table
@@ -125,6 +126,7 @@ def tables() -> dict[str, pa.Table]:
     mails = clerk.table(shops, list(_TICKETS), _MAILS_A_DAY)
     for number, day in enumerate(_TICKETS):
         made[f"order_mails/dt={day}/part-0.parquet"] = mails.slice(number * _MAILS_A_DAY, _MAILS_A_DAY)
+    made |= notes_tables(read_yaml("notes.yaml"), RUN_DATE, random.Random(SEED + 20))
     return made | {
         "content/articles/part-0.parquet": articles,
         "content/clicks/part-0.parquet": clicks_table(articles, people, random.Random(SEED + 21)),

@@ -399,3 +399,14 @@ def test_order_mails_hold_what_is_said_to_be_true_of_them() -> None:
             same = [(one["customer_id"], one["true_lines"]) for one in earlier]
             assert (row["customer_id"], row["true_lines"]) in same
     assert sum((DATA / name).stat().st_size for name in FILES if "order_mails" in name or "catalogue" in name) < 200_000
+
+
+def test_notes_carry_personal_data_and_labels_that_the_labelled_ones_have() -> None:
+    notes, labelled = read("notes/dt=2026-06-30/part-0.parquet"), read("labelled_notes/part-0.parquet")
+    assert (notes.num_rows, labelled.num_rows) == (98, 72)
+    bodies = [body for body in notes["body"].to_pylist() if body and body.strip()]
+    assert len(bodies) == 96 and len({*bodies, *labelled["body"].to_pylist()}) == 96 + 72
+    assert all(re.search(r"phone \d{3}-555-\d{4}|电话138\d{8}", body) for body in bodies)
+    labels = set(labelled["diagnosis"].to_pylist())
+    assert set(notes["diagnosis"].to_pylist()) == labels | {None} and len(labels) == 6
+    assert {*notes["language"].to_pylist()} == {"en", "zh"}

@@ -209,6 +209,12 @@ def test_examples_give_labels(model: str | None, broken_rules: Any) -> None:
     assert broken_rules(task, outcome.columns) == {}
 
 
+def test_a_batch_without_a_usable_text() -> None:
+    for model in (None, "builtin:minilm"):
+        _, outcome = learned(asked=[None, " "], model=model)
+        assert outcome.columns.num_rows == 0 and [r.code for r in outcome.rejects] == ["empty", "empty"]
+
+
 def test_chinese_examples_need_no_encoder() -> None:
     known = pa.table(
         {
