@@ -16,6 +16,7 @@ from catalogue import RUN_DATE, STORES, Language, Product, load_products, read_y
 from help import help_tables
 from journal import articles_table, clicks_table, order_lines_table, products_table
 from labelled import PARTS, labelled_table
+from leaflets import leaflets_tables
 from notes import notes_tables
 from order_mails import Clerk, catalogue_table
 from people import Person, customers_table, make_people, orders_table
@@ -120,6 +121,7 @@ def tables() -> dict[str, pa.Table]:
         )
     articles = articles_table(read_yaml("journal.yaml"), random.Random(SEED + 20))
     made |= help_tables(read_yaml("help.yaml"), RUN_DATE, random.Random(SEED + 8))
+    made |= leaflets_tables(read_yaml("leaflets.yaml"), RUN_DATE, random.Random(SEED + 30))
     sales = sales_table(products, SEED)
     clerk = Clerk(read_yaml("order_mails.yaml"), products, random.Random(SEED + 8))
     shops = people[::12]  # those who order for a shop

@@ -77,6 +77,8 @@ def test_size_and_compression() -> None:
         ("content/order_lines/part-0.parquet", ["line_id"]),
         ("stock/part-0.parquet", ["store", "sku"]),
         ("shipments/part-0.parquet", ["po_id"]),
+        ("leaflets/part-0.parquet", ["leaflet_id"]),
+        ("patient_questions/dt=2026-06-30/part-0.parquet", ["question_id"]),
     ],
 )
 def test_keys_are_unique_and_not_null(name: str, key: list[str]) -> None:
