@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bizllm.evaluate import calibration
-from bizllm.methods import retrieval, typical
+from bizllm.methods import retrieval
 from bizllm.methods.retrieval import Lexical
+from bizllm.methods.typical import Likeness
 from bizllm.models.load import ModelLoader
 from bizllm.tasks.base import StepInput
 from bizllm.tasks.reply import Reply, ReplySettings
@@ -104,8 +105,8 @@ def likeness(replies: Sequence[str | None], asked: Sequence[Exchange]) -> npt.ND
 def baselines(past: Sequence[Exchange], asked: Sequence[Exchange]) -> dict[str, float]:
     """Means of the likeness."""
     replies = [one.reply for one in past]
-    vectors = typical.term_vectors(replies)
-    middle = replies[int(np.argmax(vectors @ np.asarray(vectors.sum(axis=0)).ravel()))]
+    alike = Likeness.build(replies).terms
+    middle = replies[int(np.argmax(alike @ np.asarray(alike.sum(axis=0)).ravel()))]
     index = retrieval.Index(Lexical.build([one.message for one in past]))
     nearest = index.search([one.message for one in asked], None, 1).ids[:, 0]
     said = {
