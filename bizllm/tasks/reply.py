@@ -199,7 +199,7 @@ class Reply(TextTask):
         used = self._usable(tables["past"])
         columns = {name: column for name, column in past.columns().items() if name in _TOLD}
         needed = [name for name in ("message", "reply", "id") if name in columns]
-        rows = _passages.read(used, columns, _TOLD, needed, s.max_input_chars)
+        rows, _ = _passages.read(used, columns, _TOLD, needed, s.max_input_chars)
         if not rows.num_rows:
             found = f"of its {tables['past'].num_rows:,} rows {used.num_rows:,} may be used, and none has both texts"
             raise UserError(Fault("past", past.input, f"{found}; expected past messages with replies"))
