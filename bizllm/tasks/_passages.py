@@ -94,8 +94,9 @@ def read(
 ) -> tuple[pa.Table, dict[str, str]]:
     """(rows that can be used, each once, in the order of what they hold; the id that stands for each id).
 
-    names: the columns that come out, as texts, `id` among them. columns: where each is read; "" where one is read nowhere, and a hash instead of an id. needed: those
-    without which a row is left out. Of rows that are equal but for their ids the smallest stays.
+    names: the columns that come out, as texts, `id` among them. columns: where each is read; "" where one is read
+    nowhere, and a hash instead of an id. needed: those without which a row is left out. Of rows that are equal but for
+    their ids the smallest stays.
     """
     found = {name: texts(rows[column], most_chars) for name, column in columns.items()}
     made: dict[tuple[str, ...], dict[str, str]] = {}
