@@ -91,24 +91,28 @@ class Reader:
 
 def read(
     rows: pa.Table, columns: Mapping[str, str], names: Sequence[str], needed: Sequence[str], most_chars: int
-) -> pa.Table:
-    """Rows that can be used, each once, in the order of what they hold: columns `names`, `id` among them, as texts.
+) -> tuple[pa.Table, dict[str, str]]:
+    """(rows that can be used, each once, in the order of what they hold; the id that stands for each id).
 
-    columns: where each of the names is read; "" where one is read nowhere, and a hash instead of an id. needed: those
-    without which a row is left out. Of rows that are equal but for their ids the smallest stays.
+    names: the columns that come out, as texts, `id` among them. columns: where each is read; "" where one is read
+    nowhere, and a hash instead of an id. needed: those without which a row is left out. Of rows that are equal but for
+    their ids the smallest stays.
     """
     found = {name: texts(rows[column], most_chars) for name, column in columns.items()}
     made: dict[tuple[str, ...], dict[str, str]] = {}
+    alike: dict[str, tuple[str, ...]] = {}
     for i in range(rows.num_rows):
         if any(found[name][i] is None for name in needed):
             continue
         row = {name: (found[name][i] if name in found else None) or "" for name in names}
         row["id"] = row["id"] or f"{text_key(chr(0).join(row.values())):016x}"
         same = tuple(documents.folded(row[name]) for name in names if name != "id")
+        alike[row["id"]] = same
         if same not in made or [*row.values()] < [*made[same].values()]:
             made[same] = row
     ordered = sorted(made.values(), key=lambda row: [*row.values()])
-    return pa.Table.from_pylist(ordered, schema=pa.schema([(name, pa.string()) for name in names]))
+    table = pa.Table.from_pylist(ordered, schema=pa.schema([(name, pa.string()) for name in names]))
+    return table, {own: made[same]["id"] for own, same in alike.items()}
 
 
 def text_key(text: str) -> int:

@@ -186,7 +186,7 @@ class RetrieveTask(TextTask):
         columns = s.knowledge.columns()
         names = [*dict.fromkeys(["id", "title", "text", "answer", *columns])]
         needed = [name for name in columns if name != "title"]
-        rows = _passages.read(tables["knowledge"], columns, names, needed, s.max_input_chars)
+        rows, stands_for = _passages.read(tables["knowledge"], columns, names, needed, s.max_input_chars)
         if not rows.num_rows:
             found = f"none of its {tables['knowledge'].num_rows:,} rows has a text"
             raise UserError(Fault("knowledge", s.knowledge.input, f"{found}; expected passages to answer from"))
@@ -195,17 +195,22 @@ class RetrieveTask(TextTask):
         wanted = [part for passage in zip(texts, titles, strict=True) for part in _passages.parts(reader, *passage)]
         state = Lexical.build(texts, titles).state() | {"passages": rows, "weights": None} | reader.kept(wanted)
         if s.checked is not None:
-            state["weights"] = self._weights(self._opened(state), tables["checked"], s.checked)
+            state["weights"] = self._weights(self._opened(state), tables["checked"], s.checked, stands_for)
         return state
 
-    def _weights(self, passages: Passages, rows: pa.Table, checked: Checked) -> list[float] | None:
-        """What questions whose passage is known tell of the confidence. Raises UserError where they are too few."""
+    def _weights(
+        self, passages: Passages, rows: pa.Table, checked: Checked, stands_for: Mapping[str, str]
+    ) -> list[float] | None:
+        """What questions whose passage is known tell of the confidence. Raises UserError where they are too few.
+
+        stands_for: the id of the passage that was kept, by that of its equals.
+        """
         given = _texts.read(rows, [checked.text], self.settings.max_input_chars)
         questions = given.columns[0]
         right = rows[checked.id].cast(pa.string()).take(pa.array(given.positions)).to_pylist()
         found = self._find(passages, questions)
         first = [passages.ids[i] if i != retrieval.NONE else None for i in found.hits.ids[:, 0]]
-        hit = np.array([a is not None and a == b for a, b in zip(first, right, strict=True)], bool)
+        hit = np.array([a is not None and a == stands_for.get(b) for a, b in zip(first, right, strict=True)], bool)
         weights = confidence.fit(confidence.signs(found.hits), hit)
         if weights is None:
             told = f"{len(hit):,} usable questions, {int(hit.sum()):,} of which find their passage"

@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from bizllm.errors import Fault, UserError
 from bizllm.methods import confidence, retrieval, typical
 from bizllm.methods.retrieval import Hits, Index, Lexical, Meaning
+from bizllm.methods.typical import Likeness
 from bizllm.models.saved import ModelInfo
 from bizllm.tasks import _passages, _retrieve, _texts
 from bizllm.tasks._passages import Reader
@@ -24,7 +25,7 @@ from bizllm.tasks.base import Learned, Models, Outcome, TableRead
 
 NEIGHBOURS = 50  # past messages whose replies are compared
 _TRIALS = 400  # past messages that are answered once more, without their own conversation
-_ALIKE = 0.5  # likeness to what was said in truth, from which a suggestion was right
+_ALIKE = 0.35  # likeness to what was said in truth, from which a suggestion said much the same
 # Offset and weights of agreement and nearness, where too few past messages tell; see docs/tasks/reply.md.
 _UNTRIED = (-3.0, 4.0, 1.0)
 _TOLD = ("id", "message", "reply", "history", "conversation")
@@ -87,13 +88,13 @@ class ReplySettings(TextSettings):
 class Desk:
     """What was learned of the past, ready to be searched.
 
-    rows: id, message, reply, history, conversation. replies: (exchanges, terms). weights: of the confidence, where it
+    rows: id, message, reply, history, conversation. replies: how alike they are. weights: of the confidence, where it
     was learned.
     """
 
     rows: list[dict[str, str]]
     index: Index
-    replies: Any
+    replies: Likeness
     weights: list[float] | None
 
     def numbered(self, conversations: Sequence[str | None]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -109,7 +110,7 @@ class Desk:
         if not len(ids):
             return [], 0.0, 0.0
         scores = hits.scores[at, : len(ids)]
-        agreed = typical.agreement(self.replies[ids], typical.weights_of(scores))
+        agreed = self.replies.agreement(ids, typical.weights_of(scores))
         order = np.argsort(-agreed, kind="stable")
         return ids[order].tolist(), float(agreed[order[0]]), float(scores[0])
 
@@ -198,7 +199,7 @@ class Reply(TextTask):
         used = self._usable(tables["past"])
         columns = {name: column for name, column in past.columns().items() if name in _TOLD}
         needed = [name for name in ("message", "reply", "id") if name in columns]
-        rows = _passages.read(used, columns, _TOLD, needed, s.max_input_chars)
+        rows, _ = _passages.read(used, columns, _TOLD, needed, s.max_input_chars)
         if not rows.num_rows:
             found = f"of its {tables['past'].num_rows:,} rows {used.num_rows:,} may be used, and none has both texts"
             raise UserError(Fault("past", past.input, f"{found}; expected past messages with replies"))
@@ -206,7 +207,7 @@ class Reply(TextTask):
         reader = Reader(self._encoder, s.multilingual, _passages.vectors_of(previous))
         index = Index(Lexical.build(messages), context=Lexical.build(history) if s.history else None)
         state = index.state() | {"past": rows, "weights": None}
-        state |= reader.kept([message for message in messages if reader.reads(message)])
+        state |= reader.kept([text for text in [*messages, *rows["reply"].to_pylist()] if reader.reads(text)])
         return state | {"weights": self._weights(self._opened(state))}
 
     def _usable(self, rows: pa.Table) -> pa.Table:
@@ -221,15 +222,18 @@ class Reply(TextTask):
         return rows
 
     def _opened(self, state: Learned) -> Desk:
-        rows, meaning = state["past"].to_pylist(), None
+        rows, meaning, replies = state["past"].to_pylist(), None, None
         if "keys" in state:
-            vectors = _passages.vectors_of(state)
-            known = [(i, vectors.get(_passages.text_key(row["message"]))) for i, row in enumerate(rows)]
-            read = [(i, vector) for i, vector in known if vector is not None]
-            meaning = Meaning.build(np.stack([v for _, v in read]), np.array([i for i, _ in read], np.int64))
-        replies = typical.term_vectors([row["reply"] for row in rows])
+            known = _passages.vectors_of(state)
+            nothing = np.zeros(state["vectors"].shape[1], np.float32)
+            messages, replies = (
+                np.stack([known.get(_passages.text_key(row[name]), nothing) for row in rows]).astype(np.float32)
+                for name in ("message", "reply")
+            )
+            meaning = Meaning.build(messages)
         index = Index.of({name: value for name, value in state.items() if name != "vectors"})
-        return Desk(rows, replace(index, meaning=meaning), replies, state["weights"])
+        alike = Likeness.build([row["reply"] for row in rows], replies)
+        return Desk(rows, replace(index, meaning=meaning), alike, state["weights"])
 
     def _weights(self, desk: Desk) -> list[float] | None:
         """What past messages tell of the confidence, each answered without its own conversation."""
@@ -243,7 +247,7 @@ class Reply(TextTask):
             ids, agreed, near = desk.suggested(hits, at)
             if ids:
                 signs.append([agreed, near])
-                right.append((desk.replies[[own]] @ desk.replies[[ids[0]]].T).toarray()[0, 0] >= _ALIKE)
+                right.append(desk.replies.between(np.array([own]), np.array(ids[:1]))[0, 0] >= _ALIKE)
         return confidence.fit(np.array(signs), np.array(right, bool)) if signs else None
 
     # -- answering ----------------------------------------------------------------------------------------------------
@@ -273,7 +277,7 @@ class Reply(TextTask):
         """One row of the output."""
         ids, agreed, near = desk.suggested(hits, at)
         row: dict[str, Any] = dict.fromkeys(self.writes)
-        row |= {"score": near, "agreement": min(1.0, agreed), "confidence": 0.0, "escalate": True, "alternatives": []}
+        row |= {"score": near, "agreement": agreed, "confidence": 0.0, "escalate": True, "alternatives": []}
         row |= {"input_tokens": tokens}
         if ids:
             sure = confidence.logistic(np.array([[agreed, near]]), desk.weights or _UNTRIED)[0]

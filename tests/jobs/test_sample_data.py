@@ -17,6 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from bizllm import api
+from bizllm.models.load import ModelLoader
+from bizllm.tasks.base import StepInput, task_class
+
 JOBS = Path(__file__).parents[2] / "jobs"
 DATA = JOBS / "data"
 RUN_DATE = date(2026, 6, 30)
@@ -192,6 +196,40 @@ def test_the_help_centre_has_articles_exchanges_and_new_words_for_each_topic() -
         )
         < 50_000
     )
+
+
+def test_the_service_desks_job_answers_what_its_articles_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plan is whole; and, without an encoder, what it does not leave to people is right, and cites its language."""
+    monkeypatch.setenv("BIZLLM_WAREHOUSE", str(tmp_path))
+    path = str(JOBS / "customer_service.yaml")
+    assert [step.task for step in api.plan(path, date=str(RUN_DATE)).steps] == [
+        "answer",
+        "reply",
+        "classify",
+        "summarize",
+    ]
+    said = yaml.safe_load(Path(path).read_text("utf-8"))["steps"]["message_answer"]
+    articles, messages = read("articles/part-0.parquet"), read("messages/dt=2026-06-30/part-0.parquet")
+    cls = task_class("answer")
+    made = cls.Settings(**said | {"model": None})
+    given = (
+        made,
+        StepInput("messages", messages.schema),
+        RUN_DATE,
+        {"knowledge": StepInput("articles", articles.schema)},
+    )
+    task = cls(*given, learned=cls(*given).learn({"knowledge": articles}))
+    task.open(ModelLoader())
+    rows = task.answer(messages).columns.to_pylist()
+    told = yaml.safe_load((JOBS / "sample" / "help.yaml").read_text("utf-8"))
+    topic_of = {text: topic for topic, both in told.items() for part in both.values() for text in part["new"]}
+    cited = {row["article_id"]: (row["topic"], row["language"]) for row in articles.to_pylist()}
+    right = [
+        cited.get(row["passage_id"]) == (topic_of[message["body"]], message["language"])
+        for message, row in zip(messages.to_pylist(), rows, strict=True)
+    ]
+    answered = [ok for ok, row in zip(right, rows, strict=True) if not row["escalate"]]
+    assert len(answered) >= 8 and sum(answered) >= 0.9 * len(answered) and sum(right) >= 20
 
 
 def plain(text: str) -> str:

@@ -27,6 +27,7 @@ URGENT = [
     ("I keep thinking about killing myself", "suicide_or_self_harm"),
     ("我不想活了", "suicide_or_self_harm"),
     ("My toddler swallowed a battery: he swallowed batteries", "overdose_or_poison"),
+    ("she took a whole bottle of sleeping pills", "overdose_or_poison"),
     ("奶奶误服了老鼠药", "overdose_or_poison"),
     ("my throat is closing after peanuts", "severe_allergy"),
     ("吃完海鲜嘴唇肿了", "severe_allergy"),
@@ -64,6 +65,7 @@ def test_every_flag_is_tried_and_has_both_languages() -> None:
         "How do I renew a prescription?",
         "What should I eat before a blood test?",
         "感冒了可以喝咖啡吗",
+        "I ate too much cake and took all my things home",
         "",
     ],
 )

@@ -180,6 +180,11 @@ def test_checked_questions_teach_the_confidence() -> None:
     assert task.learned is not None and len(task.learned["weights"]) == 4
     sure = outcome.columns["confidence"].to_pylist()
     assert sure[0] > 0.7 and sure[1] < 0.3
+    twins = table([(f"q{id_}", title, text.upper()) for id_, title, text in rows])
+    both = {**tables, "knowledge": pa.concat_tables([tables["knowledge"], twins])}
+    as_twins = pa.table({"asked": questions, "is": [f"q{id_}" for id_ in ids]})
+    again, _ = answer(["x"], {**both, "checked": as_twins}, checked=columns)
+    assert again.learned is not None and again.learned["weights"] == task.learned["weights"], "an equal is as right"
     with pytest.raises(UserError, match="30 at least"):
         answer(["x"], {**tables, "checked": checked.slice(0, 29)}, checked=columns)
 
