@@ -110,8 +110,8 @@ def answered(asked: Asked, checked: Asked | None = None, **said: Any) -> list[di
     ids = [f"{i:06d}" for i in range(len(asked.texts))]
     knowledge = pa.table({"id": ids, "title": asked.titles, "text": asked.texts})
     columns = {"input": "passages", "id": "id", "title": "title", "text": "text"}
-    settings = {"task": "answer", "input": "asked", "text": "text", "knowledge": columns, "candidates": DEPTH, **said}
-    tables = {"knowledge": knowledge}
+    settings = {"task": "answer", "input": "asked", "text": "text", "passages": columns, "candidates": DEPTH, **said}
+    tables = {"passages": knowledge}
     if checked is not None:
         known = [ids[at] if at >= 0 else None for at in checked.right]
         tables["checked"] = pa.table({"text": checked.questions, "id": pa.array(known, pa.string())})

@@ -43,13 +43,13 @@ def lines(data: Path) -> list[Line]:
     )
     columns = {"input": "passages", "id": "id", "title": "title", "text": "text", "source": "site"}
     settings = ConsultSettings(
-        task="consult", input="asked", text="text", knowledge=columns, model=ENCODER, candidates=10
+        task="consult", input="asked", text="text", passages=columns, model=ENCODER, candidates=10
     )
-    others = {"knowledge": StepInput("passages", knowledge.schema)}
+    others = {"passages": StepInput("passages", knowledge.schema)}
     step = StepInput("asked", pa.schema([("text", pa.string())]))
     task = Consult(settings, step, date(2026, 1, 1), others)
     task.open(MODELS)
-    task = Consult(settings, step, date(2026, 1, 1), others, learned=task.learn({"knowledge": knowledge}))
+    task = Consult(settings, step, date(2026, 1, 1), others, learned=task.learn({"passages": knowledge}))
     task.open(MODELS)
     rows: list[dict[str, Any]] = task.answer(pa.table({"text": asked.questions})).columns.to_pylist()
     found = compared("medquad, a 48th", ranks_of(rows, asked), bm25(asked), "consult")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -73,6 +73,11 @@ def terms(learned: Learned | None) -> Terms | None:
     if learned is None or f"{_PREFIX}terms" not in learned:
         return None
     return Terms.of({part: learned[f"{_PREFIX}{part}"] for part in ("terms", "facts")})
+
+
+def plainly(texts: Sequence[str], terms: Terms | None) -> list[str]:
+    """The texts, each with the names that its terms stand for behind it."""
+    return [terms.expand(text) for text in texts] if terms is not None else list(texts)
 
 
 def other_names(rows: pa.Table, knowledge: Knowledge, kinds: Collection[str]) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from bizllm.methods.attribution import Weighed
 from bizllm.methods.few_shot import FewShot
 from bizllm.methods.terms import Terms
 from bizllm.models.classifier import Classifier
+from bizllm.tasks._knowledge import plainly
 from bizllm.tasks._texts import Faults
 from bizllm.tasks.base import Learned, StepInput, TableRead
 
@@ -113,7 +114,7 @@ class FewShotLabels:
         return 0.5 if self.few.several and self.few.threshold is None else self.few.threshold
 
     def probabilities(self, columns: Sequence[list[str]]) -> tuple[Floats, Counts]:
-        texts = told_plainly(columns[0], self.terms)
+        texts = plainly(columns[0], self.terms)
         if self.encoder is None:
             return self.few.probabilities(texts, None), np.array([sentences.count_words(t) for t in texts], np.int64)
         vectors, tokens = self.encoder.encode_counted(texts)
@@ -121,14 +122,9 @@ class FewShotLabels:
 
     def weighed(self, texts: Sequence[str], likely: Floats) -> tuple[list[Weighed], int]:
         encode = None if self.encoder is None else self.encoder.unremembered().encode_counted
-        read = told_plainly(texts, self.terms)
+        read = plainly(texts, self.terms)
         found, tokens = attribution.of_few_shot(self.few, read, *_rivals(likely, self.several), encode)
         return [weighed.within(len(text)) for weighed, text in zip(found, texts, strict=True)], tokens
-
-
-def told_plainly(texts: Sequence[str], terms: Terms | None) -> list[str]:
-    """The texts, each with the names that its terms stand for behind it."""
-    return [terms.expand(text) for text in texts] if terms is not None else list(texts)
 
 
 def _rivals(likely: Floats, several: bool) -> tuple[Counts, Counts]:
@@ -151,7 +147,7 @@ def learn(
     """
     texts, labels = usable(rows, examples, most_chars)
     several = pa.types.is_list(rows[examples.label].type) or pa.types.is_large_list(rows[examples.label].type)
-    texts = told_plainly([*texts, *described.values()], terms)
+    texts = plainly([*texts, *described.values()], terms)
     labels += [[name] for name in described]
     names = sorted({label for of_text in labels for label in of_text})
     if len(names) < 2:
@@ -170,7 +166,7 @@ def learn(
 
 def described(names: Mapping[str, str], encoder: Any, terms: Terms | None = None) -> FewShot:
     """Labels of which only descriptions are known."""
-    return few_shot.of_descriptions(list(names), encoder.encode(told_plainly([*names.values()], terms))[0])
+    return few_shot.of_descriptions(list(names), encoder.encode(plainly([*names.values()], terms))[0])
 
 
 def example_faults(examples: Examples, given: StepInput) -> Faults:

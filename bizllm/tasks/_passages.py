@@ -15,6 +15,7 @@ import pyarrow as pa
 from bizllm.methods import documents, retrieval, sentences
 from bizllm.methods.retrieval import Index, Meaning
 from bizllm.methods.search_terms import terms
+from bizllm.methods.terms import Terms
 from bizllm.tasks.base import Learned
 
 Floats = npt.NDArray[np.float32]
@@ -26,12 +27,14 @@ class Passages:
     """What was learned of a table of passages, ready to be searched.
 
     rows: id, title, text, answer, and what else is cited. index: of the titles and texts; its vectors are those of
-    sentences. weights: of the confidence, where it was learned.
+    sentences. weights: of the confidence, where it was learned. names: that a company's own words stand for; questions
+    are read with them.
     """
 
     rows: pa.Table
     index: Index
     weights: list[float] | None
+    names: Terms | None = None
 
     @cached_property
     def texts(self) -> list[str]:

@@ -16,7 +16,8 @@ from bizllm.errors import Fault, UserError
 from bizllm.methods import confidence, documents, retrieval
 from bizllm.methods.retrieval import Hits, Index, Lexical
 from bizllm.models.saved import ModelInfo
-from bizllm.tasks import _passages, _texts
+from bizllm.tasks import _knowledge, _passages, _texts
+from bizllm.tasks._knowledge import Knowledge
 from bizllm.tasks._passages import Passages, Reader
 from bizllm.tasks._texts import Faults, Texts, TextSettings, TextTask
 from bizllm.tasks.base import Learned, Models, Outcome, StepInput, TableRead
@@ -30,7 +31,7 @@ _SAMPLES, _SAMPLE_CHARS = 8, 2_000
 SECONDS_PER_SEARCH = 1e-3  # among some thousands of passages, one core, no encoder
 
 
-class Knowledge(TableRead):
+class PassageTable(TableRead):
     """Passages to answer from."""
 
     text: str = Field(description="The column of passages: articles, paragraphs, the answers of a FAQ.")
@@ -56,7 +57,7 @@ class RetrieveSettings(TextSettings):
     """What every task takes that answers from passages."""
 
     text: str = Field(description="The column of questions.")
-    knowledge: Knowledge = Field(description="The table of passages to answer from.")
+    passages: PassageTable = Field(description="The table of passages to answer from.")
     model: str | None = Field(
         default=None,
         description="A text encoder, read for Latin-script texts; without one, words and character n-grams decide.",
@@ -73,6 +74,11 @@ class RetrieveSettings(TextSettings):
         default=None,
         description=f"Questions with their right passages, {confidence.LEAST} at least, from which the confidence is "
         "learned; without them it goes by what held for other data.",
+    )
+    knowledge: Knowledge | None = Field(
+        default=None,
+        description="A table of a company's own words: a question and a passage that call one thing by different names "
+        "find each other.",
     )
     candidates: PositiveInt = Field(default=5, description="How many passages are told, and put in order.")
     max_sentences: PositiveInt = Field(default=1, description="Length of an answer that is taken from a passage.")
@@ -129,14 +135,16 @@ class RetrieveTask(TextTask):
 
     def check(self) -> Faults:
         faults = super().check()
-        known, given = self.settings.knowledge, self.others["knowledge"]
+        known, given = self.settings.passages, self.others["passages"]
         texts = {name: column for name, column in known.columns().items() if name != "id"}
-        faults += strings(given, "knowledge", texts) + ids(given, "knowledge.id", known.id)
+        faults += strings(given, "passages", texts) + ids(given, "passages.id", known.id)
+        if self.settings.knowledge is not None:
+            faults += _knowledge.faults("knowledge", self.settings.knowledge, self.others["knowledge"])
         if (checked := self.settings.checked) is not None:
             given = self.others["checked"]
             faults += strings(given, "checked", {"text": checked.text}) + ids(given, "checked.id", checked.id)
             if known.id is None:
-                faults.append(("checked.id", checked.id, "the passages have no ids; name `knowledge.id`", ""))
+                faults.append(("checked.id", checked.id, "the passages have no ids; name `passages.id`", ""))
         return faults
 
     def columns(self) -> pa.Schema:
@@ -183,17 +191,19 @@ class RetrieveTask(TextTask):
 
     def learn(self, tables: Mapping[str, pa.Table], previous: Learned | None = None) -> Learned:
         s = self.settings
-        columns = s.knowledge.columns()
+        columns = s.passages.columns()
         names = [*dict.fromkeys(["id", "title", "text", "answer", *columns])]
         needed = [name for name in columns if name != "title"]
-        rows, stands_for = _passages.read(tables["knowledge"], columns, names, needed, s.max_input_chars)
+        rows, stands_for = _passages.read(tables["passages"], columns, names, needed, s.max_input_chars)
         if not rows.num_rows:
-            found = f"none of its {tables['knowledge'].num_rows:,} rows has a text"
-            raise UserError(Fault("knowledge", s.knowledge.input, f"{found}; expected passages to answer from"))
+            found = f"none of its {tables['passages'].num_rows:,} rows has a text"
+            raise UserError(Fault("passages", s.passages.input, f"{found}; expected passages to answer from"))
         reader = Reader(self._encoder, s.multilingual, _passages.vectors_of(previous))
         texts, titles = rows["text"].to_pylist(), rows["title"].to_pylist()
         wanted = [part for passage in zip(texts, titles, strict=True) for part in _passages.parts(reader, *passage)]
-        state = Lexical.build(texts, titles).state() | {"passages": rows, "weights": None} | reader.kept(wanted)
+        known = _knowledge.learn(tables["knowledge"], s.knowledge) if s.knowledge is not None else {}
+        indexed = Lexical.build(_knowledge.plainly(texts, _knowledge.terms(known)), titles)
+        state = indexed.state() | known | {"passages": rows, "weights": None} | reader.kept(wanted)
         if s.checked is not None:
             state["weights"] = self._weights(self._opened(state), tables["checked"], s.checked, stands_for)
         return state
@@ -223,12 +233,12 @@ class RetrieveTask(TextTask):
         if "keys" in state:
             reader = Reader(self._encoder, self.settings.multilingual)
             meaning = _passages.meaning(rows, reader, _passages.vectors_of(state))
-        return Passages(rows, Index(Lexical.of(state), meaning), state["weights"])
+        return Passages(rows, Index(Lexical.of(state), meaning), state["weights"], _knowledge.terms(state))
 
     # -- answering ----------------------------------------------------------------------------------------------------
 
     def _find(self, passages: Passages, questions: Sequence[str]) -> Found:
-        s = self.settings
+        s, questions = self.settings, _knowledge.plainly(questions, passages.names)
         vectors, tokens = Reader(self._encoder, s.multilingual).questions(questions)
         # A second hit is a sign of confidence, asked for or not.
         hits = passages.index.search(questions, vectors, max(2, s.candidates))

@@ -20,7 +20,7 @@ class Answer(RetrieveTask):
     summary = "The answer to each question from a table of passages, citing one; or an escalation, where none is sure."
     takes = "A question in each row, and, in a table of its own, passages: articles, policies, or a FAQ."
     example = (
-        "ticket_answer: {task: answer, input: tickets, text: body, model: encoder, knowledge: {input: "
+        "ticket_answer: {task: answer, input: tickets, text: body, model: encoder, passages: {input: "
         "articles, id: article_id, title: title, text: body}}"
     )
     writes: ClassVar[dict[str, str]] = RetrieveTask.shared_writes

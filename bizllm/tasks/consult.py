@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from bizllm.methods import sentences
 from bizllm.methods.red_flags import RedFlags, is_phrase
 from bizllm.tasks._passages import Passages
-from bizllm.tasks._retrieve import Found, Knowledge, RetrieveSettings, RetrieveTask
+from bizllm.tasks._retrieve import Found, PassageTable, RetrieveSettings, RetrieveTask
 from bizllm.tasks.base import Models
 
 NOTICE = {
@@ -19,7 +19,7 @@ NOTICE = {
 }
 
 
-class Vetted(Knowledge):
+class Vetted(PassageTable):
     """Passages that clinicians vetted."""
 
     source: str = Field(description="The column of where a passage is from; a passage without one is left out.")
@@ -28,7 +28,7 @@ class Vetted(Knowledge):
 class ConsultSettings(RetrieveSettings):
     """What `task: consult` takes."""
 
-    knowledge: Vetted = Field(description="The table of vetted passages to answer from.")
+    passages: Vetted = Field(description="The table of vetted passages to answer from.")
     red_flags: dict[str, list[str]] = Field(
         default={},
         description="Phrases that are red flags, too, by the name of the flag: `{chest_pain: [band around my ribs]}`. "
@@ -64,7 +64,7 @@ class Consult(RetrieveTask):
     summary = "What vetted passages say to a patient's question, for a clinician; red flags are urgent. No diagnosis."
     takes = "A patient's question in each row, and, in a table of its own, vetted passages with their sources."
     example = (
-        "patient_question: {task: consult, input: questions, text: asked, model: encoder, knowledge: {input: "
+        "patient_question: {task: consult, input: questions, text: asked, model: encoder, passages: {input: "
         "leaflets, title: title, text: body, source: publisher}}"
     )
     writes: ClassVar[dict[str, str]] = {

@@ -67,7 +67,7 @@ class CatalogueTable(TableRead):
     currency: str | None = Field(default=None, description="The column of the prices' currencies, as ISO codes.")
 
 
-class History(TableRead):
+class EarlierMails(TableRead):
     """Mails of this night and of nights before, among which an order may have been sent already."""
 
     text: str = Field(description="The column of texts.")
@@ -82,7 +82,7 @@ class OrdersSettings(TextSettings):
     catalogue: CatalogueTable = Field(description="The articles, by number and name.")
     customer: str | None = Field(default=None, description="The column of who wrote; `history` needs it.")
     time: str | None = Field(default=None, description="The column of when the mail came; `history` needs it.")
-    history: History | None = Field(
+    history: EarlierMails | None = Field(
         default=None,
         description="A table with the mails of this night and of earlier ones, mostly the step's own input. Without it "
         "nothing is called a duplicate: a night's rows are answered in batches that do not see each other.",
@@ -287,7 +287,7 @@ class Orders(TextTask):
         numbered = self._numbers.get((customer, order.number), ()) if order.number else ()
         return ({"number_again"} if any(when < time and of != content for when, of in numbered) else set()), None
 
-    def _remembered(self, rows: pa.Table, history: History, catalogue: Catalogue) -> pa.Table:
+    def _remembered(self, rows: pa.Table, history: EarlierMails, catalogue: Catalogue) -> pa.Table:
         """(mails with lines,): what earlier mails ordered. Of a step that reads one day, only mails that can be near
         enough to one of it are read."""
         times = np.array([np.iinfo(np.int64).min if t is None else t for t in _micros(rows[history.time])], np.int64)

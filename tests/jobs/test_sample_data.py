@@ -216,9 +216,9 @@ def test_the_service_desks_job_answers_what_its_articles_know(tmp_path: Path, mo
         made,
         StepInput("messages", messages.schema),
         RUN_DATE,
-        {"knowledge": StepInput("articles", articles.schema)},
+        {"passages": StepInput("articles", articles.schema)},
     )
-    task = cls(*given, learned=cls(*given).learn({"knowledge": articles}))
+    task = cls(*given, learned=cls(*given).learn({"passages": articles}))
     task.open(ModelLoader())
     rows = task.answer(messages).columns.to_pylist()
     told = yaml.safe_load((JOBS / "sample" / "help.yaml").read_text("utf-8"))

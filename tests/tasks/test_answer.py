@@ -41,8 +41,8 @@ def table(rows: list[tuple[Any, ...]] = ARTICLES, names: tuple[str, ...] = ("id"
 
 
 def make(tables: dict[str, pa.Table] | None = None, learned: Learned | None = None, **settings: Any) -> TASK:
-    given = {"task": "answer", "input": "asked", "text": "body", "knowledge": COLUMNS, **settings}
-    others = {name: StepInput(name, one.schema) for name, one in (tables or {"knowledge": table()}).items()}
+    given = {"task": "answer", "input": "asked", "text": "body", "passages": COLUMNS, **settings}
+    others = {name: StepInput(name, one.schema) for name, one in (tables or {"passages": table()}).items()}
     return TASK(AnswerSettings(**given), SOURCE, date(2026, 1, 1), others, learned=learned)
 
 
@@ -50,7 +50,7 @@ def answer(
     asked: list[str | None] = ASKED, tables: dict[str, pa.Table] | None = None, **settings: Any
 ) -> tuple[TASK, Any]:
     """A task that learned, on this side as on a worker's, and what it says."""
-    tables = {"knowledge": table()} | (tables or {})
+    tables = {"passages": table()} | (tables or {})
     task = make(tables, **settings)
     assert task.check() == []
     task.open(ModelLoader())
@@ -92,7 +92,7 @@ def test_a_faq_answers_by_its_column() -> None:
     ]
     faq = table(rows, ("id", "question", "reply"))
     columns = {"input": "faq", "id": "id", "title": "question", "text": "question", "answer": "reply"}
-    task, outcome = answer(["can i pay later", "parcel?"], {"knowledge": faq}, knowledge=columns)
+    task, outcome = answer(["can i pay later", "parcel?"], {"passages": faq}, passages=columns)
     assert outcome.columns["answer"].to_pylist() == ["Yes, in 14 days.", "Track it."]
     assert task.learned is not None and task.learned["passages"]["id"].to_pylist() == ["1", "2"]
 
@@ -112,19 +112,19 @@ def test_duplicates_count_once_and_passages_without_an_id_are_cited_by_a_hash() 
         ("a8", None, " "),
         (None, "x", "x y"),
     ]
-    task, _ = answer(tables={"knowledge": table(rows)})
+    task, _ = answer(tables={"passages": table(rows)})
     assert task.learned is not None
     assert task.learned["passages"]["id"].to_pylist() == ["a0", "a2", "a3", "a4", "a5", "a6"]
     bare = {"input": "articles", "text": "text"}
-    _, one = answer(knowledge=bare)
-    _, other = answer(tables={"knowledge": table(ARTICLES[::-1])}, knowledge=bare)
+    _, one = answer(passages=bare)
+    _, other = answer(tables={"passages": table(ARTICLES[::-1])}, passages=bare)
     assert one.columns.equals(other.columns)
     assert len(one.columns["passage_id"][0].as_py()) == 16
 
 
 def test_order_and_company_decide_nothing() -> None:
     _, whole = answer()
-    _, turned = answer(ASKED[::-1], {"knowledge": table(ARTICLES[::-1])})
+    _, turned = answer(ASKED[::-1], {"passages": table(ARTICLES[::-1])})
     rows = dict(zip(whole.subject.tolist(), whole.columns.to_pylist(), strict=True))
     last = len(ASKED) - 1
     for at, row in zip(turned.subject.tolist(), turned.columns.to_pylist(), strict=True):
@@ -132,13 +132,13 @@ def test_order_and_company_decide_nothing() -> None:
 
 
 def test_vectors_of_unchanged_passages_are_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tables = {"knowledge": table()}
+    tables = {"passages": table()}
     task = make(tables, model="builtin:minilm")
     task.open(ModelLoader())
     (tmp_path / "learned").write_bytes(to_bytes(task.learn(tables)))
     before = load(str(tmp_path / "learned"))
     changed = {
-        "knowledge": table([*ARTICLES[1:], ("a9", "Gift cards", "Cards never expire. We deliver within three days.")])
+        "passages": table([*ARTICLES[1:], ("a9", "Gift cards", "Cards never expire. We deliver within three days.")])
     }
     fresh = task.learn(changed)
     read: list[str] = []
@@ -157,7 +157,7 @@ def test_vectors_of_unchanged_passages_are_copied(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_chinese_text_is_not_asked_of_an_english_encoder_unless_it_reads_it() -> None:
-    tables = {"knowledge": table(ARTICLES[3:])}
+    tables = {"passages": table(ARTICLES[3:])}
     task = make(tables, model="builtin:minilm")
     task.open(ModelLoader())
     assert "keys" not in task.learn(tables)
@@ -174,14 +174,14 @@ def test_checked_questions_teach_the_confidence() -> None:
     ] * 40
     ids = [f"p{i}" for i in range(20)] + ["p7"] * 40
     checked = pa.table({"asked": questions, "is": ids})
-    tables = {"knowledge": table(rows), "checked": checked}
+    tables = {"passages": table(rows), "checked": checked}
     columns = {"input": "checked", "text": "asked", "id": "is"}
     task, outcome = answer(["same words c1x", "the same words about nothing"], tables, checked=columns)
     assert task.learned is not None and len(task.learned["weights"]) == 4
     sure = outcome.columns["confidence"].to_pylist()
     assert sure[0] > 0.7 and sure[1] < 0.3
     twins = table([(f"q{id_}", title, text.upper()) for id_, title, text in rows])
-    both = {**tables, "knowledge": pa.concat_tables([tables["knowledge"], twins])}
+    both = {**tables, "passages": pa.concat_tables([tables["passages"], twins])}
     as_twins = pa.table({"asked": questions, "is": [f"q{id_}" for id_ in ids]})
     again, _ = answer(["x"], {**both, "checked": as_twins}, checked=columns)
     assert again.learned is not None and again.learned["weights"] == task.learned["weights"], "an equal is as right"
@@ -217,14 +217,14 @@ def test_which_rerankers_fit(info: ModelInfo | None) -> None:
 @pytest.mark.parametrize("rows", [[], [("a", "b", None), (None, "b", "c"), ("d", "e", " \n")]])
 def test_nothing_to_learn_is_told_without_a_row(rows: list[tuple[Any, ...]]) -> None:
     with pytest.raises(UserError, match="expected passages to answer from"):
-        answer(tables={"knowledge": table(rows)})
+        answer(tables={"passages": table(rows)})
 
 
 def test_one_passage_and_odd_ones() -> None:
-    _, outcome = answer(["refund"], {"knowledge": table([("1", "", "Refund.")])})
+    _, outcome = answer(["refund"], {"passages": table([("1", "", "Refund.")])})
     assert outcome.columns["answer"].to_pylist() == ["Refund."]
     odd = [("1", "", "!!!"), ("2", "", "refund " * 20_000)]
-    _, outcome = answer(["refund", "???", "why " * 3000], {"knowledge": table(odd)})
+    _, outcome = answer(["refund", "???", "why " * 3000], {"passages": table(odd)})
     assert outcome.columns["passage_id"].to_pylist() == ["2", None, None]
     assert len(answer([])[1].columns) == 0
 
@@ -236,7 +236,7 @@ def test_too_long_and_broken_questions_are_rejected() -> None:
 
 def test_whole_numbers_are_ids() -> None:
     numbered = table().set_column(0, "id", pa.array(range(6), pa.int64()))
-    _, outcome = answer(["How long does a refund take?"], {"knowledge": numbered})
+    _, outcome = answer(["How long does a refund take?"], {"passages": numbered})
     assert outcome.columns["passage_id"].to_pylist() == ["0"]
 
 
@@ -249,20 +249,20 @@ def test_an_exhibit_goes_from_unsure_to_sure() -> None:
 def test_settings_are_checked() -> None:
     assert make(text="bdy").check()[0][3] == "did you mean 'body'?"
     wrong = pa.table({"id": [1.5], "title": [1], "text": ["x"]})
-    assert [fault[0] for fault in make({"knowledge": wrong}).check()] == ["knowledge.title", "knowledge.id"]
+    assert [fault[0] for fault in make({"passages": wrong}).check()] == ["passages.title", "passages.id"]
     checked = {"input": "checked", "text": "asked", "id": "is"}
-    tables = {"knowledge": table(), "checked": pa.table({"asked": [1], "is": [0.5]})}
+    tables = {"passages": table(), "checked": pa.table({"asked": [1], "is": [0.5]})}
     bare = {"input": "articles", "text": "text"}
-    faults = make(tables, checked=checked, knowledge=bare).check()
+    faults = make(tables, checked=checked, passages=bare).check()
     assert [fault[0] for fault in faults] == ["checked.text", "checked.id", "checked.id"]
-    assert "name `knowledge.id`" in faults[-1][2]
+    assert "name `passages.id`" in faults[-1][2]
     for bad in (
         {"threshold": 1.2},
         {"candidates": 0},
         {"max_sentences": 0},
         {"multilingual": True},
         {"reranker": "path:m", "checked": checked},
-        {"knowledge": {"input": "articles"}},
+        {"passages": {"input": "articles"}},
     ):
         with pytest.raises(ValidationError):
             make(**bad)
@@ -291,3 +291,23 @@ def test_rules_see_what_is_wrong(broken_rules: Any) -> None:
     for rule, change in zip(task.rules(), changes, strict=True):
         columns = pa.Table.from_pylist([good, {**good, **change}], schema=task.columns())
         assert broken_rules(task, columns) == {rule: 1}
+
+
+def test_a_company_s_own_words_find_what_they_mean() -> None:
+    names = pa.table({"alias": ["Zephyr 3000", "西风"], "thing": ["kettle", "电热水壶"]})
+    tables = {"passages": table(), "knowledge": names}
+    asked: list[str | None] = ["what about my zephyr 3000", "西风怎么样"]
+    knowledge = {"input": "names", "term": "alias", "means": "thing"}
+    _, knowing = answer(asked, tables, knowledge=knowledge)
+    assert knowing.columns["passage_id"].to_pylist() == ["a3", "a6"]
+    _, plain = answer(asked, {"passages": table()})
+    assert "a3" not in plain.columns["passage_id"].to_pylist()
+    # The other way round: what the passage calls by its own name is found by what it means.
+    rows = [*ARTICLES[:2], ("a9", "Zephyr 3000", "Fill the Zephyr 3000 with cold water."), *ARTICLES[3:]]
+    _, turned = answer(
+        ["is there something on a kettle"], {"passages": table(rows), "knowledge": names}, knowledge=knowledge
+    )
+    assert turned.columns["passage_id"].to_pylist() == ["a9"]
+    wrong = {"passages": table(), "knowledge": pa.table({"alias": [1], "thing": ["kettle"]})}
+    (fault,) = make(wrong, knowledge=knowledge).check()
+    assert fault[0] == "knowledge.term"

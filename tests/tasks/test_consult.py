@@ -24,12 +24,12 @@ COLUMNS = {"input": "leaflets", "title": "title", "text": "text", "source": "sou
 
 
 def make(learned: Learned | None = None, **settings: Any) -> TASK:
-    given = {"task": "consult", "input": "asked", "text": "body", "knowledge": COLUMNS, **settings}
+    given = {"task": "consult", "input": "asked", "text": "body", "passages": COLUMNS, **settings}
     return TASK(
         ConsultSettings(**given),
         SOURCE,
         date(2026, 1, 1),
-        {"knowledge": StepInput("leaflets", leaflets().schema)},
+        {"passages": StepInput("leaflets", leaflets().schema)},
         learned=learned,
     )
 
@@ -43,7 +43,7 @@ def answer(asked: list[str | None], **settings: Any) -> tuple[TASK, Any]:
     task = make(**settings)
     assert task.check() == []
     task.open(ModelLoader())
-    task = make(task.learn({"knowledge": leaflets()}), **settings)
+    task = make(task.learn({"passages": leaflets()}), **settings)
     task.open(ModelLoader())
     outcome = task.answer(pa.table({"body": pa.array(asked, pa.string())}))
     assert outcome.columns.schema == task.columns()
@@ -100,7 +100,7 @@ def test_nothing_known_is_for_people_and_carries_the_notice(broken_rules: Any) -
 
 def test_settings_are_checked() -> None:
     for bad in (
-        {"knowledge": {"input": "leaflets", "text": "text"}},
+        {"passages": {"input": "leaflets", "text": "text"}},
         {"red_flags": {"x": ["(a|b"]}},
         {"red_flags": {"x": [""]}},
         {"red_flags": {" ": ["a"]}},

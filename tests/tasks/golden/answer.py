@@ -26,11 +26,11 @@ ASKED = ["How long does a refund take?", "快递员会打电话吗？", None, "w
 
 def outcome() -> Outcome:
     columns = {"input": "articles", "id": "id", "title": "title", "text": "text"}
-    settings = AnswerSettings(task="answer", input="rows", text="text", knowledge=columns, candidates=2)
+    settings = AnswerSettings(task="answer", input="rows", text="text", passages=columns, candidates=2)
     rows = pa.table({"text": ASKED})
-    others = {"knowledge": StepInput("articles", ARTICLES.schema)}
+    others = {"passages": StepInput("articles", ARTICLES.schema)}
     source, night = StepInput("rows", rows.schema), date(2026, 3, 10)
-    learned = TASK(settings, source, night, others).learn({"knowledge": ARTICLES})
+    learned = TASK(settings, source, night, others).learn({"passages": ARTICLES})
     task = TASK(settings, source, night, others, learned=learned)
     task.open(None)  # type: ignore[arg-type]
     return task.answer(rows)

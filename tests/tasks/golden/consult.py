@@ -24,12 +24,12 @@ LEAFLETS = pa.table(
 
 def outcome() -> Outcome:
     columns = {"input": "leaflets", "title": "title", "text": "text", "source": "source"}
-    settings = ConsultSettings(task="consult", input="rows", text="text", knowledge=columns)
+    settings = ConsultSettings(task="consult", input="rows", text="text", passages=columns)
     asked = ["when does the fever of an adult pass", "发烧，喘不过气", None, "no chest pain, my ankle hurts"]
     rows = pa.table({"text": asked})
-    others = {"knowledge": StepInput("leaflets", LEAFLETS.schema)}
+    others = {"passages": StepInput("leaflets", LEAFLETS.schema)}
     source, night = StepInput("rows", rows.schema), date(2026, 3, 10)
-    learned = TASK(settings, source, night, others).learn({"knowledge": LEAFLETS})
+    learned = TASK(settings, source, night, others).learn({"passages": LEAFLETS})
     task = TASK(settings, source, night, others, learned=learned)
     task.open(None)  # type: ignore[arg-type]
     return task.answer(rows)
