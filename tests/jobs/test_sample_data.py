@@ -276,3 +276,27 @@ def test_customers() -> None:
     customers = read("customers/part-0.parquet")
     assert customers.num_rows == 1000 and 0 < customers["birth_year"].null_count < 400
     assert set(customers["country"].to_pylist()) == {"GB", "US", "CN"}
+
+
+def test_order_mails_hold_what_is_said_to_be_true_of_them() -> None:
+    articles = read("articles/part-0.parquet").to_pylist()
+    assert len(articles) == 120 and len({(row["sku"], row["currency"]) for row in articles}) == 120
+    known = {row["sku"] for row in articles}
+    mails = [row for day in (29, 30) for row in read(f"order_mails/dt=2026-06-{day}/part-0.parquet").to_pylist()]
+    assert len({row["mail_id"] for row in mails}) == 150
+    languages = Counter(row["language"] for row in mails)
+    assert languages.keys() == {"en", "zh"} and min(languages.values()) > 40
+    faults = Counter(fault for row in mails for fault in row["true_faults"])
+    assert len(faults) == 9 and min(faults.values()) >= 2
+    assert 60 < sum(not row["true_faults"] for row in mails) < 120
+    for row in mails:
+        assert {line["sku"] for line in row["true_lines"]} <= known
+        assert bool(row["true_lines"]) != ("no_items" in row["true_faults"])
+        for told in (row["true_number"], row["true_phone"], row["true_email"]):
+            assert told is None or told in row["body"]
+        assert row["true_total"] is None or f"{row['true_total']:,.2f}" in row["body"]
+        if "duplicate" in row["true_faults"]:
+            earlier = [one for one in mails if one["received_at"] < row["received_at"]]
+            same = [(one["customer_id"], one["true_lines"]) for one in earlier]
+            assert (row["customer_id"], row["true_lines"]) in same
+    assert sum((DATA / name).stat().st_size for name in FILES if "order_mails" in name or "articles" in name) < 200_000

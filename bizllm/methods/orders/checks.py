@@ -11,7 +11,8 @@ from bizllm.methods import fields
 from bizllm.methods.fields import FieldRule
 from bizllm.methods.orders import wording
 from bizllm.methods.orders.catalogue import Article, Catalogue
-from bizllm.methods.orders.reading import OrderLine, Reader
+from bizllm.methods.orders.drafts import OrderLine
+from bizllm.methods.orders.reading import Reader
 from bizllm.methods.values import measures
 
 # Why an order needs a person, in the order in which they are told.

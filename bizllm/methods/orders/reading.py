@@ -6,12 +6,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from itertools import combinations, islice, takewhile
 
 from bizllm.methods.orders import layout, wording
 from bizllm.methods.orders.catalogue import NOTHING, Catalogue, Match
+from bizllm.methods.orders.drafts import Draft, OrderLine, apart
 from bizllm.methods.orders.layout import Cell, Row
 from bizllm.methods.orders.quantities import Quantity, quantities
 from bizllm.methods.pii.folding import folded
@@ -21,40 +21,7 @@ from bizllm.methods.values.found import Found
 
 _HIDDEN = "\x01"  # stands for a character that is part of something else than a quantity
 _NO_COUNTS = (measures.percents, measures.durations, marks.emails, marks.urls, marks.phones)
-
-
-@dataclass(frozen=True)
-class OrderLine:
-    """An article that is asked for, at characters [start, end). match: what its words mean. quantity, unit, price (of
-    one), amount and currency: as stated; None where they are not."""
-
-    start: int
-    end: int
-    match: Match
-    quantity: float | None = None
-    unit: str | None = None
-    price: float | None = None
-    amount: float | None = None
-    currency: str | None = None
-
-
-@dataclass
-class _Draft:
-    """A line while it is read. sure: what it stands in says that something is ordered here."""
-
-    start: int = -1
-    end: int = -1
-    words: list[str] = field(default_factory=list)
-    match: Match = NOTHING
-    quantity: Quantity | None = None
-    unit: str | None = None
-    price: Found | None = None
-    amount: Found | None = None
-    sure: bool = False
-
-    def reach(self, start: int, end: int) -> None:
-        self.start = start if self.start < 0 else min(self.start, start)
-        self.end = max(self.end, end)
+_LINE = 80  # characters that a line of a list without marks has at most
 
 
 class Reader:
@@ -64,7 +31,7 @@ class Reader:
         self.text = folded(layout.own_part(text))
         self.catalogue, self.least = catalogue, least
         self.mentions = catalogue.terms.find(self.text)
-        self.money = _apart(amounts.amounts(self.text), self.mentions)
+        self.money = apart(amounts.amounts(self.text), self.mentions)
         hidden = [(m.start, m.end) for m in self.mentions]
         hidden += [(m.start, self._each(m.end)) for m in self.money]
         for found in (
@@ -74,7 +41,7 @@ class Reader:
                 for read in (measures.percents, measures.durations, marks.emails, marks.urls, marks.phones)
             ),
         ):
-            hidden += [(f.start, f.end) for f in _apart(found, self.mentions)]
+            hidden += [(f.start, f.end) for f in apart(found, self.mentions)]
         quiet = list(self.text)
         for start, end in hidden:
             quiet[start:end] = _HIDDEN * (end - start)
@@ -82,16 +49,18 @@ class Reader:
         self.lines: list[OrderLine] = []
         self.heads: list[tuple[int, int]] = []  # of tables
         self.asides: list[tuple[int, int]] = []  # sentences of something else
-        self.draft = _Draft()
+        self.draft = Draft()
 
     def read(self) -> list[OrderLine]:
         """The mail's lines, in order."""
         asked = False  # a sentence that asks goes on in the next line
-        kind = ""
+        kind, first = "", 0  # of the paragraph: its first line among `lines`
+        left: list[Cell] = []  # its lines of prose in which nothing was found
         for row in layout.rows(self.text):
             if row is None or row.kind != "block" or kind != "block":
                 self.flush()
             kind = row.kind if row else ""
+            before = len(self.lines)
             if row is None or row.head:
                 asked = False
                 self.heads += [(row.cells[0].start, row.cells[-1].end)] if row and row.cells else []
@@ -99,10 +68,28 @@ class Reader:
                 self._cells(row)
             elif row.kind == "prose":
                 asked = self._prose(row.cells[0], asked)
+                left += [row.cells[0]] if len(self.lines) == before else []
             else:
                 self._listed(row)
+            if row is None:
+                self._beside(left if len(self.lines) > first else [])
+                left, first = [], len(self.lines)
         self.flush()
-        return self.lines
+        self._beside(left if len(self.lines) > first else [])
+        return sorted(self.lines, key=lambda line: line.start)
+
+    def _beside(self, left: Sequence[Cell]) -> None:
+        """Lines of prose among order lines that begin or end with a count: of what is not ours, most likely."""
+        for part in left:
+            counts = [*quantities(self.quiet, part.start, part.end)]
+            said = self.text[part.start : part.end]
+            if len(counts) != 1 or len(said) > _LINE or wording.PAST.search(said) or wording.SUM.search(said):
+                continue
+            around = self.text[part.start : counts[0].start], self.text[counts[0].end : part.end]
+            if any(not wording.LETTER.search(side) for side in around):
+                for clause in self._clauses(part):
+                    self._clause(clause, sure=True, alone=True)
+                self.flush()
 
     def unread(self) -> bool:
         """Whether something is counted that no line has: a line may have been missed."""
@@ -114,7 +101,7 @@ class Reader:
 
     def flush(self) -> None:
         """The draft becomes a line, where something is asked for in it."""
-        draft, self.draft = self.draft, _Draft()
+        draft, self.draft = self.draft, Draft()
         match = draft.match
         if match.score < self.least:
             match = Match((), match.how, match.score)
@@ -162,13 +149,24 @@ class Reader:
 
     def _listed(self, row: Row) -> None:
         """A line of a list, or cells without a header."""
-        if row.kind == "row" and not any(self._inside(self.mentions, c) for c in row.cells):
+        if row.kind == "row" and not any(map(self._says_something, row.cells)):
             return
         self.flush()
+        if row.kind == "row" and not any(self._inside(self.mentions, cell) for cell in row.cells):  # none of ours
+            named = [cell for cell in row.cells if wording.LETTER.search(self.text, cell.start, cell.end)]
+            for cell in sorted(named, key=lambda cell: cell.start - cell.end)[:1]:
+                self._item(cell.start, cell.end)
+                self.draft.sure = True
         for cell in row.cells:
             for clause in self._clauses(cell):
                 self._clause(clause, sure=True, alone=True)
         self.flush()
+
+    def _says_something(self, cell: Cell) -> bool:
+        """Whether a cell of a row without a header names an article of ours, or is a count and nothing else."""
+        counts = [*quantities(self.quiet, cell.start, cell.end)]
+        alone = len(counts) == 1 and counts[0].end - counts[0].start == len(self.text[cell.start : cell.end].strip())
+        return alone or bool(self._inside(self.mentions, cell))
 
     def _prose(self, cell: Cell, asked: bool) -> bool:
         """Sentences of a line. Whether the next line goes on with one that asks for something."""
@@ -182,7 +180,7 @@ class Reader:
                 summed = wording.SUM.search(self.text, at, end) and not self._inside(self.mentions, part)
                 if not summed and not wording.PAST.search(self.text, at, end):
                     asks = wording.ASKS.search(self.text, at, end)
-                    short = last and at == cell.start and end - at <= 80 and self._is_item_line(part)
+                    short = last and at == cell.start and end - at <= _LINE and self._is_item_line(part)
                     for clause in self._clauses(part):
                         first = asked or (asks is not None and asks.start() < clause.end)
                         self._clause(clause, sure=first or short, alone=short)
@@ -215,10 +213,10 @@ class Reader:
             (cell.end, cell.end),
         ]:
             if self.text[at:end].strip():
-                yield from self._counted_apart(Cell(at, end))
+                yield from self._countedapart(Cell(at, end))
             at = following
 
-    def _counted_apart(self, part: Cell) -> Iterator[Cell]:
+    def _countedapart(self, part: Cell) -> Iterator[Cell]:
         counts = [q for q in quantities(self.quiet, part.start, part.end) if q.strong]
         found = self._inside(self.mentions, part)
         if len(counts) < 2 or len(found) < 2:
@@ -377,13 +375,3 @@ class Reader:
     def _inside(self, spans: Sequence[Mention], part: Cell) -> list[Mention]:
         first = bisect_left(spans, part.start, key=lambda span: span.start)
         return list(takewhile(lambda span: span.end <= part.end, islice(spans, first, None)))
-
-
-def _apart(found: Sequence[Found], taken: Sequence[Mention]) -> list[Found]:
-    """Those that share no character with what is taken; both in order."""
-    kept = []
-    for one in found:
-        at = bisect_left(taken, one.start, key=lambda span: span.end - 1)
-        if at == len(taken) or taken[at].start >= one.end:
-            kept.append(one)
-    return kept
