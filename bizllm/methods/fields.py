@@ -43,7 +43,6 @@ _READERS: dict[str, Callable[[str], list[Found]]] = {
     "email": marks.emails,
     "phone": marks.phones,
     "url": marks.urls,
-    "code": marks.codes,
 }
 
 
@@ -123,6 +122,8 @@ def _by_type(text: str, rule: FieldRule, anchor: date | None, day_first: bool) -
     if rule.type == "amount":  # a number alone is one only where something says so
         told = rule.near is not None or rule.pattern is not None
         return (amounts.bare_amounts if told else amounts.amounts)(text)
+    if rule.type == "code":
+        return marks.codes(text, digits=rule.near is not None)
     if rule.type == "text":
         return _after_cues(text, rule.near) if rule.near is not None else []
     return _READERS[rule.type](text)

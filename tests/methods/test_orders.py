@@ -114,7 +114,9 @@ def test_each_line_says_where_it_stood_and_what_it_costs() -> None:
         ("12 x kettle\n\n合计：¥4,000.00", ["total_differs"]),
         ("Please send 3 kettles, and cancel the order of June.", ["other_request"]),
         ("Can you quote for 3 kettles?", ["other_request"]),
-        ("12 x kettle\n\nThe shop keeps about 40 pcs in all.", ["unread_count"]),
+        ("12 x kettle\n\nPlease send 40 pcs.", ["unread_count"]),
+        ("12 x kettle\n\nThe shop keeps about 40 pcs in all.", []),
+        ("12 x kettle\n\nPlease quote our order number on the invoice.", []),
     ],
 )
 def test_reasons(text: str, reasons: list[str]) -> None:

@@ -184,6 +184,8 @@ class Reader:
                     for clause in self._clauses(part):
                         first = asked or (asks is not None and asks.start() < clause.end)
                         self._clause(clause, sure=first or short, alone=short)
+                    if not (asked or short or asks):
+                        self.asides.append((at, end))
                     asked = last and (asked or asks is not None)
                     self.flush()
                 else:

@@ -40,7 +40,7 @@ ONE = re.compile(r"(?<![A-Za-z])an?\s+$", re.I)  # "a kettle"
 # What else a customer may want: such a mail is no plain order, whatever lines it has.
 OTHER = re.compile(
     r"(?<![A-Za-z])(?:cancel(?:led|ling)?|return(?:ed|ing)?|refund|replacements?|broken|damaged|faulty|complain(?:t|ts|ing)?"
-    r"|quot(?:e|es|ation)|not an order|how much|instead of)(?![A-Za-z])"
+    r"|(?:a|your) quote|quote (?:me|us|for)|quotations?|not an order|how much|instead of)(?![A-Za-z])"
     r"|取消|退货|退款|退回|换货|破损|坏了|投诉|报价|询价|多少钱|不是订单|改成",
     re.I,
 )

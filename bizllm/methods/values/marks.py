@@ -16,6 +16,7 @@ _CODE = re.compile(
     r"(?<![A-Za-z0-9_./@-])(?=[A-Z0-9-]{0,30}[0-9])(?=[A-Z0-9-]{0,30}[A-Z])"
     r"[A-Z0-9]{1,16}(?:-[A-Z0-9]{1,12}){0,4}(?![A-Za-z0-9_@]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
 )
+_DIGITS = re.compile(r"(?<![A-Za-z0-9_./@,-])\d{4,20}(?![A-Za-z0-9_@]|[-./,:]\d)")
 
 
 def emails(text: str) -> list[Found]:
@@ -34,9 +35,13 @@ def phones(text: str) -> list[Found]:
     return [Found(f.start, f.end, re.sub(r"[^\d+]", "", f.value.partition("x")[0]), f.score) for f in found]
 
 
-def codes(text: str) -> list[Found]:
-    """Article numbers: capitals and digits, two characters at least."""
-    return [Found(*m.span(), m[0], 0.8) for m in _CODE.finditer(text) if m.end() - m.start() > 2]
+def codes(text: str, digits: bool = False) -> list[Found]:
+    """Article and order numbers: capitals and digits, three characters at least; digits alone where they are asked
+    for."""
+    found = [Found(*m.span(), m[0], 0.8) for m in _CODE.finditer(text) if m.end() - m.start() > 2]
+    if digits:
+        found += [Found(*m.span(), m[0], 0.6) for m in _DIGITS.finditer(text)]
+    return sorted(found, key=lambda f: f.start)
 
 
 def _of_type(text: str, kind: str) -> list[Found]:
