@@ -199,7 +199,7 @@ class Orders(TextTask):
         }
 
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
-        return 0, rows * 2e-3 + text_bytes * 8e-6
+        return 0, rows * 3e-3 + text_bytes * 2e-5
 
     # -- the work -------------------------------------------------------------------------------------------------
 

@@ -5,11 +5,27 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
+from typing import Protocol, TypeVar
 
 from bizllm.methods.orders.catalogue import NOTHING, Match
+from bizllm.methods.orders.layout import Cell
 from bizllm.methods.orders.quantities import Quantity
 from bizllm.methods.terms import Found as Mention
 from bizllm.methods.values.found import Found
+
+
+class Spanned(Protocol):
+    """What stands at characters [start, end)."""
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+
+S = TypeVar("S", bound=Spanned)
 
 
 @dataclass(frozen=True)
@@ -54,3 +70,9 @@ def apart(found: Sequence[Found], taken: Sequence[Mention]) -> list[Found]:
         if at == len(taken) or taken[at].start >= one.end:
             kept.append(one)
     return kept
+
+
+def inside(spans: Sequence[S], part: Cell) -> list[S]:
+    """Those that lie in a part of the mail; in order, none over another."""
+    first = bisect_left(spans, part.start, key=lambda span: span.start)
+    return list(takewhile(lambda span: span.end <= part.end, islice(spans, first, None)))

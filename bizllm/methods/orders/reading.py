@@ -4,23 +4,22 @@ and sentences fill a line one after the other; a new article begins a new one.""
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import date
-from itertools import combinations, islice, takewhile
+from itertools import combinations
 
 from bizllm.methods.orders import layout, wording
 from bizllm.methods.orders.catalogue import NOTHING, Catalogue, Match
-from bizllm.methods.orders.drafts import Draft, OrderLine, apart
+from bizllm.methods.orders.drafts import Draft, OrderLine, apart, inside
 from bizllm.methods.orders.layout import Cell, Row
 from bizllm.methods.orders.quantities import Quantity, quantities
 from bizllm.methods.pii.folding import folded
-from bizllm.methods.terms import Found as Mention
 from bizllm.methods.values import amounts, dates, marks, measures, numerals
 from bizllm.methods.values.found import Found
 
 _HIDDEN = "\x01"  # stands for a character that is part of something else than a quantity
 _NO_COUNTS = (measures.percents, measures.durations, marks.emails, marks.urls, marks.phones)
+_FIGURES = 8  # numbers beside an article that are looked at
 _LINE = 80  # characters that a line of a list without marks has at most
 
 
@@ -93,11 +92,10 @@ class Reader:
 
     def unread(self) -> bool:
         """Whether something is counted that no line has: a line may have been missed."""
-        read = [*((line.start, line.end) for line in self.lines), *self.asides, *self.heads]
-        return any(
-            q.strong and not any(start < q.end and q.start < end for start, end in read)
-            for q in quantities(self.quiet, 0, len(self.quiet))
-        )
+        told = bytearray(len(self.quiet))
+        for start, end in (*((line.start, line.end) for line in self.lines), *self.asides, *self.heads):
+            told[start:end] = b"\1" * (end - start)
+        return any(q.strong and not any(told[q.start : q.end]) for q in quantities(self.quiet, 0, len(self.quiet)))
 
     def flush(self) -> None:
         """The draft becomes a line, where something is asked for in it."""
@@ -152,7 +150,7 @@ class Reader:
         if row.kind == "row" and not any(map(self._says_something, row.cells)):
             return
         self.flush()
-        if row.kind == "row" and not any(self._inside(self.mentions, cell) for cell in row.cells):  # none of ours
+        if row.kind == "row" and not any(inside(self.mentions, cell) for cell in row.cells):  # none of ours
             named = [cell for cell in row.cells if wording.LETTER.search(self.text, cell.start, cell.end)]
             for cell in sorted(named, key=lambda cell: cell.start - cell.end)[:1]:
                 self._item(cell.start, cell.end)
@@ -166,7 +164,7 @@ class Reader:
         """Whether a cell of a row without a header names an article of ours, or is a count and nothing else."""
         counts = [*quantities(self.quiet, cell.start, cell.end)]
         alone = len(counts) == 1 and counts[0].end - counts[0].start == len(self.text[cell.start : cell.end].strip())
-        return alone or bool(self._inside(self.mentions, cell))
+        return alone or bool(inside(self.mentions, cell))
 
     def _prose(self, cell: Cell, asked: bool) -> bool:
         """Sentences of a line. Whether the next line goes on with one that asks for something."""
@@ -177,7 +175,7 @@ class Reader:
         ]:
             if self.text[at:end].strip():
                 part = Cell(at, end)
-                summed = wording.SUM.search(self.text, at, end) and not self._inside(self.mentions, part)
+                summed = wording.SUM.search(self.text, at, end) and not inside(self.mentions, part)
                 if not summed and not wording.PAST.search(self.text, at, end):
                     asks = wording.ASKS.search(self.text, at, end)
                     short = last and at == cell.start and end - at <= _LINE and self._is_item_line(part)
@@ -198,7 +196,7 @@ class Reader:
 
     def _is_item_line(self, part: Cell) -> bool:
         """Whether the line is little else than one article, or a counted one."""
-        found = self._inside(self.mentions, part)
+        found = inside(self.mentions, part)
         covered = sum(m.end - m.start for m in found)
         counted = any(q.strong for q in quantities(self.quiet, part.start, part.end))
         return covered >= 0.6 * len(self.text[part.start : part.end].strip()) or (
@@ -215,12 +213,12 @@ class Reader:
             (cell.end, cell.end),
         ]:
             if self.text[at:end].strip():
-                yield from self._countedapart(Cell(at, end))
+                yield from self._counted_apart(Cell(at, end))
             at = following
 
-    def _countedapart(self, part: Cell) -> Iterator[Cell]:
+    def _counted_apart(self, part: Cell) -> Iterator[Cell]:
         counts = [q for q in quantities(self.quiet, part.start, part.end) if q.strong]
-        found = self._inside(self.mentions, part)
+        found = inside(self.mentions, part)
         if len(counts) < 2 or len(found) < 2:
             yield part
             return
@@ -236,7 +234,7 @@ class Reader:
         end = min([part.end, *(f.start for f in worth)])
         counts = [*quantities(self.quiet, part.start, part.end)]
         count = max(counts, key=lambda q: (q.strong, -q.start), default=None)
-        if count is not None and not count.strong and len(counts) > 1 and self._inside(self.mentions, part):
+        if count is not None and not count.strong and len(counts) > 1 and inside(self.mentions, part):
             self._figures(part, counts)
             return
         words = self._words(Cell(part.start, end), count, sure)
@@ -266,10 +264,10 @@ class Reader:
         """An article among several bare numbers, as in columns that blanks part: those of which two make the third are
         quantity, price and amount. Where none do, the quantity is not known."""
         self.flush()
-        found = self._inside(self.mentions, part)
+        found = inside(self.mentions, part)
         self._item(found[0].start, found[-1].end)
         self.draft.sure = True
-        for count, price, amount in combinations(counts, 3):
+        for count, price, amount in combinations(counts[:_FIGURES], 3):
             if count.value.is_integer() and abs(count.value * price.value - amount.value) < 0.005:
                 self._count(count)
                 for of, role in ((price, "price"), (amount, "amount")):
@@ -281,14 +279,13 @@ class Reader:
 
     def _words(self, part: Cell, count: Quantity | None, sure: bool) -> Cell | None:
         """The words of a clause that name an article: behind the count, or before it."""
-        found = self._inside(self.mentions, part)
+        found = inside(self.mentions, part)
         if count is None:
             return Cell(found[0].start, found[-1].end) if found else None
         behind, before = Cell(min(count.end, part.end), part.end), Cell(part.start, min(count.start, part.end))
         for side in (behind, before):
-            inside = self._inside(self.mentions, side)
-            if inside:
-                return self._whole(side, inside[0].start, inside[-1].end, side is behind)
+            if named := inside(self.mentions, side):
+                return self._whole(side, named[0].start, named[-1].end, side is behind)
         # None of ours: nearly one of ours, or another's.
         best, which = NOTHING, None
         for side in (behind, self._after_asking(before)):
@@ -298,14 +295,8 @@ class Reader:
             match = self.catalogue.resolve(said)
             if which is None or match.score > best.score:
                 best, which = match, side
-        if which is None or (best.score < self.least and not (sure and self._names(which, which is behind))):
-            return None
-        return which
-
-    def _names(self, side: Cell, behind: bool) -> bool:
-        """Whether words right beside a count can be what is counted."""
-        said = self.text[side.start : side.end]
-        return len(wording.AROUND.sub("", said)) > 1 and (not behind or said.lstrip(" ")[:1] != "")
+        another = which is not None and sure and len(wording.AROUND.sub("", self.text[which.start : which.end])) > 1
+        return which if best.score >= self.least or another else None
 
     def _whole(self, side: Cell, start: int, end: int, behind: bool) -> Cell:
         """A name with the words that belong to it: "Marlow" of "Marlow kettle", so that it is told from ours."""
@@ -363,17 +354,13 @@ class Reader:
 
     def _prices(self, part: Cell, bare: bool) -> list[Found]:
         """The money in a part of the mail; bare: a number alone counts, too."""
-        found = [f for f in self.money if part.start <= f.start and f.end <= part.end]
+        found = inside(self.money, part)
         if found or not bare:
             return found
-        inside = numerals.numbers(self.text[part.start : part.end])
-        return [Found(part.start + f.start, part.start + f.end, f.value, f.score) for f in inside]
+        alone = numerals.numbers(self.text[part.start : part.end])
+        return [Found(part.start + f.start, part.start + f.end, f.value, f.score) for f in alone]
 
     def _each(self, end: int) -> int:
         """Where a price ends, with "a piece" behind it."""
         match = wording.EACH.match(self.text, end)
         return match.end() if match else end
-
-    def _inside(self, spans: Sequence[Mention], part: Cell) -> list[Mention]:
-        first = bisect_left(spans, part.start, key=lambda span: span.start)
-        return list(takewhile(lambda span: span.end <= part.end, islice(spans, first, None)))
