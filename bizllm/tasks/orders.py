@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +14,16 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.methods import documents
-from bizllm.methods.orders import checks
 from bizllm.methods.orders.catalogue import Article, Catalogue
-from bizllm.methods.orders.checks import Order, Priced
-from bizllm.methods.values import amounts
+from bizllm.methods.orders.reasons import REASONS, in_order
+from bizllm.methods.values import currencies
 from bizllm.tasks import _knowledge, _texts
 from bizllm.tasks._knowledge import Knowledge
 from bizllm.tasks._texts import Faults, TextSettings, TextTask
 from bizllm.tasks.base import Learned, Models, Outcome, StepInput, TableRead
+
+if TYPE_CHECKING:
+    from bizllm.methods.orders.checks import Order, Priced
 
 _LINE = pa.struct(
     [
@@ -105,7 +107,7 @@ class OrdersSettings(TextSettings):
             raise ValueError("`history` needs `customer` and `time`")
         if self.catalogue.currency is not None and self.catalogue.price is None:
             raise ValueError("`catalogue.currency` is of `catalogue.price`, which is missing")
-        if self.currency is not None and amounts.currency(self.currency) != self.currency:
+        if self.currency is not None and currencies.currency(self.currency) != self.currency:
             raise ValueError(f"`currency: {self.currency}` is no ISO code that is known here, such as CNY, USD or EUR")
         return self
 
@@ -135,7 +137,7 @@ class Orders(TextTask):
         "order_number": "string: the customer's number of the order, in capitals",
         "duplicate_of": "string: the earlier mail that ordered the same; null where there is none, or no `history.id`",
         "status": "string: accepted, or needs_review",
-        "reasons": "list of string: why it needs review: " + ", ".join(checks.REASONS),
+        "reasons": "list of string: why it needs review: " + ", ".join(REASONS),
     }
     exhibits = "categories"
     category_column = "status"
@@ -243,6 +245,8 @@ class Orders(TextTask):
         return Outcome(given.positions, pa.Table.from_pylist(rows, schema=self.columns()), given.rejects)
 
     def _order(self, text: str, catalogue: Catalogue) -> Order:
+        from bizllm.methods.orders import checks  # its patterns take a quarter of a second to compile
+
         s = self.settings
         return checks.read_order(text, catalogue, s.min_score, s.currency, s.price_tolerance)
 
@@ -253,7 +257,7 @@ class Orders(TextTask):
         if customer is not None and time is not None:
             again, duplicate = self._sent_before(order, text, customer, time)
             wrong |= again
-        reasons = checks.in_order(wrong)
+        reasons = in_order(wrong)
         return {
             "lines": [_line(priced, text) for priced in order.lines],
             "line_count": len(order.lines),
@@ -340,7 +344,7 @@ def _catalogue(rows: pa.Table, table: CatalogueTable, more: Mapping[str, list[st
         if not sku or not name:
             continue
         code = str(columns["currency"][i] or "").strip() if table.currency else ""
-        prices = {amounts.currency(code) or code: float(price)} if price is not None else {}
+        prices = {currencies.currency(code) or code: float(price)} if price is not None else {}
         unit = str(columns["unit"][i] or "").strip() or None if table.unit else None
         aliases = _aliases(columns["aliases"][i]) if table.aliases else []
         found.append((Article(sku, name, unit, prices), [*aliases, *(more or {}).get(sku, ())]))

@@ -9,8 +9,9 @@ import pytest
 
 from bizllm.methods.orders import layout
 from bizllm.methods.orders.catalogue import Article, Catalogue
-from bizllm.methods.orders.checks import Order, in_order, read_order
+from bizllm.methods.orders.checks import Order, read_order
 from bizllm.methods.orders.quantities import quantities
+from bizllm.methods.orders.reasons import in_order
 
 ARTICLES = [
     (Article("P001", "Larkfield kettle", "pcs", {"GBP": 38.99, "CNY": 349.0}), ["kettle", "云雀电热水壶", "水壶"]),

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from bizllm.methods.values import amounts, dates, measures, numerals
+from bizllm.methods.values import amounts, currencies, dates, measures, numerals
 from bizllm.methods.values.found import Found
 
 WRITTEN = date(2026, 6, 30)  # a Tuesday
@@ -143,7 +143,7 @@ def test_amounts() -> None:
     ]
     assert amounts.amounts("12 boxes, 一块蛋糕, room 5") == []
     assert [f.value for f in amounts.bare_amounts("39.00 and £5")] == [39.0, 5.0]
-    assert amounts.currency("美元") == "USD" and amounts.currency("x") is None
+    assert currencies.currency("美元") == "USD" and currencies.currency("x") is None
 
 
 FORMATS = [

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from bizllm.errors import UserError
-from bizllm.methods.orders.checks import REASONS
+from bizllm.methods.orders.reasons import REASONS
 from bizllm.tasks.base import StepInput, task_class
 from bizllm.tasks.orders import TASK, OrdersSettings
 

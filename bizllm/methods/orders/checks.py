@@ -13,26 +13,9 @@ from bizllm.methods.orders import wording
 from bizllm.methods.orders.catalogue import Article, Catalogue
 from bizllm.methods.orders.drafts import OrderLine
 from bizllm.methods.orders.reading import Reader
+from bizllm.methods.orders.reasons import in_order
 from bizllm.methods.values import measures
 
-# Why an order needs a person, in the order in which they are told.
-REASONS = (
-    "no_items",
-    "other_request",
-    "unread_count",
-    "unknown_item",
-    "ambiguous_item",
-    "item_twice",
-    "quantity_missing",
-    "quantity_odd",
-    "unit_differs",
-    "currency",
-    "price_differs",
-    "amount_differs",
-    "total_differs",
-    "duplicate",
-    "number_again",
-)
 CENT = 0.005
 
 _TOTALS = ["total", "in all", "altogether", "amount due", "comes to", "sum"]
@@ -103,11 +86,6 @@ def read_order(text: str, catalogue: Catalogue, least: float, currency: str | No
     if total is not None and stated is not None and abs(total - stated) > CENT + tolerance * abs(total):
         wrong.add("total_differs")
     return Order(tuple(priced), used, total, stated, _number(reader), in_order(wrong))
-
-
-def in_order(reasons: set[str]) -> tuple[str, ...]:
-    """The reasons as they are told."""
-    return tuple(reason for reason in REASONS if reason in reasons)
 
 
 def _priced(line: OrderLine, catalogue: Catalogue, currency: str | None, tolerance: float) -> Priced:

@@ -6,25 +6,9 @@ import re
 from dataclasses import replace
 
 from bizllm.methods.values import numerals
+from bizllm.methods.values.currencies import CURRENCIES
 from bizllm.methods.values.found import Found, without_overlaps
 
-# What people write for a currency, before or behind the number. ¥ is taken for the yuan.
-_CODES = {
-    "CNY": "¥|￥|RMB|CNY|人民币|元人民币|yuan|元|块钱|块|塊|圆",
-    "USD": "US$|$|USD|美元|美金|dollars|dollar|bucks",
-    "GBP": "£|GBP|英镑|pounds sterling|pounds|pound|quid",
-    "EUR": "€|EUR|欧元|euros|euro",
-    "HKD": "HK$|HKD|港币|港元",
-    "TWD": "NT$|TWD|新台币",
-    "JPY": "JP¥|JPY|日元|円|yen",
-    "CAD": "CA$|CAD|加元",
-    "AUD": "A$|AUD|澳元",
-    "SGD": "S$|SGD|新加坡元",
-    "CHF": "CHF|瑞士法郎",
-    "INR": "₹|INR|rupees",
-    "KRW": "₩|KRW|韩元",
-}
-_CURRENCY = {word.lower(): code for code, words in _CODES.items() for word in words.split("|")}
 # These stand behind the number only.
 _BEHIND = frozenset(["元", "块钱", "块", "塊", "圆", "円", "dollars", "dollar", "bucks", "pounds", "pound", "quid"])
 _BEHIND |= {"euros", "yen"}
@@ -34,8 +18,8 @@ def _either(words: list[str]) -> str:
     return "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
 
 
-_LEFT = _either([w for w in _CURRENCY if w not in _BEHIND])
-_RIGHT = _either([*_CURRENCY])
+_LEFT = _either([w for w in CURRENCIES if w not in _BEHIND])
+_RIGHT = _either([*CURRENCIES])
 _SCALE = r"(?: ?[百千万亿]{1,2}|(?:[kKmM]|bn)(?![A-Za-z]))"
 _NUMBER = rf"(?:{numerals.DIGITS}{_SCALE}?|{numerals.CHINESE}|{numerals.ENGLISH})"
 _DIGIT = "[\\d一二三四五六七八九]"
@@ -60,18 +44,13 @@ def amounts(text: str) -> list[Found]:
             cents = None
         end = match.end() if cents else match.end("currency")
         value += (numerals.value(cents) or 0.0) / 10 if cents else 0.0
-        found.append(Found(match.start(), end, value, 0.9, _CURRENCY[match["currency"].lower()]))
+        found.append(Found(match.start(), end, value, 0.9, CURRENCIES[match["currency"].lower()]))
     for match in _FRONT.finditer(text):
         value = numerals.value(match["number"])
         if value is not None:
             signed = -value if match["minus"] else value
-            found.append(Found(*match.span(), signed, 0.95, _CURRENCY[match["currency"].lower()]))
+            found.append(Found(*match.span(), signed, 0.95, CURRENCIES[match["currency"].lower()]))
     return without_overlaps(found)
-
-
-def currency(word: str) -> str | None:
-    """The ISO code that a word or mark stands for."""
-    return _CURRENCY.get(word.strip().lower())
 
 
 def bare_amounts(text: str) -> list[Found]:
