@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from bizllm.errors import UserError
+from bizllm.infer.learned import load, to_bytes
 from bizllm.methods.orders.reasons import REASONS
+from bizllm.tables import storage
 from bizllm.tasks.base import StepInput, task_class
 from bizllm.tasks.orders import TASK, OrdersSettings
 
@@ -244,3 +247,16 @@ def test_rules_see_what_is_wrong(broken_rules: Any) -> None:
 
 def test_every_reason_is_told_of() -> None:
     assert all(reason in TASK.writes["reasons"] for reason in REASONS)
+
+
+def test_what_was_learned_survives_the_file_beside_the_table(tmp_path: Path) -> None:
+    rows = mails(("a", "C1", "2026-06-29 09:00", "12 kettles"), ("b", "C1", "2026-06-30 09:00", "12 x kettle"))
+    given = settings(dates="all", **WATCHED)
+    others = {"catalogue": StepInput("articles", ARTICLES.schema), "history": StepInput("mails", SCHEMA)}
+    source = StepInput("mails", SCHEMA, ("id",))
+    learned = TASK(given, source, NIGHT, others).learn({"catalogue": ARTICLES, "history": rows})
+    url = str(tmp_path / "learned.safetensors")
+    storage.write_bytes(url, to_bytes(learned))
+    task = TASK(given, source, NIGHT, others, learned=load(url))
+    task.open(None)  # type: ignore[arg-type]
+    assert task.answer(rows).columns.to_pylist() == answered(rows, dates="all", **WATCHED)[1].columns.to_pylist()
