@@ -47,7 +47,7 @@ class Catalogue:
 
     articles: Mapping[str, Article]
     terms: Terms
-    _resolved: Any = field(init=False, repr=False)
+    _resolved: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._keys = list(self.terms.entries)
@@ -132,8 +132,8 @@ class Catalogue:
         return Match(tuple(sorted(skus)), "part", _PARTLY if whole else _PARTLY * (0.5 + 0.5 * share))
 
     def _nearly(self, said: list[str]) -> Match:
-        """The likeliest by Indel similarity of the letters (Levenshtein 1966, without substitutions), of the words or
-        of what is left without some from either end. Numbers are never nearly right."""
+        """The likeliest by the Indel similarity of the letters (rapidfuzz's ratio), of the words or of what is left
+        without some from either end. Numbers are never nearly right."""
         from rapidfuzz import fuzz, process
 
         if any(t.isdigit() for t in said) or not self._keys:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from itertools import combinations
 
@@ -320,9 +321,7 @@ class Reader:
         if self.draft.words:
             common = tuple(sku for sku in match.skus if sku in self.draft.match.skus)
             if common and match.score >= self.least:
-                match = Match(
-                    common, *max((match.score, match.how), (self.draft.match.score, self.draft.match.how))[::-1]
-                )
+                match = replace(max(match, self.draft.match, key=lambda m: m.score), skus=common)
             elif self.draft.sure and match.score < self.least and self.draft.match.score >= self.least:
                 match = self.draft.match  # a table's second column of names, misspelled
             elif self.draft.quantity is None and self.draft.match.score < self.least:
