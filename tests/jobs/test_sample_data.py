@@ -419,8 +419,6 @@ def test_birchlines_deliveries_go_wrong_in_june() -> None:
 
 def test_order_mails_hold_what_is_said_to_be_true_of_them() -> None:
     articles = read("catalogue/part-0.parquet").to_pylist()
-def test_order_mails_hold_what_is_said_to_be_true_of_them() -> None:
-    articles = read("articles/part-0.parquet").to_pylist()
     assert len(articles) == 120 and len({(row["sku"], row["currency"]) for row in articles}) == 120
     known = {row["sku"] for row in articles}
     mails = [row for day in (29, 30) for row in read(f"order_mails/dt=2026-06-{day}/part-0.parquet").to_pylist()]
@@ -452,4 +450,3 @@ def test_notes_carry_personal_data_and_labels_that_the_labelled_ones_have() -> N
     labels = set(labelled["diagnosis"].to_pylist())
     assert set(notes["diagnosis"].to_pylist()) == labels | {None} and len(labels) == 6
     assert {*notes["language"].to_pylist()} == {"en", "zh"}
-    assert sum((DATA / name).stat().st_size for name in FILES if "order_mails" in name or "articles" in name) < 200_000
