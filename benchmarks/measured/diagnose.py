@@ -18,14 +18,16 @@ import pyarrow.parquet as pq
 
 from bizllm.methods import sentences
 from bizllm.models.load import ModelLoader
+from bizllm.tables.mask_settings import MaskRules
 from bizllm.tasks.base import StepInput
 from bizllm.tasks.diagnose import Diagnose, DiagnoseSettings
 from measured import Line
 
-NOTES = 300
+NOTES = 240  # of mtsamples
 CLASSES = ["", "surgery", "medical records", "internal medicine", "other"]
-REMARKS = """Nothing was chosen on mtsamples: threshold and temperature are those that the examples give. With four
-classes three suggestions are nearly all there is: top 3 says little."""
+REMARKS = """Of 500 notes 240 are read, and only addresses and numbers are masked, which is quicker. Nothing was
+chosen on mtsamples: threshold and temperature are those that the examples give. With four classes three suggestions
+are nearly all there is: top 3 says little."""
 
 
 def lines(data: Path) -> list[Line]:
@@ -75,7 +77,7 @@ def lines(data: Path) -> list[Line]:
         Line("diagnose", data_name, "top-1 accuracy where told", chosen, float(right.mean()), "all", note=note)
     )
     task = _task(examples, learned, threshold=0.0)
-    found.append(_faithful(task, _rows(task, asked[:50])))
+    found.append(_faithful(task, _rows(task, asked[:30])))
     for line in found:
         print(line, flush=True)
     return found
@@ -122,6 +124,7 @@ def _task(examples: pa.Table, learned: dict[str, Any] | None = None, **said: Any
         input="notes",
         text="text",
         model="builtin:minilm",
+        mask=MaskRules(entities=["EMAIL", "PHONE"]),  # names tell no class
         **{"examples": {"input": "known", "text": "text", "label": "label"}, **said},
     )
     step, others = StepInput("notes", pa.schema([("text", pa.string())])), {"examples": StepInput("k", examples.schema)}
