@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -99,9 +100,12 @@ class Desk:
 
     def numbered(self, conversations: Sequence[str | None]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Numbers of these conversations and of those of the past: equal where they are the same."""
-        own = {row["conversation"]: i for i, row in enumerate(self.rows) if row["conversation"]}
-        past = [own.get(row["conversation"], -1) for row in self.rows]
-        return np.array([own.get(name or "", -2) for name in conversations], np.int64), np.array(past, np.int64)
+        past = np.array([self._numbers.get(row["conversation"], -1) for row in self.rows], np.int64)
+        return np.array([self._numbers.get(name or "", -2) for name in conversations], np.int64), past
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {row["conversation"]: i for i, row in enumerate(self.rows) if row["conversation"]}
 
     def suggested(self, hits: Hits, at: int) -> tuple[list[int], float, float]:
         """(exchanges, the most typical reply's first, then others by their typicality; its agreement; the nearness of
@@ -156,6 +160,8 @@ class Reply(TextTask):
             faults += _texts.column_faults(self.source.schema, {"conversation": s.conversation})
         faults += _retrieve.strings(given, "past", {n: getattr(s.past, n) for n in ("message", "reply", "history")})
         faults += _retrieve.ids(given, "past.id", s.past.id)
+        faults += _retrieve.ids(given, "past.conversation", s.past.conversation)
+        faults += _retrieve.ids(self.source, "conversation", s.conversation)
         kinds: dict[str | None, Any] = {field.name: field.type for field in given.schema}
         rating, when = kinds.get(s.past.rating, pa.float64()), kinds.get(s.past.when, pa.date32())
         if not (types.is_integer(rating) or types.is_floating(rating) or types.is_decimal(rating)):

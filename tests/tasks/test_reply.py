@@ -154,6 +154,8 @@ def test_settings_are_checked() -> None:
     with_talk = {**COLUMNS, "conversation": "message"}
     assert make(past=with_talk, conversation="tlk").check()[0][:2] == ("conversation", "tlk")
     assert make(past=with_talk, conversation="n").check() == [], "whole numbers name a conversation, too"
+    halves = make(exchanges(half=[0.5] * 10), past={**COLUMNS, "conversation": "half"}, conversation="talk").check()
+    assert [fault[0] for fault in halves] == ["past.conversation"]
     for bad in (
         {"history": "before"},
         {"conversation": "talk"},
