@@ -63,7 +63,7 @@ def lines(data: Path, part: str = "test", **settings: Any) -> list[Line]:
 
 
 def bars(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Better than what knows nothing of texts."""
+    """Above the best baseline, Rocchio."""
     return [
         bench.bar(f"content, {line.data}: {line.metric} above the best baseline", line.ours, line.baseline)
         for line in lines
