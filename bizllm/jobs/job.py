@@ -213,11 +213,9 @@ def check_secrets(document: Document) -> None:
         if _SECRET.search(key) and literal and value.lower() not in ("true", "false"):
             keys = ("warehouse", "properties", key)
             document.fault(keys, None, "holds a secret; expected an environment variable such as ${WAREHOUSE_SECRET}")
-    masks: list[tuple[Keys, Any]] = [
-        (("steps", name), step) for name, step in _mapping(document.values.get("steps")).items()
-    ]
-    for name, source in _mapping(document.values.get("sources")).items():
-        masks.append((("sources", name, "mask"), _mapping(source).get("mask")))
+    sources, models, steps = (_mapping(document.values.get(part)) for part in ("sources", "models", "steps"))
+    masks: list[tuple[Keys, Any]] = [(("steps", name), step) for name, step in steps.items()]
+    masks += [(("sources", name, "mask"), _mapping(source).get("mask")) for name, source in sources.items()]
     for place, mask in masks:
         key = _mapping(mask).get("key")
         if (
@@ -229,15 +227,14 @@ def check_secrets(document: Document) -> None:
             document.fault(
                 (*place, "key"), None, "holds a secret; expected an environment variable: ${BIZLLM_MASK_KEY}"
             )
-    for name, model in _mapping(document.values.get("models")).items():
+    for name, model in models.items():
         key = _mapping(model).get("key_env")
         if key is not None and not (isinstance(key, str) and VARIABLE_NAME.fullmatch(key)):
             _mapping(model).pop("key_env")
-            written = "expected the name of an environment variable, such as LLM_KEY: neither the key nor ${}"
-            document.fault(("models", name, "key_env"), None, written)
+            expected = "expected the name of an environment variable, such as LLM_KEY: neither the key nor ${}"
+            document.fault(("models", name, "key_env"), None, expected)
     logins: list[Keys] = [("warehouse", "uri"), ("registry",), *(("storage", name) for name in ADDRESSES)]
-    for name, model in _mapping(document.values.get("models")).items():
-        logins.append(("models", name, "endpoint") if isinstance(model, dict) else ("models", name))
+    logins += [("models", name, *(("endpoint",) if isinstance(of, dict) else ())) for name, of in models.items()]
     for at in logins:
         uri = document.at(*at)
         login = re.match(r"[^/]*//[^/@:]*:([^/@]+)@", uri) if isinstance(uri, str) else None
