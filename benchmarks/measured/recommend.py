@@ -30,8 +30,8 @@ from measured import Line
 
 CUT, WEEKS, K = date(2011, 11, 11), timedelta(days=28), 10
 REMARKS = """Decays, trend windows, grids and the sizes of the factorization were chosen on two earlier cuts (2011-09-16
-and 2011-10-14) alone; the last four weeks were scored once the task was finished. Item-kNN's grid was then halved, since
-it took too long; its best setting stayed in it."""
+and 2011-10-14) alone; the last four weeks were scored once the task was finished. Item-kNN was then given half a grid,
+since it took too long; its best setting stayed in it."""
 Array = npt.NDArray[np.float64]
 
 
