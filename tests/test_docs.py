@@ -22,7 +22,7 @@ from bizllm.cli import app
 from bizllm.jobs.job import load_job
 from bizllm.jobs.schema import json_schema
 from bizllm.jobs.training_file import EvaluationFile, is_training_file, load_compression, load_evaluation, load_recipe
-from bizllm.tasks.base import StepInput, Task, task_names
+from bizllm.tasks.base import StepInput, Task, task_class, task_names
 from bizllm.tasks.base import TaskSettings as Common
 from bizllm.train.compression import Compression
 from bizllm.train.recipe import Recipe
@@ -299,7 +299,10 @@ def test_a_tasks_example_is_in_its_page_and_loads(name: str, tmp_path: Path) -> 
     assert all(line.strip() in examples for line in task["example"].splitlines())
     path = tmp_path / "example.yaml"
     path.write_text("steps:\n" + indent(task["example"], "  ") + "\n")
-    load_job(str(with_the_rest(path)))
+    steps = load_job(str(with_the_rest(path))).job.steps.values()
+    for settings in steps:
+        made = task_class(settings.task)(settings, StepInput("rows", pa.schema([])), date(2026, 6, 30))
+        assert len(made.caveat()) <= 400, "the report shows no more"
 
 
 @pytest.mark.parametrize("paper", WITH_SETTINGS, ids=lambda path: path.name)

@@ -145,6 +145,7 @@ def _report(night: Night, run_id: str, kept: dict[str, Any]) -> RunReport:
                 audits=[AuditResult(**a) for a in detail["audits"]],
                 rejects=[RejectCount(s, code, count, message) for s, code, message, count in detail["rejects"]],
                 panel=_panel(night, step, detail["of_run"], connection) if standing and step and not hidden else None,
+                caveat=step.task.caveat() if standing and step else "",
                 note=f"Rows are not shown: the source {hidden} is sensitive." if hidden else "",
             )
         )

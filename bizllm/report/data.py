@@ -82,6 +82,7 @@ class StepReport:
     rows_*: rows or groups, whatever the task answers; rows_in = rows_out + rows_rejected.
     error: what went wrong, where state is failed, or why it was skipped; never row text.
     note: why there is no panel, where there could be one.
+    caveat: how far the answers can be trusted.
     """
 
     name: str
@@ -102,6 +103,7 @@ class StepReport:
     rejects: list[RejectCount] = field(default_factory=list)
     panel: Panel | None = None
     note: str = ""
+    caveat: str = ""
 
 
 @dataclass(frozen=True)

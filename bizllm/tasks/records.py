@@ -122,6 +122,12 @@ class Records(TextTask):
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> Faults:
         return _texts.encoder_faults(self.name, self.settings.model, infos.get("encoder"))
 
+    def caveat(self) -> str:
+        return (
+            "Problems, medicines and tests were never held against a labelled set. Of English notes 91 % of "
+            "the headings are known; a specialty learned of 120 notes is right for 55 %."
+        )
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         tokens, seconds = _texts.model_cost(rows, text_bytes) if self.settings.model else (0, 0.0)
         return tokens, seconds + text_bytes * _notes.SECONDS_PER_BYTE

@@ -189,6 +189,12 @@ class Reply(TextTask):
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> Faults:
         return _texts.encoder_faults(self.name, self.settings.model, infos.get("encoder"))
 
+    def caveat(self) -> str:
+        return (
+            "In Chinese travel dialogues suggestions share 0.43 of their characters (F1) with what people "
+            "said, 0.78 where they are not escalated."
+        )
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         return super().estimate(rows, text_bytes) if self.settings.model else (0, rows * _retrieve.SECONDS_PER_SEARCH)
 

@@ -152,6 +152,14 @@ class Sentiment(TextTask):
             return [("model", s.model, "the model reads histories of numbers, not texts", "")]
         return _sentiment.scale_faults(info.labels, s.scale)
 
+    def caveat(self) -> str:
+        if self.settings.model is None and self.settings.examples is None:
+            return (
+                "The built-in model gets 85 % of English and 81 to 88 % of Chinese reviews right; examples of "
+                "yours help."
+            )
+        return ""
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         tokens, seconds = super().estimate(rows, text_bytes) if self.settings.model else (0, rows * 1e-4)
         return tokens, seconds + text_bytes * _SECONDS_PER_BYTE

@@ -116,6 +116,14 @@ class Topics(Task):
     def check_models(self, infos: Mapping[str, ModelInfo | None]) -> Faults:
         return _texts.encoder_faults(self.name, self.settings.model, infos.get("encoder"))
 
+    def caveat(self) -> str:
+        if self.settings.k == "auto":
+            return (
+                "Nobody knows the right number of topics: of 77 intents 39 topics were made. Set `k` where you"
+                " know better."
+            )
+        return ""
+
     def estimate(self, rows: int, text_bytes: int) -> tuple[int, float]:
         if self.settings.model:
             return _texts.model_cost(rows, text_bytes)

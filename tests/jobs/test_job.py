@@ -506,10 +506,13 @@ def test_the_schema_accepts_what_loads_and_refuses_what_does_not(load: Any) -> N
         assert not validator.is_valid(yaml.safe_load(GOOD.replace(old, new, 1))), bad
 
 
-JOBS = sorted(path for path in (Path(__file__).parents[2] / "jobs").glob("*.yaml") if not is_training_file(str(path)))
+FOLDER = Path(__file__).parents[2] / "jobs"
+JOBS = [
+    path for part in ("*", "real/*") for path in sorted(FOLDER.glob(f"{part}.yaml")) if not is_training_file(str(path))
+]
 
 
-@pytest.mark.parametrize("path", JOBS, ids=[path.name for path in JOBS])
+@pytest.mark.parametrize("path", JOBS, ids=[str(path.relative_to(FOLDER)) for path in JOBS])
 def test_the_project_s_own_jobs_load_and_fit_the_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     monkeypatch.undo()  # the real tasks

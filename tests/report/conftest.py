@@ -291,6 +291,7 @@ def _night(text: Callable[[str], str] = lambda benign: benign) -> RunReport:
             "unchanged",
             *(1_642, 1_634, 8, 1_634, 1_634, 0, 0.3),
             model=text("builtin:minilm"),
+            caveat=text("Of 77 intents 62 % right."),
             panel=SamplesPanel(
                 pa.table(
                     {

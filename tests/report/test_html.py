@@ -105,6 +105,7 @@ def test_the_page_says_what_the_night_did(page: str) -> None:
     assert "The audit passed" in text
     assert "retail_nightly.sales_forecast__rejects" in text
     assert "38 of 1,028 known before changed their segment (3.7 %), 10 are new." in text
+    assert "How far to trust it: Of 77 intents 62 % right." in Page(page).text
 
 
 def test_headings_go_down_one_level_at_a_time(page: str) -> None:
