@@ -31,7 +31,7 @@ PROMPT = "{% for fact in facts %}{{ fact.value }} ; {% endfor %}>"
 REMARKS = """The model is small and badly taught on purpose: the figures tell what the checks do, not how well large
 models write. In a first measurement, of other products, with a model taught for longer, it copied every number and
 name, and what it got wrong were colours: the rule `values` was made after that, and teaching was shortened. The
-products here were not looked at before."""
+check of what is right refused some right texts then, and was mended. The products here were not looked at before."""
 Facts = dict[str, Any]
 
 BRANDS = {
