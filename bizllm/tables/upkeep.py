@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from bizllm.errors import RunError
 from bizllm.tables import storage
 from bizllm.tables.catalog import asking
-from bizllm.tables.history import Published, snapshots, summary
+from bizllm.tables.history import Published, snapshots
 from bizllm.tables.iceberg_source import expression
+from bizllm.tables.overwrite import replacing
 from bizllm.tables.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ def restore(warehouse: Warehouse, job: str, step: str, night: Published, check: 
     def fill(tx: Transaction, table: Table | None) -> _SnapshotProducer[Any]:
         assert table is not None
         told = {**night.properties, "restored_from": str(night.snapshot_id)}
-        change = tx.update_snapshot(summary(told)).overwrite()
-        change.delete_by_predicate(where)
-        for task in table.scan(where).plan_files():
-            change.delete_data_file(task.file)
+        change = replacing(tx, table, where, told)
         for file in files:
             change.append_data_file(file)
         return change

@@ -25,6 +25,7 @@ from bizllm.tables.catalog import asking, open_catalog, reason, sqlite_file
 from bizllm.tables.evolution import arrow_schema, clash, grows, nullable
 from bizllm.tables.history import Published, published, summary, with_token
 from bizllm.tables.iceberg_source import DataFile, Dates, IcebergScan, expression, freeze, read_scan_files
+from bizllm.tables.overwrite import replacing
 from bizllm.tables.settings import WarehouseSettings
 from bizllm.tables.statistics import StagedFile, data_file, describe
 
@@ -229,10 +230,7 @@ class Warehouse:
             check()
 
         def fill(tx: Transaction, table: Table | None) -> _SnapshotProducer[Any]:
-            change = tx.update_snapshot(summary(told)).overwrite()
-            change.delete_by_predicate(slice_filter)
-            for task in table.scan(slice_filter).plan_files() if table else ():
-                change.delete_data_file(task.file)
+            change = replacing(tx, table, slice_filter, told)
             for file in files:
                 if file.rows:
                     change.append_data_file(data_file(file, tx.table_metadata, run_date))

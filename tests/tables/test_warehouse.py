@@ -8,6 +8,7 @@ import pickle
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -115,6 +116,28 @@ def test_first_run_rerun_and_empty_rerun_are_one_snapshot_each(warehouse: Wareho
     assert len(table.metadata.snapshots) == 4
     assert table.metadata.format_version == 2
     assert table.location() == warehouse.table_location("shop", "sales")
+
+
+def test_a_rerun_finds_its_files_whatever_other_threads_look_at(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyIceberg looks through manifests with several threads; here each takes its time over one."""
+    from pyiceberg.expressions import visitors
+
+    visit = visitors.visit
+
+    def slowly(expression: Any, visitor: Any) -> Any:
+        if isinstance(visitor, visitors._ManifestEvalVisitor):
+            time.sleep(0.02)
+        return visit(expression, visitor)
+
+    days = [D1 + timedelta(days=back) for back in range(6)]
+    for number, day in enumerate(days):
+        publish(warehouse, day, {"a": number}, f"r{number}")
+    monkeypatch.setattr(visitors, "visit", slowly)
+    for number in (2, 4, 0, 5, 1, 3):
+        publish(warehouse, days[number], {"b": number}, f"again{number}")
+    assert [by_duckdb(warehouse.files("shop", "sales", day)) for day in days] == [[("b", n)] for n in range(6)]
 
 
 def test_what_was_published_is_told(warehouse: Warehouse) -> None:
