@@ -11,8 +11,6 @@ import pyarrow as pa
 from bizllm import logs
 from bizllm.errors import safe_text
 from bizllm.methods import documents
-from bizllm.methods.clinical.note import is_clinical
-from bizllm.methods.clinical.sections import headings
 from bizllm.methods.pii.masker import Masker
 from bizllm.tables.mask_settings import MaskRules
 from bizllm.tasks import _texts
@@ -54,6 +52,9 @@ def masked(rows: pa.Table, text: str, max_chars: int, rules: MaskRules) -> pa.Ta
 
 def _masked(note: str, masker: Masker) -> str | None:
     """None where it can't be masked. Headings and clinical words stand, although they look like names."""
+    from bizllm.methods.clinical.note import is_clinical  # many long patterns
+    from bizllm.methods.clinical.sections import headings
+
     try:
         spans = masker.spans(note)
         stand = headings(note)

@@ -10,7 +10,6 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from bizllm.methods import sentences
-from bizllm.methods.clinical import note
 from bizllm.methods.few_shot import FewShot
 from bizllm.methods.pii import masker
 from bizllm.models.saved import ModelInfo
@@ -167,6 +166,8 @@ class Records(TextTask):
 
 
 def _row(text: str) -> dict[str, Any]:
+    from bizllm.methods.clinical import note  # many long patterns
+
     found = note.read(text)
     parts = [{"section": p.name, "heading": p.heading, "start": p.start, "end": p.end} for p in found.sections]
     row: dict[str, Any] = {"note": text, "sections": parts}
