@@ -104,7 +104,7 @@ bench-full: bench-encode bench-nights ## the whole suite, into benchmarks/result
 bench-nights: setup ## whole nights of 100,000 rows: beside the bare engine loop, 1 % changed, without reuse (20 minutes)
 	@$(BIN)/python benchmarks/nights.py
 
-bench-tasks: setup ## what the tasks are worth on real data, beside baselines and published figures (BIZLLM_DATA; 11 minutes)
+bench-tasks: setup ## what the tasks are worth on real data, beside baselines and published figures (BIZLLM_DATA; 50 minutes)
 	@$(BIN)/python benchmarks/tasks.py
 
 polarity-model: setup ## the weights of the built-in sentiment model, learned anew from made-up opinions (seconds)
