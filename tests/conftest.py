@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-# What starts a Ray. `.ci/tests` runs it in one process, and all else in another at the same time.
+# What starts a Ray. `.ci/tests` runs nights in one process, and beside them all else, then trainings and clouds.
 WITH_RAY = ("chaos", "infer", "infra/test_aws.py", "jobs", "train/test_launch.py")
 
 

@@ -6,7 +6,8 @@ and a unit whose every row is rejected still has its receipt. A stage of few uni
 the same two functions: on one machine it is the faster way (benchmarks/pipeline.py measures both). Ray Data is there
 for the many units of a cluster: what is read on one node for a worker on another is held back where memory is short.
 A stage without a model goes through plain tasks, however many its units: each reads and works by itself, a few for each
-worker are under way, and nothing but receipts comes back.
+worker are under way, and nothing but receipts comes back. Where the stage before left processes of the size that it
+wants (`infer/workers.py`), it works in these.
 A failure inside a unit is a failed receipt, never an exception through Ray. Retries of lost workers are bounded, and so
 are those of units whose store failed while they read or wrote: a new attempt stages new files.
 """

@@ -155,7 +155,7 @@ class Sentiment(TextTask):
     def caveat(self) -> str:
         if self.settings.model is None and self.settings.examples is None:
             return (
-                "The built-in model gets 85 % of English and 81 to 88 % of Chinese reviews right; examples of "
+                "The built-in model gets 85 % of English and 80 to 88 % of Chinese reviews right; examples of "
                 "yours help."
             )
         return ""

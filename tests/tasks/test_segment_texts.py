@@ -106,7 +106,7 @@ def test_a_customer_without_a_text_and_one_with_many() -> None:
 def test_settings_are_checked() -> None:
     assert task(text="sayd").check()[0][0] == "text" and "int64" in task(text="n").check()[0][2]
     wrongs: list[dict[str, Any]] = [{"amount": "n"}, {"rules": [{"name": "a", "when": "money > 1"}]}, {"text": None}]
-    wrongs.append({"text": None, "time": "n", "amount": "n", "model": "builtin:minilm"})
+    wrongs += [{"text": None, "time": "n", "amount": "n", "model": "builtin:minilm"}, {"explain": True}]
     for wrong in wrongs:
         with pytest.raises(ValidationError):
             task(**wrong)
