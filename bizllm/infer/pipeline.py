@@ -77,7 +77,8 @@ def run_stage(
     try:
         with ExitStack() as around:
             of_the_run = processes or around.enter_context(Workers())
-            lent = around.enter_context(of_the_run.lent(capacity, start=stage.holds_model and not streamed))
+            size = None if streamed else capacity  # Ray Data starts its own
+            lent = around.enter_context(of_the_run.lent(size, start=stage.holds_model))
             entering = around.enter_context(_Entering(book, taken))
             if lent:
                 receipts = _with_actors(stage, todo, capacity.threads, lent)

@@ -158,16 +158,18 @@ class Workers:
         _end([lent for _, lent in kept])
 
     @contextmanager
-    def lent(self, capacity: Capacity, *, start: bool) -> Iterator[list[Lent]]:
-        """Processes of that size for a stage: kept ones first, all others end. start: whether further ones are started;
-        otherwise none are lent where too few are there."""
+    def lent(self, capacity: Capacity | None, *, start: bool) -> Iterator[list[Lent]]:
+        """Processes of that size for a stage: kept ones first, all others end; None where a stage has its own. start:
+        whether further ones are started; otherwise none are lent where too few are there."""
         with self._lock:
             self._under_way += 1
             kept, self._kept = self._kept, []
-        same = [lent for shape, lent in kept if _size(shape) == _size(capacity)]
-        taken = same[: capacity.workers] if start or len(same) >= capacity.workers else []
+        taken: list[Lent] = []
+        if capacity is not None:
+            same = [lent for size, lent in kept if _size(size) == _size(capacity)]
+            taken = same[: capacity.workers] if start or len(same) >= capacity.workers else []
         _end([lent for _, lent in kept if all(lent is not one for one in taken)])
-        if start:
+        if capacity is not None and start:
             taken += [_started(capacity) for _ in range(capacity.workers - len(taken))]
         whole = False
         try:
@@ -177,7 +179,7 @@ class Workers:
             with self._lock:
                 self._under_way -= 1
                 keep = [lent for lent in taken if lent.sound] if whole and not (self._under_way or self._over) else []
-                self._kept += [(capacity, lent) for lent in keep]
+                self._kept += [(capacity, lent) for lent in keep if capacity is not None]
             _end([lent for lent in taken if all(lent is not one for one in keep)])
 
 

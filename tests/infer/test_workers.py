@@ -98,6 +98,9 @@ def test_stages_of_one_size_share_a_process_whether_they_hold_a_model_or_not(tmp
 
 def test_a_stage_of_another_size_ends_them_for_the_room_that_they_hold(tmp_path: Path) -> None:
     with Workers() as processes:
+        (own,) = pids(Tells("zero"), processes, tmp_path)
+        with processes.lent(None, start=True) as none:  # as a stage whose processes Ray Data starts
+            assert none == [] and ended(own)
         (wide,) = pids(Tells("one"), processes, tmp_path)
         narrow = pids(Tells("many"), processes, tmp_path, units=6)
         assert wide not in narrow and len(narrow) == 2 and ended(wide)
