@@ -18,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from bizllm import console, console_tasks
+from bizllm.console import nights, progress
+from bizllm.console import tasks as console_tasks
+from bizllm.console.rows import print_rows
 from bizllm.plain_text import json_text, plain
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202egnp.exe\r\n[bold]not markup[/bold]"
@@ -77,7 +79,7 @@ def test_rows_on_a_pipe_show_every_column_and_no_control(capsys: pytest.CaptureF
             "run_date": [date(2026, 1, 2)] * 2,
         }
     )
-    console.print_rows(rows)
+    print_rows(rows)
     out = capsys.readouterr().out
     assert not [c for c in out if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
     assert "[bold]not markup[/bold]" in out
@@ -94,7 +96,7 @@ def test_a_narrow_terminal_hides_the_contract_first(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")
     rows = pa.table({"run_date": ["2026-01-02"], "input_hash": ["f" * 40], "id": [7], "text": ["x" * 30], "n": [1.5]})
-    console.print_rows(rows)
+    print_rows(rows)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in terminal.getvalue().splitlines()]
     assert lines[0].split() == ["run_date", "id", "text", "n"]
     assert lines[-1] == "1 row; not shown: input_hash"
@@ -102,16 +104,16 @@ def test_a_narrow_terminal_hides_the_contract_first(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_wide_table_is_whole_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_rows(pa.table({f"column_{i}": [1234567.0 + i] for i in range(40)}))
+    print_rows(pa.table({f"column_{i}": [1234567.0 + i] for i in range(40)}))
     out = capsys.readouterr().out.splitlines()
     assert out[0].split() == [f"column_{i}" for i in range(40)]
     assert out[2].split() == [f"{1234567.0 + i:.6g}" for i in range(40)]
 
 
 def test_empty_results(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_rows(pa.table({"a": pa.array([], pa.int64())}))
+    print_rows(pa.table({"a": pa.array([], pa.int64())}))
     assert capsys.readouterr().out.endswith("0 rows\n")
-    console.print_runs([])
+    nights.print_runs([])
     assert capsys.readouterr().out == "no runs yet\n"
 
 
@@ -137,7 +139,7 @@ RESULT = {
 
 def test_a_run_ends_with_what_failed_and_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [step("a", "done"), step("b", "failed", error="all rows\nrejected"), step("c", "skipped", error="b failed")]
-    console.print_run({**RESULT, "steps": steps}, "my jobs/j.yaml")
+    nights.print_run({**RESULT, "steps": steps}, "my jobs/j.yaml")
     out = capsys.readouterr().out.splitlines()
     assert out[0].split() == ["step", "task", "state", "in", "out", "rejected", "reused", "time"]
     assert out[2].split() == ["a", "summarize", "done", "1,500", "1,498", "2", "0", "12.3", "s"]
@@ -151,7 +153,7 @@ def test_a_run_ends_with_what_failed_and_where_to_look(capsys: pytest.CaptureFix
 
 
 def test_a_good_run_says_how_to_read_it(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_run({**RESULT, "state": "done", "steps": [step("a", "unchanged")]}, "j.yaml", ["warehouse.path=a b"])
+    nights.print_run({**RESULT, "state": "done", "steps": [step("a", "unchanged")]}, "j.yaml", ["warehouse.path=a b"])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "read      bizllm show j.yaml a --date 2026-01-01 --set 'warehouse.path=a b'"
 
@@ -162,7 +164,7 @@ def test_the_command_is_named_so_that_the_shell_finds_it(
     environment = Path(sys.executable).parent.parent
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.chdir(environment.parent)
-    console.print_run({**RESULT, "state": "done", "steps": [step("a", "done")]}, "j.yaml")
+    nights.print_run({**RESULT, "state": "done", "steps": [step("a", "done")]}, "j.yaml")
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"read      {environment.name}/bin/bizllm show j.yaml a --date 2026-01-01"
 
@@ -189,7 +191,7 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "engine": "torch",
     }
     plan = {"job": "j", "date": "2026-01-01", "cpus": 2, "warehouse": "/w", "seconds": 125.0, "cost": 0.5}
-    console.print_plan({**plan, "steps": [planned, later], "warnings": ["j.yaml:3: a local path"]})
+    nights.print_plan({**plan, "steps": [planned, later], "warnings": ["j.yaml:3: a local path"]})
     out = capsys.readouterr().out.splitlines()
     cells = ["a", "summarize", "t,", "labelled", "day", "1,500", "3", "builtin:minilm", "openvino", "bfloat16"]
     assert out[2].split()[: len(cells)] == cells
@@ -203,7 +205,7 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
 def test_runs_show_errors_below(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"run_id": "r1", "run_date": date(2026, 1, 1), **step("a", "done")}]
     rows.append({"run_id": "r1", "run_date": date(2026, 1, 1), **step("b", "failed", error="no space", cost=1.25)})
-    console.print_runs(rows)
+    nights.print_runs(rows)
     out = capsys.readouterr().out.splitlines()
     assert out[2].split()[:4] == ["r1", "2026-01-01", "a", "done"]
     assert out[3].split()[:2] == ["b", "failed"]
@@ -252,8 +254,8 @@ def events(observer: Any) -> None:
 def test_lines_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     clock = iter([0.0, 1.0, 5.5, 6.0, 11.0, 12.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    events(console.Lines(stream))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    events(progress.Lines(stream))
     assert stream.getvalue().splitlines() == [
         "run r1 of j for 2026-01-01: a, b",
         "a: summarize, 4 units",
@@ -268,7 +270,7 @@ def test_lines_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reader_that_went_away_ends_no_run() -> None:
     stream = io.StringIO()
     stream.close()
-    events(console.Lines(stream))
+    events(progress.Lines(stream))
 
 
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +278,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    with console.progress(as_json=True) as observer:
+    with progress.progress(as_json=True) as observer:
         events(observer)
         events(observer)  # a backfill's second night
     *_, done, failed = [line for line in terminal.getvalue().splitlines() if "done" in line or "failed" in line]
@@ -285,10 +287,10 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_terminal_json_has_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.progress(as_json=True) as observer:
+    with progress.progress(as_json=True) as observer:
         events(observer)
     assert capsys.readouterr() == ("", "")
-    with console.progress(as_json=False) as observer:
+    with progress.progress(as_json=False) as observer:
         events(observer)
     out, err = capsys.readouterr()
     assert out == ""

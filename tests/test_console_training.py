@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from bizllm import console_training
-from bizllm.console_training import figure, print_evaluation, print_finetune, print_training_plan, training_progress
+from bizllm.console import training as console_training
+from bizllm.console.training import figure, print_evaluation, print_finetune, print_training_plan, training_progress
 from bizllm.train.progress import TrainingObserver
 
 HOSTILE = "\x1b[31mred\x9b2J\u202egnp.exe\r\n[bold]not markup[/bold]"

@@ -17,8 +17,9 @@ import pytest
 import typer.main
 import yaml
 
-from bizllm import api, console_tasks
+from bizllm import api
 from bizllm.cli import app
+from bizllm.console import tasks as console_tasks
 from bizllm.jobs.job import load_job
 from bizllm.jobs.schema import json_schema
 from bizllm.jobs.training_file import EvaluationFile, is_training_file, load_compression, load_evaluation, load_recipe

@@ -234,8 +234,8 @@ def _at_hand(url: str, copy: Path) -> Path:
 
 def _trained(work: Work, run: Run, address: str | None, local: Path, registry: str) -> Summary:
     """Train on Ray; figures go to the trackers from here, as the workers tell them."""
-    from bizllm.jobs.job import Runtime
     from bizllm.jobs.run import cluster
+    from bizllm.jobs.runtime import Runtime
     from bizllm.train.launch import Log, launch
 
     before = kept.newest(run.url)
@@ -258,8 +258,8 @@ def _trained(work: Work, run: Run, address: str | None, local: Path, registry: s
 
 def _naive(run: Run, address: str | None, local: Path, parts: Mapping[str, pa.Table]) -> TrainedAnswers:
     """Go on from the same base on the new rows alone, to see what remembering is worth; it is not kept."""
-    from bizllm.jobs.job import Runtime
     from bizllm.jobs.run import cluster
+    from bizllm.jobs.runtime import Runtime
     from bizllm.train.launch import launch
 
     url, here = storage.join(run.url, NAIVE), local / NAIVE

@@ -18,11 +18,12 @@ from bizllm import logs
 from bizllm.errors import Cancelled, Fault, UserError, safe_text
 from bizllm.infer.workers import Workers
 from bizllm.jobs import ledger, night_report
-from bizllm.jobs.job import LoadedJob, Runtime
+from bizllm.jobs.job import LoadedJob
 from bizllm.jobs.ledger import State, StepResult
 from bizllm.jobs.lock import RunLock
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, check_tables, prepare
+from bizllm.jobs.runtime import Runtime
 from bizllm.jobs.sharing import shared_of
 from bizllm.jobs.step import StepRun
 from bizllm.tables import storage

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from bizllm import api
-from bizllm.console import print_plan
-from bizllm.console_training import print_compression
+from bizllm.console.nights import print_plan
+from bizllm.console.training import print_compression
 from bizllm.errors import UserError
 from bizllm.models.classifier import Classifier
 from bizllm.models.engines import choice

@@ -17,23 +17,21 @@ from bizllm.plain_text import json_text, plain
 FAILED, WRONG_INPUT, LOCKED, INTERRUPTED = 1, 2, 3, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")]
-Out = Callable[[Any, Callable[[Any], None]], None]
+Out = Callable[[Any, Callable[[], None]], None]
 
 
 @contextlib.contextmanager
 def answering(as_json: bool) -> Iterator[Out]:
     """Turns what goes wrong inside into lines on stderr and an exit status. Yields `out(value, show)`, which prints
-    the value as JSON, or else lets `show` print it with the console. What libraries print goes to stderr with JSON."""
+    the value as JSON, or else lets `show` print it. What libraries print goes to stderr with JSON."""
     with contextlib.ExitStack() as stack:
         stdout = stack.enter_context(_stdout_kept()) if as_json else None
 
-        def out(value: Any, show: Callable[[Any], None]) -> None:
+        def out(value: Any, show: Callable[[], None]) -> None:
             if stdout is not None:
                 stdout(json_text(value) + "\n")
             else:
-                from bizllm import console
-
-                show(console)
+                show()
                 sys.stdout.flush()
 
         def fail(status: int, text: str, faults: list[dict[str, Any]] | None = None) -> typer.Exit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bizllm.console import count, new_console
+from bizllm.console.terminal import count, new_console
 from bizllm.plain_text import plain
 
 _SHOWN = 20

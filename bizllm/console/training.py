@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from bizllm.console import LINE_EVERY_S, count, duration, new_console, new_table, program, say
+from bizllm.console.progress import LINE_EVERY_S
+from bizllm.console.terminal import count, duration, new_console, new_table, program, say
 from bizllm.plain_text import plain
 from bizllm.train.progress import TrainingObserver
 

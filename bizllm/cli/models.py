@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bizllm.answering import Json, answering
+from bizllm.cli.answering import Json, answering
 
 models_app = typer.Typer(help="Registered models: versions, scores, and who is the champion.", rich_markup_mode=None)
 
@@ -30,20 +30,22 @@ def models(context: typer.Context, registry: Where = None, json: Json = False) -
 def models_list(registry: Where = None, json: Json = False) -> None:
     """Every registered model with its aliases."""
     with answering(json) as out:
-        from bizllm import api, console_models
+        from bizllm import api
+        from bizllm.console import models as console
 
         found = api.list_models(registry=registry)
-        out(found, lambda _: console_models.print_models(found))
+        out(found, lambda: console.print_models(found))
 
 
 @models_app.command("show")
 def models_show(model: Model, registry: Where = None, json: Json = False) -> None:
     """A model's versions: scores, data, base, licence."""
     with answering(json) as out:
-        from bizllm import api, console_models
+        from bizllm import api
+        from bizllm.console import models as console
 
         found = api.show_model(model, registry=registry)
-        out(found, lambda _: console_models.print_model(found))
+        out(found, lambda: console.print_model(found))
 
 
 @models_app.command("promote")
@@ -56,17 +58,24 @@ def models_promote(
 ) -> None:
     """Point the alias to a version, by hand and without asking for proof."""
     with answering(json) as out:
-        from bizllm import api, console_models
+        from bizllm import api
+        from bizllm.console import models as console
 
         moved = api.promote_model(model, version, alias=alias, registry=registry)
-        out(moved, lambda _: console_models.print_moved(moved))
+        out(moved, lambda: console.print_moved(moved))
 
 
 @models_app.command("rollback")
 def models_rollback(model: Model, alias: Alias = "champion", registry: Where = None, json: Json = False) -> None:
     """Point the alias back to the version that held it before."""
     with answering(json) as out:
-        from bizllm import api, console_models
+        from bizllm import api
+        from bizllm.console import models as console
 
         moved = api.rollback_model(model, alias=alias, registry=registry)
-        out(moved, lambda _: console_models.print_moved(moved))
+        out(moved, lambda: console.print_moved(moved))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the verbs to the application."""
+    app.add_typer(models_app, name="models", invoke_without_command=True)

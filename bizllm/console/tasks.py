@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from bizllm.console import new_console, new_table
+from bizllm.console.terminal import new_console, new_table
 from bizllm.plain_text import plain
 
 

@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bizllm.answering import Json, answering
-
-JobPath = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PLACE=VALUE", help="Override a setting.")]
+from bizllm.cli.answering import Json, answering
+from bizllm.cli.parameters import JobPath, Sets
 
 
 def rollback(
@@ -21,10 +19,11 @@ def rollback(
 ) -> None:
     """Make what an earlier run published of a step the current night of its date again."""
     with answering(json) as out:
-        from bizllm import api, console_upkeep
+        from bizllm import api
+        from bizllm.console import upkeep as console
 
         done = api.rollback(job, step, to=to, sets=sets or ())
-        out(done, lambda _: console_upkeep.print_rollback(done))
+        out(done, lambda: console.print_rollback(done))
 
 
 def gc(
@@ -38,10 +37,11 @@ def gc(
 ) -> None:
     """Expire old snapshots; remove files that no snapshot and no unfinished run needs, and half uploads."""
     with answering(json) as out:
-        from bizllm import api, console_upkeep
+        from bizllm import api
+        from bizllm.console import upkeep as console
 
         done = api.gc(job, older_than=older_than, dry_run=dry_run, sets=sets or ())
-        out(done, lambda _: console_upkeep.print_gc(done))
+        out(done, lambda: console.print_gc(done))
 
 
 def add_to(app: typer.Typer) -> None:

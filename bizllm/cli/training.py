@@ -6,15 +6,10 @@ from typing import Annotated
 
 import typer
 
-from bizllm.answering import Json, answering
+from bizllm.cli.answering import Json, answering
+from bizllm.cli.parameters import Address, Sets
 
 TrainPath = Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="The training file.", show_default=False)]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PLACE=VALUE", help="Override a setting: optim.lr=5e-5.")
-]
-Address = Annotated[
-    str | None, typer.Option("--address", metavar="auto|ray://…", help="A running Ray; by default a local one starts.")
-]
 Registry = Annotated[
     str | None, typer.Option("--registry", metavar="URI", help="MLflow server or SQLite file, before the file's own.")
 ]
@@ -33,13 +28,14 @@ def finetune(
 ) -> None:
     """Fine-tune a model, score it, register it, and promote it where it beats the one in use."""
     with answering(json) as out:
-        from bizllm import api, console_training
+        from bizllm import api
+        from bizllm.console import training as console
 
-        with console_training.training_progress(json) as observer:
+        with console.training_progress(json) as observer:
             result = api.finetune(
                 train, address=address, sets=sets or (), resume=resume, registry=registry, observer=observer
             )
-        out(result, lambda _: console_training.print_finetune(result))
+        out(result, lambda: console.print_finetune(result))
 
 
 def compress(
@@ -54,11 +50,12 @@ def compress(
 ) -> None:
     """Make smaller models that answer as a fine-tuned one does; measure and register them."""
     with answering(json) as out:
-        from bizllm import api, console_training
+        from bizllm import api
+        from bizllm.console import training as console
 
-        with console_training.training_progress(json) as observer:
+        with console.training_progress(json) as observer:
             made = api.compress(model, data, address=address, sets=sets or (), registry=registry, observer=observer)
-        out(made, lambda _: console_training.print_compression(made))
+        out(made, lambda: console.print_compression(made))
 
 
 def evaluate(
@@ -71,10 +68,11 @@ def evaluate(
 ) -> None:
     """Score a model on a labelled table."""
     with answering(json) as out:
-        from bizllm import api, console_training
+        from bizllm import api
+        from bizllm.console import training as console
 
         found = api.evaluate(model, data, registry=registry)
-        out(found, lambda _: console_training.print_evaluation(found))
+        out(found, lambda: console.print_evaluation(found))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,0 +1,5 @@
+"""`python -m bizllm.cli`."""
+
+from bizllm.cli import main
+
+main()

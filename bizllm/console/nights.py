@@ -1,0 +1,106 @@
+"""What a person sees of a night: its plan, how it ended, the ledger."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from rich.text import Text
+
+from bizllm.console.terminal import count, duration, money, new_console, new_table, program, state_text
+from bizllm.plain_text import plain
+
+
+def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -> None:
+    """What each step did, where the results are, and at the very end what failed and where to look."""
+    console = new_console()
+    numbers = ["in", "out", "rejected", "reused", "time"]
+    table = new_table(["step", "task", "state", *numbers], numbers)
+    for step in result["steps"]:
+        counts = [count(step[name]) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused")]
+        named = [plain(step["step"]), plain(step["task"])]
+        table.add_row(*named, state_text(step["state"]), *counts, duration(step["seconds"]))
+    console.print(table)
+    console.print()
+    job, overrides = shlex.quote(job_path), "".join(f" --set {shlex.quote(text)}" for text in sets)
+    lines = [("run", f"{result['run_id']} of {result['job']} for {result['date']}: {result['state']}")]
+    lines += [(name, str(result[name])) for name in ("warehouse", "report") if result.get(name)]
+    readable = [step["step"] for step in result["steps"] if step["state"] in ("done", "unchanged")]
+    if readable:
+        lines.append(("read", f"{program()} show {job} {readable[0]} --date {result['date']}{overrides}"))
+    for name, value in lines:
+        console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
+    troubled = [step for step in result["steps"] if step["state"] in ("failed", "skipped", "cancelled")]
+    for step in troubled:
+        why = plain(step.get("error")) or "no reason is known"
+        console.print(Text.assemble(state_text(step["state"]), f" {plain(step['step'])}: {why}"), soft_wrap=True)
+    if troubled:
+        console.print(plain(f"look at: {program()} runs {job} {result['run_id']}{overrides}"), soft_wrap=True)
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """What a run would do. An empty cell is known only when an earlier step has run."""
+    console = new_console()
+    priced = [] if plan["cost"] is None else ["cost"]
+    numbers = ["rows", "units", "tokens", "time", *priced]
+    table = new_table(["step", "task", "input", "dates", *numbers[:2], "model", "engine", *numbers[2:]], numbers)
+    for step in plan["steps"]:
+        table.add_row(
+            *(plain(step[name]) for name in ("step", "task")),
+            plain(", ".join([step["input"], *step["tables"].values()])),
+            plain(step["dates"]),
+            *(count(step[name]) for name in ("rows", "units")),
+            plain(step["model"]),
+            plain(step["engine"]),
+            count(step["tokens"]),
+            duration(step["seconds"]),
+            *(money(step[name]) for name in priced),
+        )
+    console.print(table)
+    console.print()
+    cost = f", cost about {money(plan['cost'])}" if plan["cost"] is not None else ""
+    lines = [
+        ("plan", f"{plan['job']} for {plan['date']}: about {duration(plan['seconds'])} on {plan['cpus']} CPUs{cost}"),
+        ("warehouse", plan["warehouse"]),
+    ]
+    for name, value in lines:
+        console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
+    for step in plan["steps"]:
+        for offer in step["smaller"]:
+            sizes = (
+                f"{offer['size_mb']:.3g} MB instead of {offer['teacher_size_mb']:.3g}, {offer['times']:.2g}× as fast"
+            )
+            scores = f"{offer['metric']} {offer['score']:.4f} instead of {offer['teacher_score']:.4f}"
+            said = f"{step['step']} could use {offer['model']}: {sizes}, {scores}"
+            console.print(Text.assemble((f"{'smaller':<10}", "dim"), plain(said)), soft_wrap=True)
+    for warning in plan["warnings"]:
+        console.print(Text.assemble(("warning: ", "yellow"), plain(warning)), soft_wrap=True)
+
+
+def print_runs(runs: Sequence[dict[str, Any]]) -> None:
+    """The ledger: a line for each step of each run."""
+    console = new_console()
+    if not runs:
+        console.print("no runs yet")
+        return
+    priced = ["cost"] if any(row["cost"] is not None for row in runs) else []
+    numbers = ["in", "out", "rejected", "reused", "tokens", "time", *priced]
+    table = new_table(["run", "date", "step", "state", *numbers], numbers)
+    last = None
+    for row in runs:
+        first = row["run_id"] != last
+        last = row["run_id"]
+        table.add_row(
+            *(plain(row[name]) if first else "" for name in ("run_id", "run_date")),
+            plain(row["step"]),
+            state_text(row["state"]),
+            *(count(row[name]) for name in ("rows_in", "rows_out", "rows_rejected", "rows_reused", "tokens")),
+            duration(row["seconds"]),
+            *(money(row[name]) for name in priced),
+        )
+    console.print(table)
+    for row in runs:
+        if row["error"]:
+            where = f"{plain(row.get('run_id'))} {plain(row.get('step'))}: "
+            console.print(Text.assemble(where, plain(row["error"])), soft_wrap=True)
