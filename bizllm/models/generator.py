@@ -107,7 +107,11 @@ class Generator(TokenWriter):
     @cached_property
     def _batch_tokens(self) -> int:
         config = self.model.config.get_text_config()
-        token_bytes = 2 * config.num_hidden_layers * config.hidden_size * self.model.dtype.itemsize
+        heads = (
+            getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        )  # fewer share keys and values
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        token_bytes = 2 * config.num_hidden_layers * width * self.model.dtype.itemsize
         if self.device == "cpu":
             return min(_CPU_BATCH_TOKENS, int(_CPU_CACHE_BYTES // token_bytes))
         return min(_GPU_BATCH_TOKENS, int(_GPU_CACHE_BYTES // token_bytes))
