@@ -200,7 +200,7 @@ def apart(folder: Path, device: str, count: int, rounds: int) -> tuple[dict[str,
             timed(name)
         except Exception as fault:  # a peer that does not run here
             print(f"{name}: {type(fault).__name__}: {fault}"[:400], flush=True)
-            del runs[name], said[name]
+            del runs[name]
     rates = bench.in_turns({name: partial(timed, name) for name in runs}, rounds)
     first, _, before, *others = runs
     right = said[before]
