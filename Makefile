@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
+.PHONY: docs help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -128,6 +128,17 @@ bench-finetune: setup ## fine-tuning: scores beside published ones and controls,
 	@$(BIN)/python benchmarks/train_speed.py --stage 1
 	@$(BIN)/python benchmarks/train_stages.py
 	@$(BIN)/python benchmarks/train_memory.py
+
+docs: build/docs/.installed ## the site, into build/site: no warnings, no link to nothing
+	@$(BIN)/python docs/site/stage.py
+	@NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore build/docs/bin/mkdocs build -f build/mkdocs.yml >build/docs.log 2>&1 || \
+	{ grep -v '^INFO' build/docs.log; exit 1; }
+	@echo 'look at  build/site/index.html'
+
+build/docs/.installed: docs/site/requirements.lock .venv/.installed
+	@$(PYTHON) -m venv build/docs
+	@$(BIN)/uv pip sync -q --python build/docs/bin/python $<
+	@touch $@
 
 clean: ## remove what the demo made
 	rm -rf out
