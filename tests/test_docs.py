@@ -314,3 +314,24 @@ def test_settings_in_the_docs_are_those_of_the_code(paper: Path) -> None:
 if __name__ == "__main__":
     for each in WITH_SETTINGS:
         each.write_text(with_tables(each))
+
+
+# -- figures ------------------------------------------------------------------------------------------------------
+
+SIZING = ROOT / "docs/deploy/sizing.md"
+
+
+def test_the_figures_for_sizing_are_those_that_were_measured() -> None:
+    """Each row of a table that names a result holds a figure which stands there, rounded at most to whole seconds."""
+    rows = re.findall(r"^\| .*\]\((\S*benchmarks/results/\S+)\) \|$", SIZING.read_text(), re.M)
+    assert len(rows) > 15
+    for line in SIZING.read_text().splitlines():
+        if (target := re.search(r"\]\((\S*benchmarks/results/\S+)\) \|$", line)) is None:
+            continue
+        told = re.search(r"\d[\d,.]*", line.split(" | ")[1])
+        assert told is not None, line
+        figures = re.findall(r"\d[\d,.]*\d|\d", (SIZING.parent / target[1]).read_text())
+        value = told[0].replace(",", "")
+        near = {figure.replace(",", "") for figure in figures}
+        digits = len(value.partition(".")[2])
+        assert any(re.fullmatch(r"\d+(\.\d+)?", f) and f"{float(f):.{digits}f}" == value for f in near), line
