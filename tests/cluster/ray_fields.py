@@ -1,7 +1,7 @@
 """What fields Ray's kinds and PodMonitor have, as JSON Schemas that refuse any other.
 
 No schema of these can be had from a package registry. KubeRay's were written down from its API reference and its CRDs
-(github.com/ray-project/kuberay, docs/reference/api.md and helm-chart/kuberay-operator/crds at commit 034971da0525, later
+(github.com/ray-project/kuberay: docs/reference/api.md, helm-chart/kuberay-operator/crds at commit 034971da0525, later
 than release 1.7.1; read on 2026-11-26): all fields of every object that we use, but for those that Kubernetes itself
 defines, which tests check with its own schemas. Since 1.6: RayCronJob, preRunningDeadlineSeconds. Since 1.7: timeZone,
 priority. PodMonitor's fields are the Prometheus Operator's, as far as we use them.
