@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from kustomize import FOLDER, OVERLAYS, ROOT, Manifest, composed, overlay
+from kustomize import FOLDER, OVERLAYS, ROOT, Manifest, built, composed, overlay
 from policies import POLICIES, at, clusters, pods
 from ray.util import accelerators
 from ray_fields import KINDS
@@ -133,6 +134,18 @@ def test_gpu_workers_are_found_and_kept_for_those_who_ask() -> None:
     lines = [(ROOT / f"requirements/{flavor}.lock").read_text().splitlines() for flavor in ("cpu", "gpu")]
     rays = {line for lock in lines for line in lock if line.startswith("ray==")}
     assert len(rays) == 1, "CPU and GPU images join one cluster"
+
+
+def test_the_overlay_in_the_docs_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs/deploy/kubernetes.md").read_text(), re.M | re.S)
+    theirs = tmp_path / "kuberay" / "overlays" / "theirs"
+    shutil.copytree(FOLDER, tmp_path / "kuberay")
+    theirs.mkdir()
+    (theirs / "kustomization.yaml").write_text(block)
+    manifests = built(theirs)
+    assert [fault for policy in POLICIES.values() for fault in policy(manifests)] == []
+    images = {container["image"].partition("/")[0] for pod in pods(manifests) for container in pod.spec["containers"]}
+    assert images == {"123456789012.dkr.ecr.eu-central-1.amazonaws.com"}
 
 
 @pytest.mark.parametrize(
