@@ -5,4 +5,4 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # fields lies beside the tests
+sys.path.insert(0, str(Path(__file__).parent))  # kustomize, policies and ray_fields lie beside the tests

@@ -1,147 +1,284 @@
-"""The manifests of cluster/kuberay: fields that exist, pods without root, no token or door left open."""
+"""cluster/kuberay as kustomize builds it: fields that exist, every policy on every overlay; and each check can fail."""
 
 from __future__ import annotations
 
-import shlex
+import re
+import shutil
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import jsonschema
+import kubernetes_validate
 import pytest
-import typer.main
 import yaml
-from fields import KINDS
+from kustomize import FOLDER, OVERLAYS, ROOT, Manifest, built, composed, overlay
+from policies import POLICIES, at, clusters, pods
+from ray.util import accelerators
+from ray_fields import KINDS
 
-from bizllm.cli import app
 from bizllm.jobs.job import load_job
 
-FOLDER = Path(__file__).parents[2] / "cluster" / "kuberay"
-FILES = ["access.yaml", "cronjob.yaml", "raycluster.yaml", "rayjob.yaml"]
+KUBERNETES = ["1.32", kubernetes_validate.latest_version()]
+
+each_overlay = pytest.mark.parametrize("name", OVERLAYS)
 
 
-def manifests() -> list[dict[str, Any]]:
-    return [manifest for file in FILES for manifest in yaml.safe_load_all((FOLDER / file).read_text())]
-
-
-def of(kind: str) -> dict[str, Any]:
-    (found,) = [manifest for manifest in manifests() if manifest["kind"] == kind]
+def of(manifests: list[Manifest], kind: str) -> Manifest:
+    (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
     return found
 
 
-def pods() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every pod that the manifests describe."""
-    for kind, cluster in (("RayCluster", of("RayCluster")["spec"]), ("RayJob", of("RayJob")["spec"]["rayClusterSpec"])):
-        yield f"{kind} head", cluster["headGroupSpec"]["template"]["spec"]
-        for group in cluster["workerGroupSpecs"]:
-            yield f"{kind} {group['groupName']}", group["template"]["spec"]
-    yield "CronJob", of("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+def unknown(manifests: list[Manifest], kubernetes: str) -> Iterator[str]:
+    """Fields that do not exist or hold what they may not: Kubernetes' schemas, and ours for Ray's kinds."""
+    for manifest in manifests:
+        if manifest["kind"] in KINDS:
+            for fault in jsonschema.Draft202012Validator(KINDS[manifest["kind"]]).iter_errors(manifest):
+                yield f"{manifest['kind']} {'.'.join(map(str, fault.path))}: {fault.message[:200]}"
+        else:
+            yield from refused(manifest, kubernetes)
+    for pod in pods(manifests):
+        alone = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": pod.template}
+        yield from (f"{pod.place}: {fault}" for fault in refused(alone, kubernetes))
+    for place, cluster in clusters(manifests):
+        options = cluster["autoscalerOptions"]
+        beside = {
+            key: options[key] for key in ("resources", "securityContext", "volumeMounts", "env") if key in options
+        }
+        pod = {"containers": [{"name": "autoscaler", **beside}]}
+        alone = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": pod}
+        yield from (f"{place} autoscaler: {fault}" for fault in refused(alone, kubernetes))
 
 
-def test_every_file_is_looked_at() -> None:
-    others = {"kustomization.yaml", "job.yaml"}
-    assert {path.name for path in FOLDER.iterdir()} == {*FILES, *others}
-    kustomized = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-    named = [*kustomized["resources"], *(file for maps in kustomized["configMapGenerator"] for file in maps["files"])]
-    assert all((FOLDER / name).is_file() for name in named)
+def refused(manifest: Manifest, kubernetes: str) -> Iterator[str]:
+    try:
+        kubernetes_validate.validate(manifest, kubernetes, strict=True)
+    except kubernetes_validate.ValidationError as fault:
+        yield f"{manifest['kind']} {'.'.join(map(str, fault.path))}: {fault.message[:200]}"
 
 
-@pytest.mark.parametrize("manifest", manifests(), ids=lambda m: f"{m['kind']}-{next(iter(m['metadata'].values()))}")
-def test_fields_exist_and_hold_what_they_may(manifest: dict[str, Any]) -> None:
-    validator = jsonschema.Draft202012Validator(KINDS[manifest["kind"]])
-    assert [f"{'.'.join(map(str, e.path))}: {e.message[:200]}" for e in validator.iter_errors(manifest)] == []
+@each_overlay
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+def test_fields_exist_and_hold_what_they_may(name: str, kubernetes: str) -> None:
+    assert list(unknown(overlay(name), kubernetes)) == []
 
 
-@pytest.mark.parametrize("broken", ["replica", "securityContexts"])
-def test_a_field_that_does_not_exist_is_found(broken: str) -> None:
-    manifest = of("RayCluster")
-    manifest["spec"]["workerGroupSpecs"][0][broken] = 1
-    assert not jsonschema.Draft202012Validator(KINDS["RayCluster"]).is_valid(manifest)
+@each_overlay
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies_hold(name: str, policy: str) -> None:
+    assert list(POLICIES[policy](overlay(name))) == []
 
 
-def test_no_pod_runs_as_root() -> None:
-    for name, pod in pods():
-        user = pod["securityContext"]
-        assert user["runAsNonRoot"] is True and user["runAsUser"] == 1000, name  # the user of the image
-        assert user["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        for container in pod["containers"]:
-            rights = container["securityContext"]
-            assert rights["allowPrivilegeEscalation"] is False and rights["capabilities"] == {"drop": ["ALL"]}, name
+@pytest.mark.parametrize(
+    ("machines", "mode", "groups"),
+    [
+        ("gpu spot", "nightly", "cpu spot gpu"),
+        ("spot gpu", "standing", "cpu gpu spot"),
+        ("dev gpu", "once", "cpu gpu"),
+    ],
+)
+def test_parts_go_together(machines: str, mode: str, groups: str, tmp_path: Path) -> None:
+    """What somebody may compose, with monitoring and either cloud."""
+    parts = [*(f"machines/{name}" for name in machines.split()), f"modes/{mode}", "monitoring"]
+    for cloud in ("eks", "gke"):
+        manifests = composed(tmp_path / cloud, *parts, f"clouds/{cloud}")
+        faults = [*unknown(manifests, KUBERNETES[-1]), *(f for policy in POLICIES.values() for f in policy(manifests))]
+        assert faults == []
+        ((_, cluster),) = clusters(manifests)
+        assert [group["groupName"] for group in cluster["workerGroupSpecs"]] == groups.split()
 
 
-def test_every_container_has_bounds_and_every_node_probes() -> None:
-    for name, pod in pods():
-        for container in pod["containers"]:
-            limits = container["resources"]["limits"]
-            assert {"cpu", "memory"} <= limits.keys(), name
-            if name != "CronJob":
-                assert container["resources"]["requests"] == limits, "Ray takes the limits for what there is"
-                assert {"readinessProbe", "livenessProbe"} <= container.keys(), name
+def test_every_file_is_used() -> None:
+    """What kustomize does not read is a file that nobody applies."""
+    read = set(FOLDER.rglob("kustomization.yaml"))
+    for path in list(read):
+        said = yaml.safe_load(path.read_text())
+        files = [name for name in said.get("resources", []) if name.endswith(".yaml")]
+        files += [patch["path"] for patch in said.get("patches", []) if "path" in patch]
+        files += [name for maps in said.get("configMapGenerator", []) for name in maps["files"]]
+        read |= {path.parent / name for name in files}
+    assert read == {path for path in FOLDER.rglob("*") if path.is_file()}
 
 
-def test_ray_asks_for_a_token_and_nothing_is_open() -> None:
-    for cluster in (of("RayCluster")["spec"], of("RayJob")["spec"]["rayClusterSpec"]):
-        assert cluster["authOptions"] == {"mode": "token", "secretName": "bizllm-ray-token"}
-        head = cluster["headGroupSpec"]
-        assert head["serviceType"] == "ClusterIP" and head["enableIngress"] is False
-        assert cluster["rayVersion"] == version("ray")
-    policy = of("NetworkPolicy")["spec"]
-    (label,) = policy["podSelector"]["matchLabels"].items()
-    assert all(label in pod["metadata"]["labels"].items() for pod in _templates())
-    within, asking = policy["ingress"]
-    assert within["from"] == [{"podSelector": policy["podSelector"]}]
-    assert [port["port"] for port in asking["ports"]] == [8265]
+# -- what each overlay is for --------------------------------------------------------------------------------------
 
 
-def _templates() -> Iterator[dict[str, Any]]:
-    for cluster in (of("RayCluster")["spec"], of("RayJob")["spec"]["rayClusterSpec"]):
-        yield cluster["headGroupSpec"]["template"]
-        yield from (group["template"] for group in cluster["workerGroupSpecs"])
+def groups(name: str) -> dict[str, Manifest]:
+    ((_, cluster),) = clusters(overlay(name))
+    return {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
 
 
-def test_secrets_come_by_reference() -> None:
-    for name, pod in pods():
-        for container in pod["containers"]:
-            for variable in container.get("env", []):
-                secret = any(word in variable["name"].lower() for word in ("secret", "token", "password", "key_id"))
-                assert secret == ("valueFrom" in variable), (name, variable["name"])
-    assert all(manifest["kind"] != "Secret" for manifest in manifests())
+def test_each_overlay_runs_what_it_says() -> None:
+    kinds = {name: {manifest["kind"] for manifest in overlay(name)} & {"CronJob", *KINDS} for name in OVERLAYS}
+    assert kinds == {
+        "dev": {"RayCluster", "CronJob"},
+        "standing": {"RayCluster", "CronJob"},
+        "nightly": {"RayCronJob"},
+        "gpu": {"RayCronJob"},
+        "spot": {"RayCronJob"},
+        "once": {"RayJob"},
+    }
+    assert of(overlay("dev"), "CronJob")["spec"]["suspend"] is True, "nothing at night"
+    assert of(overlay("dev"), "Namespace")["metadata"]["name"] == "bizllm-dev"
 
 
-def test_all_nodes_ask_silent_ones_alike() -> None:
-    """Set for one node alone, Ray takes its questions for abuse and ends its tasks: see tests/jobs/test_nodes.py."""
-    asked = []
-    for name, pod in pods():
-        if name != "CronJob":
-            (container,) = pod["containers"]
-            asked.append({v["name"]: v["value"] for v in container["env"] if "keepalive" in v["name"]})
-    assert len(asked) == 4 and all(settings == asked[0] and len(settings) == 2 for settings in asked)
+def test_gpu_workers_are_found_and_kept_for_those_who_ask() -> None:
+    cpu, gpu = groups("gpu")["cpu"]["template"]["spec"], groups("gpu")["gpu"]["template"]["spec"]
+    (container,) = gpu["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1" and container["image"].endswith("-gpu")
+    assert gpu["nodeSelector"]["bizllm.io/pool"] == "gpu" and gpu["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert "tolerations" not in cpu and "nvidia.com/gpu" not in cpu["containers"][0]["resources"]["limits"]
+    name = groups("gpu")["gpu"]["labels"]["ray.io/accelerator-type"]
+    assert name in {value for key, value in vars(accelerators).items() if key.isupper()}, "a name that Ray gives GPUs"
+    lines = [(ROOT / f"requirements/{flavor}.lock").read_text().splitlines() for flavor in ("cpu", "gpu")]
+    rays = {line for lock in lines for line in lock if line.startswith("ray==")}
+    assert len(rays) == 1, "CPU and GPU images join one cluster"
 
 
-def test_the_night_is_a_command_that_exists() -> None:
-    words = shlex.split(of("RayJob")["spec"]["entrypoint"])
-    assert words[:3] == ["python", "-m", "bizllm.cli"]
-    assert words[3] in typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    mounts = of("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0][
-        "volumeMounts"
-    ]
-    assert any(words[4].startswith(mount["mountPath"] + "/") for mount in mounts)
+def test_the_overlay_in_the_docs_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs/deploy/kubernetes.md").read_text(), re.M | re.S)
+    theirs = tmp_path / "kuberay" / "overlays" / "theirs"
+    shutil.copytree(FOLDER, tmp_path / "kuberay")
+    theirs.mkdir()
+    (theirs / "kustomization.yaml").write_text(block)
+    manifests = built(theirs)
+    assert [fault for policy in POLICIES.values() for fault in policy(manifests)] == []
+    images = {container["image"].partition("/")[0] for pod in pods(manifests) for container in pod.spec["containers"]}
+    assert images == {"123456789012.dkr.ecr.eu-central-1.amazonaws.com"}
 
 
-def test_the_schedule_and_the_job_mean_the_same_night() -> None:
-    cron, job = of("CronJob")["spec"], load_job(str(FOLDER / "job.yaml")).job
-    assert cron["timeZone"] == job.timezone and ZoneInfo(cron["timeZone"])
-    assert cron["concurrencyPolicy"] == "Forbid"
-    assert of("RayJob")["metadata"]["generateName"], "a name of its own each night"
+@pytest.mark.parametrize(
+    ("cloud", "key"), [("eks", "eks.amazonaws.com/role-arn"), ("gke", "iam.gke.io/gcp-service-account")]
+)
+def test_accounts_get_the_roles_of_their_cloud(cloud: str, key: str, tmp_path: Path) -> None:
+    manifests = composed(tmp_path / cloud, f"clouds/{cloud}", "modes/nightly")
+    accounts = {
+        m["metadata"]["name"]: m["metadata"]["annotations"][key] for m in manifests if m["kind"] == "ServiceAccount"
+    }
+    assert set(accounts) == {"bizllm-head", "bizllm-worker"}
+    assert all(re.search(rf"\b{name}\b", role) for name, role in accounts.items())
+    stack = (ROOT / "infra/aws/access.yaml").read_text()
+    assert all(f'RoleName: !Sub "${{Prefix}}{name.removeprefix("bizllm")}"' in stack for name in accounts)
 
 
-def test_the_cron_account_may_make_jobs_and_nothing_else() -> None:
-    roles = {m["metadata"]["name"]: m["rules"] for m in manifests() if m["kind"] == "Role"}
-    assert roles["bizllm-nightly"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
-    accounts = {m["metadata"]["name"] for m in manifests() if m["kind"] == "ServiceAccount"}
-    assert {pod["serviceAccountName"] for _, pod in pods()} == accounts
-    for _, pod in pods():
-        if pod["automountServiceAccountToken"]:
-            assert pod["serviceAccountName"] in ("bizllm-nightly", "bizllm-head")
+@pytest.mark.parametrize("name", [name for name in OVERLAYS if name != "once"])
+def test_the_schedule_and_the_job_mean_the_same_night(name: str, tmp_path: Path) -> None:
+    manifests = overlay(name)
+    (spec,) = [manifest["spec"] for manifest in manifests if manifest["kind"] in ("CronJob", "RayCronJob")]
+    file = tmp_path / "job.yaml"
+    file.write_text(of(manifests, "ConfigMap")["data"]["job.yaml"])
+    job = load_job(str(file)).job
+    assert spec["timeZone"] == job.timezone and ZoneInfo(spec["timeZone"])
+    assert job.warehouse.path.startswith("s3://"), "pods come and go"
+    if "concurrencyPolicy" in spec:
+        assert spec["concurrencyPolicy"] == "Forbid"
+    assert ("dev" in job.warehouse.path) == (name == "dev"), "trying things out never writes to the real tables"
+
+
+# -- every check can fail ------------------------------------------------------------------------------------------
+
+HEAD = "spec.jobTemplate.rayClusterSpec.headGroupSpec"
+WORKER = "spec.jobTemplate.rayClusterSpec.workerGroupSpecs.0"
+BOX = "template.spec.containers.0"
+BROKEN: list[tuple[str, str, str, str, Any]] = [
+    ("restricted", "nightly", "RayCronJob", f"{HEAD}.template.spec.securityContext.runAsNonRoot", False),
+    ("restricted", "nightly", "RayCronJob", f"{WORKER}.template.spec.securityContext.seccompProfile", None),
+    ("restricted", "nightly", "RayCronJob", f"{WORKER}.{BOX}.securityContext.allowPrivilegeEscalation", None),
+    ("restricted", "nightly", "RayCronJob", f"{WORKER}.{BOX}.securityContext.capabilities", {"drop": ["NET_RAW"]}),
+    ("restricted", "nightly", "RayCronJob", f"{HEAD}.{BOX}.securityContext.readOnlyRootFilesystem", None),
+    ("restricted", "nightly", "RayCronJob", f"{HEAD}.template.spec.hostNetwork", True),
+    (
+        "restricted",
+        "nightly",
+        "RayCronJob",
+        f"{HEAD}.template.spec.volumes.0",
+        {"name": "tmp", "hostPath": {"path": "/"}},
+    ),
+    ("restricted", "nightly", "RayCronJob", "spec.jobTemplate.rayClusterSpec.autoscalerOptions.securityContext", None),
+    ("restricted", "standing", "CronJob", "spec.jobTemplate.spec.template.spec.containers.0.volumeMounts.0", None),
+    ("bounded", "nightly", "RayCronJob", f"{WORKER}.{BOX}.resources.limits.memory", None),
+    ("bounded", "nightly", "RayCronJob", f"{WORKER}.{BOX}.resources.requests.cpu", "1"),
+    ("bounded", "nightly", "RayCronJob", f"{WORKER}.template.spec.volumes.2.emptyDir.sizeLimit", "12Gi"),
+    ("bounded", "nightly", "RayCronJob", f"{HEAD}.template.spec.volumes.0.emptyDir", {}),
+    ("bounded", "nightly", "RayCronJob", "spec.jobTemplate.rayClusterSpec.autoscalerOptions.resources", None),
+    ("pinned", "nightly", "RayCronJob", f"{WORKER}.{BOX}.image", "registry.example.com/bizllm:latest"),
+    ("pinned", "standing", "CronJob", "spec.jobTemplate.spec.template.spec.containers.0.image", "r.example.com/bizllm"),
+    ("guarded", "nightly", "RayCronJob", "spec.jobTemplate.rayClusterSpec.authOptions", None),
+    ("guarded", "nightly", "RayCronJob", "spec.jobTemplate.rayClusterSpec.authOptions.mode", "disabled"),
+    ("guarded", "nightly", "RayCronJob", f"{HEAD}.serviceType", "LoadBalancer"),
+    ("guarded", "nightly", "RayCronJob", f"{HEAD}.{BOX}.env.0", {"name": "RAY_AUTH_TOKEN", "value": "x"}),
+    ("guarded", "standing", "CronJob", "spec.jobTemplate.spec.template.spec.volumes.3", None),
+    ("walled", "nightly", "NetworkPolicy:bizllm-nothing", "spec.podSelector", {"matchLabels": {"a": "b"}}),
+    ("walled", "nightly", "NetworkPolicy:bizllm-ray", "spec.ingress.1.ports.0.port", 8266),
+    ("walled", "nightly", "NetworkPolicy:bizllm-ray", "spec.ingress.1.from", None),
+    ("walled", "nightly", "NetworkPolicy:bizllm-out", "spec.egress.1.ports", None),
+    ("walled", "nightly", "RayCronJob", f"{HEAD}.template.metadata.labels", {}),
+    ("walled", "standing", "CronJob", "spec.jobTemplate.spec.template.metadata.labels", {}),
+    ("kept", "nightly", "PodDisruptionBudget", "spec.selector.matchLabels", {"app.kubernetes.io/name": "bizllm"}),
+    ("kept", "nightly", "PodDisruptionBudget", "spec.maxUnavailable", 1),
+    ("kept", "nightly", "RayCronJob", f"{WORKER}.{BOX}.lifecycle", None),
+    ("kept", "nightly", "RayCronJob", f"{HEAD}.{BOX}.livenessProbe.httpGet.port", 8265),
+    ("least", "nightly", "ServiceAccount:bizllm-worker", "automountServiceAccountToken", None),
+    ("least", "nightly", "RayCronJob", f"{WORKER}.template.spec.automountServiceAccountToken", True),
+    ("least", "nightly", "RayCronJob", f"{WORKER}.template.spec.serviceAccountName", "bizllm-head"),
+    ("named", "nightly", "RayCronJob", f"{WORKER}.template.spec.serviceAccountName", "default"),
+    ("named", "nightly", "ConfigMap", "metadata.name", "bizllm-job-7f9"),
+    ("named", "nightly", "RayCronJob", f"{HEAD}.template.spec.volumes.0.name", "temporary"),
+    ("named", "nightly", "RayCronJob", "metadata.namespace", "default"),
+    ("named", "standing", "RayCluster", "metadata.name", "ray"),
+    (
+        "commanded",
+        "nightly",
+        "RayCronJob",
+        "spec.jobTemplate.entrypoint",
+        "python -m bizllm.cli rnu /etc/bizllm/job.yaml",
+    ),
+    ("commanded", "nightly", "RayCronJob", "spec.jobTemplate.entrypoint", "python -m bizllm.cli run /etc/job.yaml"),
+    ("commanded", "standing", "CronJob", "spec.jobTemplate.spec.template.spec.containers.0.args.5", "--await"),
+    ("accepted", "nightly", "RayCronJob", "spec.jobTemplate.rayClusterSpec.rayVersion", "2.9.0"),
+    ("accepted", "spot", "RayCronJob", "spec.jobTemplate.rayClusterSpec.autoscalerOptions.version", "v1"),
+    ("accepted", "nightly", "RayCronJob", f"{WORKER}.minReplicas", 9),
+    ("accepted", "nightly", "RayCronJob", f"{WORKER}.rayStartParams.labels", "a=b"),
+    ("accepted", "nightly", "RayCronJob", f"{WORKER}.{BOX}.env.0.value", "1000"),
+    ("accepted", "nightly", "RayCronJob", f"{WORKER}.{BOX}.ports", None),
+    ("accepted", "nightly", "RayCronJob", "spec.jobTemplate.ttlSecondsAfterFinished", 86400),
+]
+
+
+@pytest.mark.parametrize(("policy", "name", "kind", "path", "value"), BROKEN)
+def test_a_policy_finds_what_breaks_it(policy: str, name: str, kind: str, path: str, value: Any) -> None:
+    manifests = overlay(name)
+    sort, _, title = kind.partition(":")
+    (manifest,) = [m for m in manifests if m["kind"] == sort and title in ("", m["metadata"]["name"])]
+    holder, last = at(manifest, path)
+    if value is None:
+        del holder[last]
+    else:
+        holder[last] = value
+    assert list(POLICIES[policy](manifests)), path
+
+
+def test_every_policy_is_broken_once() -> None:
+    assert {policy for policy, *_ in BROKEN} == POLICIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("RayCronJob", f"{WORKER}.replica"),
+        ("RayCronJob", f"{WORKER}.template.spec.securityContexts"),
+        ("RayCronJob", f"{HEAD}.{BOX}.readinessProbes"),
+        ("RayCronJob", "spec.concurrencyPolicy"),
+        ("RayCronJob", "spec.jobTemplate.rayClusterSpec.autoscalerOptions.securityContext.privilege"),
+        ("PodDisruptionBudget", "spec.minimum"),
+        ("Namespace", "spec.quota"),
+    ],
+)
+def test_a_field_that_does_not_exist_is_found(kind: str, path: str) -> None:
+    manifests = overlay("nightly")
+    manifest = of(manifests, kind)
+    manifest.setdefault("spec", {})
+    holder, last = at(manifest, path)
+    holder[last] = 1
+    assert len(list(unknown(manifests, KUBERNETES[-1]))) == 1

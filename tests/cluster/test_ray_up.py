@@ -1,13 +1,21 @@
-"""cluster/aws/cluster.yaml: what Ray's own launcher takes, with the profiles that infra/aws makes."""
+"""cluster/aws/cluster.yaml: what Ray's own launcher takes and starts, with the profiles that infra/aws makes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
+from botocore.exceptions import ParamValidationError
+from moto import mock_aws
+from ray.autoscaler._private.aws import utils as aws_utils
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.tags import TAG_RAY_USER_NODE_TYPE
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,20 +33,97 @@ def parameters(template: str) -> dict[str, str]:
 
 
 def test_rays_launcher_takes_it(config: dict[str, Any]) -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
     validate_config(prepare_config(config))
     with pytest.raises(Exception, match="docker_image"):
         validate_config(prepare_config(config | {"docker_image": "x"}))
+    with pytest.raises(Exception, match="priorities"):
+        config["available_node_types"]["worker"]["priorities"] = 1
+        validate_config(prepare_config(config))
+
+
+@pytest.fixture
+def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An AWS account of moto's, with the profiles of infra/aws and a key pair."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "moto")
+    for cached in (aws_utils.resource_cache, aws_utils.client_cache):
+        cached.cache_clear()  # connections of other accounts
+    with mock_aws():
+        for kind in ("head", "worker"):
+            boto3.client("iam", "eu-central-1").create_instance_profile(InstanceProfileName=f"bizllm-{kind}")
+        client = boto3.client("ec2", "eu-central-1")
+        client.create_key_pair(KeyName="ray")
+        yield client
+
+
+def filled(config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """What Ray makes of the file before it starts a machine: sizes, key, subnets, security group, machine image."""
+    (tmp_path / "key.pem").touch()
+    config["auth"]["ssh_private_key"] = str(tmp_path / "key.pem")
+    for node in config["available_node_types"].values():
+        node["node_config"]["KeyName"] = "ray"
+    sized = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(config))
+    made: dict[str, Any] = AWSNodeProvider.bootstrap_config(sized)
+    return made
+
+
+def test_rays_own_code_measures_and_starts_every_kind_of_machine(
+    config: dict[str, Any], ec2: Any, tmp_path: Path
+) -> None:
+    """Through boto3, which checks every field of a request against EC2's own description of RunInstances."""
+    made = filled(config, tmp_path)
+    types = made["available_node_types"]
+    cores = {kind: (node["resources"]["CPU"], node["resources"].get("GPU", 0)) for kind, node in types.items()}
+    assert cores == {"head": (0, 0), "worker": (8, 0), "worker-spot": (8, 0), "worker-gpu": (8, 1)}
+    accelerator = types["worker-gpu"]["labels"]["ray.io/accelerator-type"]
+    assert f"accelerator_type:{accelerator}" in types["worker-gpu"]["resources"]
+
+    provider = AWSNodeProvider(made["provider"], made["cluster_name"])
+    for kind, node in types.items():
+        provider.create_node(node["node_config"], {TAG_RAY_USER_NODE_TYPE: kind}, 1)
+    started = {}
+    for reservation in ec2.describe_instances()["Reservations"]:
+        for machine in reservation["Instances"]:
+            tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
+            assert tags["ray-cluster-name"] == "bizllm", "what the head may end"
+            assert machine["MetadataOptions"]["HttpTokens"] == "required"
+            profile = machine["IamInstanceProfile"]["Arn"].partition("/")[2]
+            started[tags[TAG_RAY_USER_NODE_TYPE]] = (machine["InstanceType"], machine.get("InstanceLifecycle"), profile)
+    assert started == {
+        "head": ("m7i.xlarge", None, "bizllm-head"),
+        "worker": ("m7i.2xlarge", None, "bizllm-worker"),
+        "worker-spot": ("m7i.2xlarge", "spot", "bizllm-worker"),
+        "worker-gpu": ("g6.2xlarge", None, "bizllm-worker"),
+    }
+    wrong = types["worker-spot"]["node_config"] | {"InstanceMarketOption": {"MarketType": "spot"}}
+    with pytest.raises(ParamValidationError, match="InstanceMarketOption"):
+        provider.create_node(wrong, {TAG_RAY_USER_NODE_TYPE: "worker-spot"}, 1)
+
+
+def test_spot_is_never_the_only_kind(config: dict[str, Any]) -> None:
+    types = config["available_node_types"]
+    spot, worker = types["worker-spot"], types["worker"]
+    assert spot["priority"] > worker.get("priority", 0) and worker["min_workers"] > 0 == spot["min_workers"]
+    options = spot["node_config"]["InstanceMarketOptions"]["SpotOptions"]
+    assert options["InstanceInterruptionBehavior"] == "terminate" and "MaxPrice" not in options
+    same = {key: value for key, value in spot["node_config"].items() if key != "InstanceMarketOptions"}
+    assert same == worker["node_config"]
+    most = sum(node.get("max_workers", 0) for node in types.values())
+    assert config["max_workers"] <= most, "a bound that binds"
+
+
+def test_gpu_machines_run_the_gpu_image(config: dict[str, Any]) -> None:
+    worker = config["available_node_types"]["worker-gpu"]
+    assert worker["docker"]["worker_image"] == config["docker"]["image"].replace("-cpu", "-gpu")
+    assert worker["docker"]["worker_run_options"] == ["--gpus all"] and worker["min_workers"] == 0
 
 
 def test_nodes_take_the_profiles_of_the_stack(config: dict[str, Any]) -> None:
     defaults = parameters("access.yaml")
     assert config["cluster_name"] == defaults["ClusterName"], "the head may end machines of this name only"
-    profiles = {
-        kind: node["node_config"]["IamInstanceProfile"]["Name"] for kind, node in config["available_node_types"].items()
-    }
-    assert profiles == {kind: f"{defaults['Prefix']}-{kind}" for kind in ("head", "worker")}
+    for kind, node in config["available_node_types"].items():
+        profile = node["node_config"]["IamInstanceProfile"]["Name"]
+        assert profile == f"{defaults['Prefix']}-{kind.partition('-')[0]}"
     template = (ROOT / "infra/aws/access.yaml").read_text()
     for kind in ("head", "worker"):
         assert f'InstanceProfileName: !Sub "${{Prefix}}-{kind}"' in template
