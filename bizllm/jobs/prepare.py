@@ -23,6 +23,7 @@ from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import read_info
 from bizllm.tables import contract, dropped
+from bizllm.tables.lost import lost
 from bizllm.tables.manifest import Dates
 from bizllm.tables.mask_settings import SourceMask
 from bizllm.tables.source import Source
@@ -275,6 +276,11 @@ def check_tables(night: Night) -> None:
     faults = []
     for step in night.steps.values():
         for table, schema in ((step.name, step.schema), (f"{step.name}__rejects", step.reject_schema)):
+            if lost(night.warehouse, night.job.name, table):
+                what = f"table {night.job.name}.{table} lies there, and its catalog doesn't know it"
+                hint = f"if the catalog was lost or changed: bizllm recover {night.loaded.path}"
+                faults.append(Fault(night.loaded.place("warehouse", "path"), night.warehouse.path, what, hint))
+                break
             found = night.warehouse.clash(night.job.name, table, schema)
             if found is not None:
                 column, why = found
