@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ for day in sys.argv[2:]:
         pq.write_table(rows, stream, metadata_collector=footer)
         file = describe(url, footer[0], stream.tell())
     if day == sys.argv[2]:
+        warehouse.tables("shop")  # as a run does before its work
         print("ready", flush=True)
         sys.stdin.readline()
     warehouse.publish("shop", "sales", rows.schema, when, [file], {"run_id": day}, lambda: None)
@@ -238,6 +240,18 @@ def test_a_server_that_was_restarted_meanwhile_is_asked_again(pg: Server, tmp_pa
     assert warehouse.tables("shop") == []
 
 
+def test_a_commit_waits_for_a_server_that_is_restarted(pg: Server, tmp_path: Path) -> None:
+    writer = Writer(settings(pg, tmp_path), 3)
+    writer.ready()
+    pg.stop()
+    writer.go()
+    with pytest.raises(subprocess.TimeoutExpired):
+        writer.process.wait(timeout=2)
+    pg.start()
+    assert writer.process.wait(timeout=60) == 0
+    assert Warehouse(settings(pg, tmp_path)).newest("shop", "sales", date(2024, 5, 3)) is not None
+
+
 # -- nights -------------------------------------------------------------------------------------------------------
 
 
@@ -318,3 +332,14 @@ def test_a_dump_that_can_not_be_read_changes_nothing(pg: Server, tmp_path: Path)
     assert (refused.returncode, "there is no database bizllm_catalgo" in refused.stderr) == (2, True)
     failed = pg.run(FOLDER / "backup.sh", "bizllm_catalgo", tmp_path)
     assert failed.returncode != 0 and [file.name for file in tmp_path.iterdir()] == ["bad.dump"]
+
+
+def test_the_unit_of_the_registry_is_what_systemd_takes(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    text = (FOLDER / "mlflow.service").read_text().replace("/opt/bizllm/bin/mlflow", sys.executable)
+    unit = tmp_path / "mlflow.service"
+    for said, right in ((text, True), (text.replace("DynamicUser=yes", "DynamicUser=perhaps"), False)):
+        unit.write_text(said)
+        done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60)
+        assert (done.returncode == 0 and done.stderr == "") == right, done.stderr
