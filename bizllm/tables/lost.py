@@ -56,13 +56,9 @@ def metadata_files(urls: Iterable[str]) -> list[str]:
     return [url for url in urls if _METADATA.search(url)]
 
 
-def lost(warehouse: Warehouse, job: str, step: str) -> bool:
-    """Whether the catalog does not know a table that was committed to. To begin it anew would hide its nights.
-
-    The very first metadata file proves nothing: it may be of a first night that died before its commit.
-    """
-    if warehouse.load(job, step) is not None:
-        return False
+def begun(warehouse: Warehouse, job: str, step: str) -> bool:
+    """Whether the table's folder is one that was committed to: where the catalog does not know it, to begin anew would
+    hide its nights. The first metadata file alone proves nothing: it may be of a first night that died."""
     files = storage.list_files(storage.join(warehouse.table_location(job, step), "metadata"))
     return any(int(found["version"]) > 0 for file in files if (found := _METADATA.search(file.url)))
 

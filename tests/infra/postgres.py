@@ -49,6 +49,7 @@ class Server:
 
     def start(self) -> None:
         settings = {"listen_addresses": "127.0.0.1", "fsync": "off", "shared_buffers": "32MB", "ssl": "on"}
+        settings |= {"dynamic_shared_memory_type": "mmap"}  # leaves nothing in /dev/shm, however it ends
         settings |= {"ssl_cert_file": f"{self.certificate}", "ssl_key_file": f"{self.folder / 'key.pem'}"}
         settings |= {"hba_file": f"{self.folder / 'pg_hba.conf'}"}
         command = [self.bin / "postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder]
