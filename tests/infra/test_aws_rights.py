@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import boto3
-import iam
+import iam_rules
 import pytest
 import stacks
 from log_patterns import fits
@@ -72,18 +72,18 @@ def probes(made: Outputs) -> Iterator[Probe]:
 def may(policies: list[dict[str, Any]], made: Outputs) -> dict[str, set[str]]:
     """Every action of AWS that is allowed on some probe → the probes."""
     allowed: dict[str, set[str]] = {}
-    named = iam.actions(policies)
-    for action in iam.every_action():
-        if not any(iam.like(pattern, action) for pattern in named):
+    named = iam_rules.actions(policies)
+    for action in iam_rules.every_action():
+        if not any(iam_rules.like(pattern, action) for pattern in named):
             continue  # no statement speaks of it, whatever the resource
         for resource, context in probes(made):
-            if iam.allows(policies, action, resource, context):
+            if iam_rules.allows(policies, action, resource, context):
                 allowed.setdefault(action, set()).add(resource)
     return allowed
 
 
 def test_readers_may_read_published_tables_and_nothing_else(made: Outputs) -> None:
-    assert len(iam.every_action()) > 10_000
+    assert len(iam_rules.every_action()) > 10_000
     allowed = may(stacks.policies(f"{PREFIX}-reader"), made)
     assert allowed.keys() == READS.keys()
     warehouse = f"arn:aws:s3:::{made['storage']['WarehouseBucket']}"
@@ -104,13 +104,13 @@ def test_readers_list_only_their_job_and_decrypt_only_through_s3(made: Outputs) 
     listed = {
         context.get("s3:prefix")
         for resource, context in probes(made)
-        if resource == warehouse and iam.allows(reader, "s3:ListBucket", resource, context)
+        if resource == warehouse and iam_rules.allows(reader, "s3:ListBucket", resource, context)
     }
     assert listed == {JOB, f"{JOB}/", f"{JOB}/sales/data/"}
     through = {
         context.get("kms:ViaService")
         for resource, context in probes(made)
-        if resource == key and iam.allows(reader, "kms:Decrypt", resource, context)
+        if resource == key and iam_rules.allows(reader, "kms:Decrypt", resource, context)
     }
     assert through == {"s3.us-east-1.amazonaws.com"}
 

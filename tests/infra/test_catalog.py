@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import postgres
+import private_postgres
 import psycopg2
 import pytest
-from postgres import FOLDER, PASSWORDS, Server
+from private_postgres import FOLDER, PASSWORDS, Server
 
 from bizllm import api
 from bizllm.errors import RunError, UserError
@@ -55,7 +55,7 @@ for day in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with postgres.started() as running:
+    with private_postgres.started() as running:
         yield running
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import postgres
+import private_postgres
 import pytest
-from postgres import FOLDER, PASSWORDS, Server
+from private_postgres import FOLDER, PASSWORDS, Server
 
 from bizllm import api
 from bizllm.models.content import content_hash
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def pg() -> Iterator[Server]:
-    with postgres.started() as running:
+    with private_postgres.started() as running:
         yield running
 
 
