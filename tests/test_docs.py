@@ -107,6 +107,7 @@ START = {"name": "example", "base": "builtin:minilm", "objective": "classificati
 def test_yaml_examples_load(paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole jobs and training files as they are; parts with what they need. A wrong one raises UserError."""
     monkeypatch.setenv("BIZLLM_MASK_KEY", "0123456789abcdef" * 2)
+    monkeypatch.setenv("DB_PASSWORD", "secret")
     for number, block in enumerate(blocks(paper, "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(block)

@@ -17,7 +17,7 @@ from bizllm.api.models import (
     show_model,
 )
 from bizllm.api.nights import backfill, plan, report, run, runs, show
-from bizllm.api.upkeep import gc, rollback
+from bizllm.api.upkeep import gc, recover, rollback
 
 __all__ = [
     "backfill",
@@ -28,6 +28,7 @@ __all__ = [
     "list_models",
     "plan",
     "promote_model",
+    "recover",
     "report",
     "rollback",
     "rollback_model",

@@ -31,3 +31,17 @@ def gc(job_path: str, *, older_than: str = "7d", dry_run: bool = False, sets: Se
 
     oldest = age(older_than)
     return collect(loaded_job(job_path, sets), oldest, dry_run=dry_run).to_dict()
+
+
+def recover(job_path: str, *, dry_run: bool = False, sets: Sequence[str] = ()) -> dict[str, Any]:
+    """Give the job's catalog the tables that lie in the warehouse's folder, each in its newest whole state.
+
+    For a catalog that was lost or restored from a backup, or another one that takes its place. Let no run of the job be
+    under way. Returns dry_run, warehouse and tables: table, what (`registered`, `moved` on from an older state,
+    `current`, or `left` alone), why, metadata, snapshot_id, broken (newer states that lack files, with one of them) and
+    aside (nights that lie in no history of the table: run or backfill these dates).
+    """
+    loaded = loaded_job(job_path, sets)
+    from bizllm.jobs.recover import recover as register
+
+    return register(loaded, dry_run=dry_run)

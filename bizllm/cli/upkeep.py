@@ -1,4 +1,4 @@
-"""`bizllm rollback` and `bizllm gc`: what is done to published tables beside publishing."""
+"""`bizllm rollback`, `gc` and `recover`: what is done to published tables beside publishing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,23 @@ def gc(
         out(done, lambda: console.print_gc(done))
 
 
+def recover(
+    job: JobPath,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done; change nothing.")] = False,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Give a catalog that was lost, restored or changed the tables that lie in the warehouse's folder."""
+    with answering(json) as out:
+        from bizllm import api
+        from bizllm.console import upkeep as console
+
+        done = api.recover(job, dry_run=dry_run, sets=sets or ())
+        out(done, lambda: console.print_recover(done))
+
+
 def add_to(app: typer.Typer) -> None:
     """Give the verbs to the application."""
     app.command()(rollback)
     app.command()(gc)
+    app.command()(recover)

@@ -1,4 +1,4 @@
-"""What `rollback` and `gc` print."""
+"""What `rollback`, `gc` and `recover` print."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ def print_gc(done: dict[str, Any]) -> None:
     for folder, why in done["left"].items():
         console.print(plain(f"left alone: {folder} {why}"), soft_wrap=True)
     console.print(f"{count(done['files'])} files, {size(done['bytes'])}, {would}removed")
+
+
+def print_recover(done: dict[str, Any]) -> None:
+    """What the catalog was told of each table; what could not be kept, and what to do for it."""
+    console = new_console()
+    width = max(len(one["table"]) for one in done["tables"])
+    for one in done["tables"]:
+        said = one["why"] or one["metadata"].rpartition("/")[2]
+        console.print(plain(f"{one['what']:<10}  {one['table']:<{width}}  {said}"), soft_wrap=True)
+        for url, why in one["broken"].items():
+            console.print(plain(f"  not whole: {url.rpartition('/')[2]}: {why}"), soft_wrap=True)
+        for night in one["aside"]:
+            console.print(plain(f"  not in its history: {night['run_date']} by {night['run_id']}; run that date again"))
+    if done["dry_run"]:
+        console.print("nothing was changed: --dry-run")
 
 
 def size(of: int) -> str:

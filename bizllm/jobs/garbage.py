@@ -20,8 +20,7 @@ from bizllm.jobs.job import LoadedJob
 from bizllm.models.engines.choice import Choice
 from bizllm.tables import storage
 from bizllm.tables.storage import FileInfo
-from bizllm.tables.upkeep import KEPT_BESIDE, expirable, expire, needed_files
-from bizllm.tables.urls import local_path
+from bizllm.tables.upkeep import KEPT_BESIDE, expirable, expire, needed_files, same_file
 from bizllm.tables.warehouse import Warehouse
 
 _log = logs.get(__name__)
@@ -119,11 +118,11 @@ def collect(loaded: LoadedJob, older_than: timedelta, *, dry_run: bool = False) 
                 assert table is not None
             if gone:
                 expired[name] = len(gone)
-            needed |= {_same(url) for url in needed_files(table, without=gone)}
+            needed |= {same_file(url) for url in needed_files(table, without=gone)}
         elif any(file.url.endswith(".metadata.json") for file in storage.list_files(folder)):
             left[folder] = "holds a table that this catalog doesn't know"
             continue
-        garbage += [Garbage("file", file) for file in files if _same(file.url) not in needed]
+        garbage += [Garbage("file", file) for file in files if same_file(file.url) not in needed]
         garbage += _uploads(folder, before.timestamp())
     garbage += _uploads(state, before.timestamp())
     if not dry_run:
@@ -140,7 +139,7 @@ def _states(url: str, before: float, held: set[str]) -> tuple[set[str], list[Gar
     """
     folders: dict[str, list[FileInfo]] = {}
     for file in storage.list_files(url):
-        day, step = file.url[len(_same(url)) :].strip("/").split("/")[:2]
+        day, step = file.url[len(same_file(url)) :].strip("/").split("/")[:2]
         folders.setdefault(f"{day}/{step}", []).append(file)
     alive: set[str] = set()
     given_up: list[Garbage] = []
@@ -148,7 +147,7 @@ def _states(url: str, before: float, held: set[str]) -> tuple[set[str], list[Gar
         if name.partition("/")[0] not in held and max(file.modified for file in files) < before:
             given_up += [Garbage("state", file) for file in files]
         else:
-            alive |= {_same(named) for file in files for named in _named(file.url)}
+            alive |= {same_file(named) for file in files for named in _named(file.url)}
     return alive, given_up
 
 
@@ -183,8 +182,3 @@ def _named(url: str) -> Iterator[str]:
 
 def _uploads(folder: str, before: float) -> list[Garbage]:
     return [Garbage("upload", file) for file in storage.unfinished_uploads(folder) if file.modified < before]
-
-
-def _same(url: str) -> str:
-    """One form of a file's URL, however it was written."""
-    return local_path(url) if storage.is_local(url) else url.replace("s3a://", "s3://", 1)

@@ -100,6 +100,11 @@ class RunLock:
                 raise
             _log.warning("lock_not_released", reason=type(unreachable).__name__)
 
+    def is_open(self) -> bool:
+        """Whether somebody took the lock and did not release it: a run that is under way, or that died."""
+        newest = self._newest()
+        return newest is not None and not newest.released
+
     def check(self) -> None:
         """Renew the lease and raise RunError if another run has taken over: to be called right before a commit."""
         with self._writing:

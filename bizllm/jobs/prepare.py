@@ -23,6 +23,7 @@ from bizllm.models.load import ResolvedModel, resolve
 from bizllm.models.registry_uri import default_uri
 from bizllm.models.saved import read_info
 from bizllm.tables import contract, dropped
+from bizllm.tables.lost import begun
 from bizllm.tables.manifest import Dates
 from bizllm.tables.mask_settings import SourceMask
 from bizllm.tables.source import Source
@@ -273,8 +274,14 @@ def _mixed(source: Source | None, value: object, expected: str, hint: str) -> tu
 def check_tables(night: Night) -> None:
     """Hold the steps' output against the tables that are there. Raises UserError: the work could not be published."""
     faults = []
+    known = night.warehouse.tables(night.job.name)
     for step in night.steps.values():
         for table, schema in ((step.name, step.schema), (f"{step.name}__rejects", step.reject_schema)):
+            if table not in known and begun(night.warehouse, night.job.name, table):
+                what = f"table {night.job.name}.{table} lies there, and its catalog doesn't know it"
+                hint = f"if the catalog was lost or changed: bizllm recover {night.loaded.path}"
+                faults.append(Fault(night.loaded.place("warehouse", "path"), night.warehouse.path, what, hint))
+                break
             found = night.warehouse.clash(night.job.name, table, schema)
             if found is not None:
                 column, why = found

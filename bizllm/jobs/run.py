@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
@@ -72,6 +73,7 @@ def run(
 
     Raises UserError before any work where the input is wrong, LockHeld where another run has the date.
     """
+    started = time.monotonic()
     observer = _Serial(observer or Observer())
     night = prepare(loaded, run_date, only)
     _check_place(night)
@@ -112,6 +114,8 @@ def run(
     result = RunResult(
         run_id, night.job.name, run_date, ledger.run_state(results), results, night.warehouse.path, report
     )
+    log = logs.get(__name__, job=result.job, run_id=run_id)  # alarms go by this line: see infra/aws/watch.yaml
+    log.info("run_done", date=run_date.isoformat(), state=result.state, seconds=round(time.monotonic() - started, 1))
     observer.run_finished(result.to_dict())
     return result
 

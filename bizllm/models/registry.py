@@ -196,6 +196,11 @@ class Registry:
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, str(value))
 
+    def delete(self, name: str, version: str) -> None:
+        """Delete a version; its number is not given again."""
+        with self._asking() as client:
+            client.delete_model_version(name, version)
+
     def experiment(self, name: str) -> str:
         """The id of MLflow's experiment for a model, made where it is not there: its runs' files lie in the registry's
         own folder, not in whatever the working directory is."""

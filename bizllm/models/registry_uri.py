@@ -43,6 +43,9 @@ def checked_uri(given: str, place: str) -> str:
         return given.rstrip("/")
     if scheme == "file":
         raise UserError(Fault(place, given, "MLflow closed its store of plain files; expected a SQLite file or server"))
+    if scheme.partition("+")[0] in ("postgresql", "postgres", "mysql", "mssql"):
+        database = "is a database; expected the address of the MLflow server before it, http(s)://…"
+        raise UserError(Fault(place, shown(given), database, "see docs/deploy/catalog.md"))
     path = given.removeprefix(SQLITE)
     if not path or re.match(r"[A-Za-z][\w+.-]+:", path, re.ASCII):
         raise UserError(Fault(place, given if scheme == "sqlite" else shown(given), _EXPECTED))

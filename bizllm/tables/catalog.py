@@ -53,6 +53,9 @@ def open_catalog(settings: WarehouseSettings) -> Catalog:
         raise UserError(Fault("warehouse.uri", None, f"expected the address of the {settings.catalog} catalog"))
     else:
         properties |= {"type": settings.catalog} | ({"uri": settings.uri} if settings.uri else {})
+        if settings.catalog == "sql":
+            # A database that was restarted, or a firewall, has closed what lay idle for the hours of a stage.
+            properties = {"pool_pre_ping": "true"} | properties
     try:
         with asking(settings, "open the catalog"):
             if settings.catalog == "sqlite":

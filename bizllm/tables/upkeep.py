@@ -12,6 +12,7 @@ from bizllm.tables.catalog import asking
 from bizllm.tables.history import Published, snapshots
 from bizllm.tables.iceberg_source import expression
 from bizllm.tables.overwrite import replacing
+from bizllm.tables.urls import local_path
 from bizllm.tables.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -104,6 +105,16 @@ def needed_files(table: Table, without: Collection[int] = ()) -> Iterator[str]:
         if snapshot.snapshot_id not in without:
             yield snapshot.manifest_list
             yield from _of_manifests(table, snapshot, read)
+
+
+def snapshot_files(table: Table, snapshot: Snapshot) -> Iterator[str]:
+    """The manifests of one snapshot, and the data and delete files that it shows."""
+    return _of_manifests(table, snapshot, set())
+
+
+def same_file(url: str) -> str:
+    """One form of a file's URL, however it was written."""
+    return local_path(url) if storage.is_local(url) else url.replace("s3a://", "s3://", 1)
 
 
 def _of_manifests(table: Table, snapshot: Snapshot, read: set[str]) -> Iterator[str]:

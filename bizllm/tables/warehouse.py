@@ -298,7 +298,17 @@ class Warehouse:
         )
         tried: list[int] = []
         for attempt in range(_ATTEMPTS):
-            table = self.load(job, step)
+            if attempt:
+                longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (attempt - 1))
+                time.sleep(random.uniform(longest / 2, longest))  # else two losers meet again
+            try:
+                table = self.load(job, step)
+            except RunError as fault:
+                # A database that is restarted; a SQLite file was waited for by its own client.
+                away = isinstance(fault.__cause__, conflicts) and self.settings.catalog != "sqlite"
+                if away and attempt + 1 < _ATTEMPTS:
+                    continue
+                raise
             # A commit whose answer was lost may have landed all the same, and the catalog may have been away until now.
             if landed := [i for i in tried if table is not None and table.snapshot_by_id(i)]:
                 return landed[0]
@@ -321,8 +331,6 @@ class Warehouse:
                             f"warehouse {self.settings.path}: {job}.{step}: no commit in {_ATTEMPTS} attempts "
                             f"({reason(fault)}); other jobs write to this table, or the catalog is down"
                         ) from fault
-            longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)
-            time.sleep(random.uniform(longest / 2, longest))  # else two losers meet again
         raise AssertionError("unreachable")
 
     def _landed(self, job: str, step: str, tried: Sequence[int]) -> int | None:

@@ -12,4 +12,4 @@ _spec = importlib.util.spec_from_file_location("shop_job", Path(__file__).parent
 assert _spec is not None and _spec.loader is not None
 _shop = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_shop)
-job = _shop.job
+job, shop_in = _shop.job, _shop.shop_in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ PREFIX, JOB = "acme", "shop"
 
 
 def create(**parameters: str) -> dict[str, dict[str, str]]:
-    """Both stacks; stack → its outputs."""
+    """The stacks; stack → its outputs. parameters: of access.yaml."""
     cloud = boto3.client("cloudformation")
-    given = {"storage": {"Prefix": PREFIX, "JobName": JOB}, "access": {"Prefix": PREFIX, "JobName": JOB} | parameters}
-    given["access"]["Storage"] = f"{PREFIX}-storage"
+    given = {name: {"Prefix": PREFIX, "JobName": JOB} for name in ("storage", "access", "watch")}
+    given["access"] |= {"Storage": f"{PREFIX}-storage"} | parameters
+    given["watch"] |= {"Email": "night@example.com"}
     outputs = {}
     for name, values in given.items():
         cloud.create_stack(
@@ -57,6 +59,64 @@ def complete(outputs: dict[str, str]) -> None:
     assert database["Name"] == {"Ref": "JobName"}
     place = f"s3://{outputs['WarehouseBucket']}/{JOB}"
     boto3.client("glue").create_database(DatabaseInput={"Name": JOB, "LocationUri": place})
+
+
+def watch(outputs: dict[str, str]) -> None:
+    """What moto's CloudFormation leaves out of the watch stack, put as the template says: metric filters, alarms, the
+    subscription, and the log group's retention and key."""
+    resources = template("watch")["Resources"]
+    logs, clock = boto3.client("logs"), boto3.client("cloudwatch")
+    for resource in resources.values():
+        says = _resolved(resource["Properties"], outputs)
+        match resource["Type"]:
+            case "AWS::Logs::LogGroup":
+                days = template("watch")["Parameters"]["RetentionDays"]["Default"]
+                logs.put_retention_policy(logGroupName=says["LogGroupName"], retentionInDays=days)
+            case "AWS::Logs::MetricFilter":
+                (counts,) = says["MetricTransformations"]
+                logs.put_metric_filter(
+                    logGroupName=says["LogGroupName"],
+                    filterName=says["FilterName"],
+                    filterPattern=says["FilterPattern"],
+                    metricTransformations=[{key[0].lower() + key[1:]: value for key, value in counts.items()}],
+                )
+            case "AWS::CloudWatch::Alarm":
+                clock.put_metric_alarm(**says)
+            case "AWS::SNS::Subscription":
+                boto3.client("sns").subscribe(**says)
+
+
+def _resolved(value: Any, outputs: dict[str, str]) -> Any:
+    """A template's value with the stack's names in it."""
+    names = {"Prefix": PREFIX, "JobName": JOB, "Logs": outputs["LogGroup"], "Told": outputs["TopicArn"]}
+    names |= {"Email": "night@example.com", "AWS::Region": "us-east-1", "AWS::AccountId": "123456789012"}
+    names |= {"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
+    parameters = template("watch")["Parameters"]
+    names |= {name: said["Default"] for name, said in parameters.items() if said["Type"] == "Number"}
+    if isinstance(value, list):
+        return [_resolved(one, outputs) for one in value]
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"Ref": name}:
+            return names[name]
+        case {"Fn::Sub": text}:
+            return re.sub(r"\$\{([\w:]+)\}", lambda found: str(names[found[1]]), text)
+        case {"Fn::GetAtt": [_, attribute]}:
+            return attribute  # of the key: held against the stack's own
+    return {key: _resolved(one, outputs) for key, one in value.items()}
+
+
+def policies(role: str) -> list[dict[str, Any]]:
+    """The documents of a role's policies as IAM has them, nothing left to be filled in."""
+    access = boto3.client("iam")
+    assert not access.list_role_policies(RoleName=role)["PolicyNames"]
+    documents = []
+    for policy in access.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        version = access.get_policy(PolicyArn=policy["PolicyArn"])["Policy"]["DefaultVersionId"]
+        got = access.get_policy_version(PolicyArn=policy["PolicyArn"], VersionId=version)["PolicyVersion"]
+        documents.append(got["Document"])
+    return documents
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:

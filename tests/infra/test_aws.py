@@ -77,6 +77,7 @@ def made(own_aws: str) -> Outputs:
     """Both stacks on a server that speaks AWS's protocol: by CloudFormation, and by hand where it knows no more."""
     outputs = stacks.create()
     stacks.complete(outputs["storage"])
+    stacks.watch(outputs["watch"])
     return outputs
 
 
@@ -139,8 +140,8 @@ def test_profiles_hold_their_roles(made: Outputs) -> None:
         for role in roles
     }
     assert {role: len(policies) for role, policies in attached.items()} == {
-        f"{PREFIX}-head": 4,
-        f"{PREFIX}-worker": 3,
+        f"{PREFIX}-head": 5,
+        f"{PREFIX}-worker": 4,
         f"{PREFIX}-reader": 1,
     }
     (statement,) = access.get_role(RoleName=f"{PREFIX}-reader")["Role"]["AssumeRolePolicyDocument"]["Statement"]
@@ -238,5 +239,11 @@ def test_a_night_with_the_stacks_glue_database(made: Outputs, job: Job, tmp_path
     assert table["Parameters"]["table_type"] == "ICEBERG"
     from bizllm import api
 
-    (count,) = api.show(path, sql="select count(*) n from summary").to_pylist()
-    assert count["n"] == 12
+    def count() -> int:
+        return int(api.show(path, sql="select count(*) n from summary").to_pylist()[0]["n"])
+
+    assert count() == 12
+    for lost in boto3.client("glue").get_tables(DatabaseName=JOB)["TableList"]:
+        boto3.client("glue").delete_table(DatabaseName=JOB, Name=lost["Name"])
+    assert {one["what"] for one in api.recover(path)["tables"]} == {"registered"}
+    assert count() == 12

@@ -5,19 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "infra/image"
-
-
-def instructions() -> list[tuple[str, str]]:
-    """(instruction, its text), lines that go on joined, comments and the ARGs' defaults put in."""
-    text = re.sub(r"^\s*#.*\n", "", (FOLDER / "Dockerfile").read_text(), flags=re.M)
-    joined = re.sub(r"\\\n\s*", " ", text)
-    return [(line.split()[0], line.split(None, 1)[1]) for line in joined.splitlines() if line.strip()]
+from dockerfile import FOLDER, ROOT, instructions
 
 
 def named(instruction: str) -> list[str]:

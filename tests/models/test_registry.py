@@ -57,7 +57,7 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("given", "says"),
     [
         ("file:///tmp/mlruns", "closed its store of plain files"),
-        ("postgresql://user:secret@host/db", "expected an MLflow server"),
+        ("postgresql://user:secret@host/db", "is a database; expected the address of the MLflow server"),
         ("http://", "expected an MLflow server"),
         ("sqlite://x.db", "expected an MLflow server"),
         (".", "is a folder"),
