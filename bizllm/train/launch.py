@@ -41,10 +41,9 @@ from bizllm.train.host import work_as_one
 from bizllm.train.loop import Summary
 from bizllm.train.progress import TrainingObserver
 from bizllm.train.recipe import Recipe
-from bizllm.train.room import Guard, RoomPolicy, resources
+from bizllm.train.room import LOST_WORKER_RETRIES, Guard, RoomPolicy, resources
 from bizllm.train.work import Work
 
-LOST_WORKER_RETRIES = 3
 STOP_WAIT_S = 5.0
 LOOK_S = 0.5
 WAITING_FIGURES = 10_000  # more are dropped
@@ -85,7 +84,7 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
             storage_path=path,
             storage_filesystem=store,
             checkpoint_config=CheckpointConfig(num_to_keep=kept.NEWEST),
-            failure_config=FailureConfig(max_failures=LOST_WORKER_RETRIES, controller_failure_limit=_START_RETRIES),
+            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=_START_RETRIES),
             callbacks=[cast(Any, Guard(recipe, each))],
             worker_runtime_env={"env_vars": _environment(threads)},
             logging_config=LoggingConfig(log_level="DEBUG" if os.environ.get("BIZLLM_DEBUG") else "CRITICAL"),
@@ -98,9 +97,9 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
     except KeyboardInterrupt:
         trainer.stop()
         raise
-    except WorkerGroupError as failed:
-        raise RunError(relay.failure(failed)) from None
     except ControllerError as failed:
+        if isinstance(lost := failed.controller_failure, WorkerGroupError):
+            raise RunError(relay.failure(lost)) from None
         raise _explained(failed.controller_failure) from None
     except RayError as failed:
         raise RunError(f"Ray lost the training's controller ({type(failed).__name__})") from failed
@@ -201,7 +200,9 @@ class _Relay:
         else:
             texts = self._failures or {rank: safe_text(error) for rank, error in errors}
             reason = "; ".join(f"worker {rank}: {text}" for rank, text in sorted(texts.items())[:2])
-        return f"the training failed {LOST_WORKER_RETRIES + 1} times; the last time: {reason}"
+        return (
+            f"the training failed {LOST_WORKER_RETRIES + 1} times without a checkpoint between; the last time: {reason}"
+        )
 
     def _listen(self, stop: threading.Event) -> None:
         while True:

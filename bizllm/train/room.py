@@ -36,6 +36,7 @@ from bizllm.errors import Fault, RunError, UserError
 from bizllm.train.loop import SECONDS_LEFT
 from bizllm.train.recipe import Recipe
 
+LOST_WORKER_RETRIES = 3  # without a checkpoint between them: machines may come and go for weeks
 LOOK_S = 0.5
 SETTLE_S = 3.0  # before fewer than the most start: what ended a moment ago gives its room back
 SILENT_S = 60.0  # for a machine that Ray has not given up yet and that answers no more; Ray takes 15 to 25 s
@@ -151,7 +152,8 @@ class RoomPolicy(ScalingPolicy):
 
 
 class Guard(ControllerCallback, WorkerGroupCallback):
-    """Lives in the controller; ends what another start can't mend: our own errors, and a wait for room without end.
+    """Lives in the controller; ends what another start can't mend: our own errors, a wait for room without end, and
+    losses that come again and again without a checkpoint between them.
 
     After a loss it gives back at once what room the others hold: Ray Train keeps it until the next start.
     """
@@ -160,6 +162,7 @@ class Guard(ControllerCallback, WorkerGroupCallback):
         self._least, self._each, self._most_s = recipe.least_workers, each, recipe.wait_for_room_s
         self._since: float | None = None
         self._group: WorkerGroupState | None = None
+        self._losses = 0  # since the last checkpoint
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
         self._group = worker_group.get_worker_group_state()
@@ -168,6 +171,8 @@ class Guard(ControllerCallback, WorkerGroupCallback):
         for error in worker_group_status.errors.values():
             if isinstance(error, RunError | UserError):
                 raise error
+        if any(worker.training_report is not None for worker in worker_group_status.worker_statuses.values()):
+            self._losses = 0
 
     def after_controller_state_update(
         self, previous_state: TrainControllerState, current_state: TrainControllerState
@@ -176,8 +181,12 @@ class Guard(ControllerCallback, WorkerGroupCallback):
             self._since = None
             return
         self._since = self._since or time.monotonic()
-        if isinstance(current_state, RestartingState) and self._group is not None:
-            self._group.placement_group_handle.shutdown()
+        if isinstance(current_state, RestartingState) and current_state is not previous_state:
+            self._losses += 1
+            if self._losses > LOST_WORKER_RETRIES:
+                raise current_state.training_failed_error
+            if self._group is not None:
+                self._group.placement_group_handle.shutdown()
             self._group = None
         if time.monotonic() - self._since > self._most_s:
             raise RunError(no_room(self._least, self._each, self._most_s))

@@ -109,6 +109,27 @@ def test_a_killed_worker_changes_no_loss(
     assert len(starts) == 2 and starts[0] == 0 and starts[1] >= 80
 
 
+@pytest.mark.slow  # four starts
+def test_losses_without_a_checkpoint_between_end_the_training(
+    template: Work, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bizllm.train import launch
+
+    work, starts = _copied(template, tmp_path, stop={"every": STEPS}), []
+    take: Callable[..., None] = launch._Relay._take
+
+    def told(relay: Any, kind: str, *said: Any) -> None:
+        take(relay, kind, *said)
+        if kind == "started":
+            starts.append(said[1])
+            os.kill(_workers()[0].pid, signal.SIGKILL)
+
+    monkeypatch.setattr(launch._Relay, "_take", told)
+    with pytest.raises(RunError, match=r"failed 4 times without a checkpoint between; the last time: worker \d died"):
+        launch.launch(work, str(tmp_path))
+    assert starts == [0, 0, 0, 0]
+
+
 @pytest.mark.slow  # two launches, checkpoints over HTTP
 def test_a_killed_driver_goes_on_from_s3(
     template: Work, uninterrupted: Losses, tmp_path: Path, s3_endpoint: str
