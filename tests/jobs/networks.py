@@ -45,25 +45,23 @@ class Machine:
         inside = ["ip", "netns", "exec", self.name, *command]
         return subprocess.Popen(inside, env=self.env, text=True, start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
 
-    def start_ray(self, *more: str, cpus: int = 1, wait: bool = True) -> None:
-        """`ray start` in the namespace; waits until it says that it runs, or leaves that to `started`."""
+    def start_ray(self, *more: str, cpus: int = 1) -> None:
+        """`ray start` in the namespace; waits until it says that it runs.
+
+        One after another: nodes that start at once on one disk take the same name for their sockets.
+        """
         asked = [str(VENV_BIN / "ray"), "start", "--block", "--num-cpus", str(cpus)]
         asked += ["--object-store-memory", "150000000", "--node-ip-address", self.address]
         with self.log.open("wb") as log:
-            self._ray = self.start(*asked, *more, stdout=log, stderr=subprocess.STDOUT)
-        if wait:
-            self.started()
-
-    def started(self) -> None:
-        """Wait until Ray says that it runs."""
+            node = self.start(*asked, *more, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 90
         while "Ray runtime started" not in self.log.read_text():
-            assert self._ray.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            assert node.poll() is None and time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
 
-    def join(self, head: Machine, wait: bool = True) -> None:
+    def join(self, head: Machine) -> None:
         """A Ray node of the head's cluster, with one CPU."""
-        self.start_ray("--address", f"{head.address}:{GCS_PORT}", wait=wait)
+        self.start_ray("--address", f"{head.address}:{GCS_PORT}")
 
     def processes(self) -> dict[int, str]:
         """pid → command of everything that runs in the namespace."""
@@ -113,6 +111,7 @@ def machines(count: int, head_cpus: int = 1, dashboard: bool = False, **settings
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "80",
         # A node that answers no more is given up after 5 s instead of 15: the test waits for it.
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "1000",
@@ -151,9 +150,7 @@ def cluster(workers: int, **options: object) -> Iterator[tuple[Machine, list[Mac
     """A head without CPUs for tasks, and so many nodes with one each."""
     with machines(workers + 1, head_cpus=0, **options) as (head, *others):  # type: ignore[arg-type]
         for other in others:
-            other.join(head, wait=False)
-        for other in others:
-            other.started()
+            other.join(head)
         yield head, others
 
 
