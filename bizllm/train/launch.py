@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -164,6 +164,11 @@ def _explained(cause: Exception) -> Exception:
         return cause
     if isinstance(cause, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
         return RunError(f"the workers could not be started {_START_RETRIES + 1} times ({type(cause).__name__})")
+    if isinstance(cause, RayTaskError):  # the workers train in threads of their own: this was their start
+        return RunError(
+            f"the workers could not be joined into a group ({safe_text(cause.cause)}); does each machine's name lead "
+            "to its own address for all others? GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME name the network interface"
+        )
     return RunError(f"Ray Train failed: {safe_text(cause)}")
 
 

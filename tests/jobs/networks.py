@@ -112,6 +112,7 @@ def machines(count: int, head_cpus: int = 1, dashboard: bool = False, **settings
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "80",
+        "GLOO_SOCKET_IFNAME": "wire",  # all have the name of this machine, which leads to no address of theirs
         # A node that answers no more is given up after 5 s instead of 15: the test waits for it.
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "1000",
