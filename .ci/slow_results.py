@@ -13,13 +13,15 @@ from xml.etree import ElementTree
 
 
 def page(report: Path, target: str = "make test-slow", note: str = "") -> str:
-    """A line about the run, a note, and a row for each test, the longest first."""
+    """A line about the run, a note, and a row for each test, the longest first. What tests record comes as columns."""
     found = ElementTree.parse(report).iter("testcase")  # noqa: S314  # pytest wrote it a moment ago
     cases = sorted(found, key=lambda case: -float(case.get("time", 0)))
     outcomes = Counter(outcome(case) for case in cases)
     counted = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.items()))
     packages = ", ".join(f"{name} {version(name)}" for name in ("ray", "torch", "deepspeed"))
     seconds = sum(float(case.get("time", 0)) for case in cases)
+    said = [{p.get("name", ""): p.get("value", "") for p in case.iter("property")} for case in cases]
+    columns = list(dict.fromkeys(name for one in said for name in one))
     lines = [
         f"# `{target}`",
         "",
@@ -27,13 +29,14 @@ def page(report: Path, target: str = "make test-slow", note: str = "") -> str:
         f"{platform.python_version()}, {packages}: {counted} in {seconds:,.0f} s.",
         *(["", note] if note else []),
         "",
-        "| seconds | outcome | tests of | test |",
-        "|---|---|---|---|",
+        "| " + " | ".join(["seconds", "outcome", "tests of", "test", *columns]) + " |",
+        "|---|---|---|---|" + "---|" * len(columns),
     ]
-    for case in cases:
+    for case, recorded in zip(cases, said, strict=True):
         where = case.get("classname", "").removeprefix("tests.").replace("test_", "").replace(".", "/")
         name = case.get("name", "").removeprefix("test_").replace("_", " ").replace("|", "/")
-        lines.append(f"| {float(case.get('time', 0)):.1f} | {outcome(case)} | {where} | {name} |")
+        cells = [f"{float(case.get('time', 0)):.1f}", outcome(case), where, name]
+        lines.append("| " + " | ".join([*cells, *(recorded.get(column, "") for column in columns)]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -164,7 +164,10 @@ def events(observer: TrainingObserver) -> None:
     )
     observer.stage("encode")
     observer.stage("train")
+    observer.workers(1, 0)
     for step in range(1, 41):
+        if step == 21:
+            observer.workers(2, 20)
         observer.step(step, 40, {"loss": 2 / step, "lr": 1e-4, "tokens_per_s": 12_345.6, "epoch": 0.1})
         if step % 20 == 0:
             observer.validated({"loss": 0.5, "macro_f1": 0.9})
@@ -184,6 +187,7 @@ def test_lines_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert "validation after step 20: loss 0.5000, macro_f1 0.9000" in said
     assert len([line for line in said if line.startswith("step")]) == 8 + 1, "one in five seconds, and the last"
+    assert [line for line in said if "with" in line] == ["on from step 20 with 2 workers"]
     assert said[-1] == "registry:ticket_intent@3: promoted, 2 min 05 s"
 
 
@@ -195,7 +199,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with training_progress(as_json=True) as observer:
         events(observer)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
-    assert "validation after step 20: loss 0.5000, macro_f1 0.9000" in text
+    assert "validation after step 20: loss 0.5000, macro_f1 0.9000" in text and "on from step 20 with 2 workers" in text
     last = [line for line in text.splitlines() if line.startswith("train ")][-1]
     assert "40/40  loss 0.0500, lr 0.0001, tokens/s 12,346" in last
 

@@ -204,6 +204,11 @@ def _ending(result: Mapping[str, Any]) -> str:
     return f"{result['model']}: {'promoted' if result['promoted'] else 'not promoted'}, {duration(result['seconds'])}"
 
 
+def _workers(count: int, step: int) -> str:
+    many = "1 worker" if count == 1 else f"{count} workers"
+    return f"on from step {step:,} with {many}" if step else f"begins with {many}"
+
+
 class TrainingLines(TrainingObserver):
     """Plain lines for logs of cron and clusters: of the steps at most one every few seconds."""
 
@@ -211,13 +216,19 @@ class TrainingLines(TrainingObserver):
         self.stream = stream
         self._step = 0
         self._last = -math.inf
+        self._asked = 0
 
     def training_started(self, facts: Mapping[str, Any]) -> None:
+        self._asked = facts["workers"]
         say(_facts(facts), self.stream)
 
     def stage(self, name: str) -> None:
         self._last = -math.inf
         say(f"stage {name}", self.stream)
+
+    def workers(self, count: int, step: int) -> None:
+        if step or count != self._asked:
+            say(_workers(count, step), self.stream)
 
     def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
         self._step = step
@@ -243,13 +254,19 @@ class TrainingBars(TrainingObserver):
         )
         self._task: TaskID | None = None
         self._step = 0
+        self._asked = 0
 
     def training_started(self, facts: Mapping[str, Any]) -> None:
+        self._asked = facts["workers"]
         self.progress.console.print(plain(_facts(facts)))
 
     def stage(self, name: str) -> None:
         self._close()
         self._task = self.progress.add_task(plain(name), total=None, said="")
+
+    def workers(self, count: int, step: int) -> None:
+        if step or count != self._asked:
+            self.progress.console.print(plain(_workers(count, step)))
 
     def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
         self._step = step

@@ -93,7 +93,7 @@ def _run(loaded: LoadedRecipe, run: Run, local: Path, address: str | None, resum
         summary = _trained(work, run, address, local, registry.uri)
     with run.stage("export"):
         folder = local / "model"
-        trained = export(work, _best(run.url, local), folder)
+        trained = export(work, _best(run.url, summary, local), folder)
         facts |= {"parameters": trained.parameters, "trainable": trained.trainable}
     with run.stage("test"):
         made = trained_answers(work, folder, parts)
@@ -181,10 +181,11 @@ def _found(loaded: LoadedRecipe, run: Run, local: Path) -> tuple[Work, dict[str,
 
 
 def _resized(work: Work, url: str, now: Recipe) -> Work:
-    """With the number of workers that a resumed run asks for."""
-    if work.recipe.workers == now.workers:
+    """With the workers that a resumed run asks for."""
+    asked = {name: getattr(now, name) for name in ("workers", "wait_for_room_s", "grow_after_s")}
+    if asked == {name: getattr(work.recipe, name) for name in asked}:
         return work
-    work = replace(work, recipe=work.recipe.model_copy(update={"workers": now.workers}))
+    work = replace(work, recipe=work.recipe.model_copy(update=asked))
     work.save()
     storage.write_bytes(storage.join(url, FILE), (work.folder / FILE).read_bytes())  # workers read it there
     return work
@@ -208,7 +209,7 @@ def _tell(run: Run, base: str, rows: Mapping[str, int], warnings: Any) -> None:
 
 def _same(before: Recipe, now: Recipe) -> None:
     """A run goes on with the settings that it began with; those of its surroundings may change."""
-    free = {"workers", "track", "registry", "promote", "output", "license"}
+    free = {"workers", "wait_for_room_s", "grow_after_s", "track", "registry", "promote", "output", "license"}
     old, new = (recipe.model_dump(mode="json", exclude=free) for recipe in (before, now))
     changed = [key for key in old if old[key] != new[key]]
     if changed:
@@ -266,14 +267,14 @@ def _naive(run: Run, address: str | None, local: Path, parts: Mapping[str, pa.Ta
     home = storage.join(url, kept.WORK)
     work = _resized(Work.load(_at_hand(home, here / kept.WORK)), home, run.recipe)
     with cluster(Runtime(), address):
-        launch(work, url)
-    export(work, _best(url, here), here / "model")
+        summary = launch(work, url)
+    export(work, _best(url, summary, here), here / "model")
     return trained_answers(work, here / "model", parts)
 
 
-def _best(url: str, local: Path) -> Path:
+def _best(url: str, summary: Summary, local: Path) -> Path:
     """A run's best weights, on this machine. Raises RunError where no validation gave a number."""
-    best = kept.best(url)
+    best = kept.best(url, summary.best_weights)
     if best is None:
         raise RunError("no validation gave a score that is a number: there are no best weights")
     return _at_hand(best, local / "best")

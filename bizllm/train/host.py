@@ -70,7 +70,11 @@ class RayHost:
         self._background = ThreadPoolExecutor(1, thread_name_prefix="best")
         self._best: Future[None] | None = None
         self._restored: Path | None = None
-        self._own, self._shared = self._folders()
+        self._own, self._shared, self._nodes = self._folders()
+        self._group = kept.Group.begin(run_url) if self.rank == 0 else kept.Group(run_url, "")
+        told = [self._group.name]
+        dist.broadcast_object_list(told, src=0)
+        self._group = kept.Group(run_url, told[0])
 
     def __enter__(self) -> RayHost:
         return self
@@ -101,9 +105,7 @@ class RayHost:
         dist.broadcast_object_list(told, src=0)
         found = told[0]
         if self.rank == 0:
-            if found is not None:
-                kept.point_best(self.run_url, found.best_step)
-            _tell(self._queue, "started", self.workers, found.step if found else 0)
+            _tell(self._queue, "started", self._nodes, found.step if found else 0)
         if found is None:
             return None
         self._restored = self._fetched(found.url, f"from-{found.step}")
@@ -130,6 +132,7 @@ class RayHost:
     def save(self, folder: Path, step: int, metrics: Mapping[str, float]) -> None:
         """Give this worker's shards to Ray Train, which uploads them in a thread and merges those of all workers."""
         self._room.acquire()
+        self._group.check()
         ray.train.report(
             dict(metrics),
             Checkpoint.from_directory(folder),
@@ -145,20 +148,23 @@ class RayHost:
                 self._best.result()
             url = storage.join(self.run_url, kept.CHECKPOINTS, self.launch, name)
             kept.upload(Path(checkpoint.path), url)
+            self._group.check()
             storage.write_bytes(storage.join(url, kept.done_name(self.rank)), b"")
         finally:
             shutil.rmtree(checkpoint.path, ignore_errors=True)
             self._room.release()
         return Checkpoint(self._storage.build_checkpoint_path_from_name(name), self._storage.storage_filesystem)
 
-    def keep(self, folder: Path) -> None:
+    def keep(self, folder: Path) -> str:
         """Upload the best weights in a thread. The fault of the upload before comes up here."""
         if self._best is not None:
             self._best.result()
-        self._best = self._background.submit(self._keep, folder)
+        name = f"{folder.name}-{self._group.name}"
+        self._best = self._background.submit(self._keep, folder, name)
+        return name
 
-    def _keep(self, folder: Path) -> None:
-        kept.keep_best(self.run_url, folder)
+    def _keep(self, folder: Path, name: str) -> None:
+        self._group.keep_best(folder, name)
         shutil.rmtree(folder)
 
     def log(self, step: int, values: Mapping[str, float], split: str) -> None:
@@ -167,8 +173,8 @@ class RayHost:
 
     # -- this machine's disk --------------------------------------------------------------------------------------
 
-    def _folders(self) -> tuple[Path, Path]:
-        """(this worker's folder, the one of its machine's first worker, which the others read from).
+    def _folders(self) -> tuple[Path, Path, list[str]]:
+        """(this worker's folder, the one of its machine's first worker, which the others read from, all nodes by rank).
 
         A lock tells a living worker's folder from one that a killed worker left, which is deleted. A folder gets the
         name that is looked for only once it is locked.
@@ -186,4 +192,5 @@ class RayHost:
         node = ray.util.get_node_ip_address()  # by which Ray Train counts local ranks
         told: list[Any] = [None] * self.workers
         dist.all_gather_object(told, (node, self.local_rank, str(own)))
-        return own, next(Path(folder) for at, rank, folder in told if at == node and rank == 0)
+        shared = next(Path(folder) for at, rank, folder in told if at == node and rank == 0)
+        return own, shared, [at for at, _, _ in told]

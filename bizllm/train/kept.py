@@ -1,19 +1,25 @@
 """What a training keeps under its run's URL, and which of it is whole. No Ray in it.
 
-ray/LAUNCH/CHECKPOINT/  state.json, shards/, worker-00000.done …: a checkpoint counts when every worker has marked it
-best/best-STEP/         the best weights; best/latest names the folder that counts
+ray/LAUNCH/CHECKPOINT/  state.json, shards/, worker-00000.done …: it counts once every worker has marked it
+ray/group               the workers that count now, see `Group`
+best/best-STEP-GROUP/   the best weights; a checkpoint, and the training's summary, say which
 work/                   the frozen input (see `work`)
+
+Workers on a machine that was cut off the network may live on, and write, while others have taken their place. So
+nothing here is written twice under one name, nobody deletes what others made, and a result names what it stands on.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
 
+from bizllm.errors import RunError
 from bizllm.tables import storage
 from bizllm.tables.urls import local_path
 from bizllm.train.checkpoint import STATE, disk_space
@@ -21,7 +27,7 @@ from bizllm.train.checkpoint import STATE, disk_space
 CHECKPOINTS = "ray"
 BEST = "best"
 WORK = "work"
-LATEST = "latest"
+GROUP = "group"
 NEWEST = 2  # checkpoints that stay: the newest, and the one before it
 
 _CHUNK = 64 << 20  # bytes
@@ -29,12 +35,12 @@ _CHUNK = 64 << 20  # bytes
 
 @dataclass(frozen=True)
 class Kept:
-    """A whole checkpoint. best_step: of the best weights by then; 0 where there were none."""
+    """A whole checkpoint. best: name of the best weights by then; empty where there were none."""
 
     url: str
     step: int
     workers: int
-    best_step: int
+    best: str
 
 
 def checkpoints(run_url: str) -> list[Kept]:
@@ -50,7 +56,7 @@ def checkpoints(run_url: str) -> list[Kept]:
             state = json.loads(storage.read_bytes(storage.join(top, folder, STATE)))
             if all(done_name(rank) in names for rank in range(state["workers"])):
                 url = storage.join(top, folder)
-                found.append(Kept(url, state["step"], state["workers"], state["watch"]["best_step"]))
+                found.append(Kept(url, state["step"], state["workers"], state["best"]))
     return sorted(found, key=lambda kept: kept.step)
 
 
@@ -59,16 +65,24 @@ def newest(run_url: str) -> Kept | None:
     return next(reversed(checkpoints(run_url)), None)
 
 
-def drop_old(run_url: str) -> None:
-    """Delete all checkpoints but the newest ones, and what killed trainings left unfinished. Nobody may be training."""
+def drop_old(run_url: str, best: str | None = None) -> None:
+    """Delete all checkpoints but the newest ones, and what killed trainings left unfinished. Nobody may be training.
+
+    best: the only weights that stay; without it those that the checkpoints name.
+    """
     top = storage.join(run_url, CHECKPOINTS)
-    stay = {"/".join(kept.url.split("/")[-2:]) for kept in checkpoints(run_url)[-NEWEST:]}  # LAUNCH/CHECKPOINT
+    whole = checkpoints(run_url)[-NEWEST:]
+    stay = {"/".join(kept.url.split("/")[-2:]) for kept in whole}  # LAUNCH/CHECKPOINT
     used = {name.partition("/")[0] for name in stay}
     parts = [path.split("/") for path in _paths(top)]
-    old = {part[0] for part in parts} - used
+    old = {part[0] for part in parts if len(part) > 1} - used
     old |= {"/".join(part[:2]) for part in parts if part[0] in used and len(part) > 2} - stay
     for name in old:
         storage.delete_tree(storage.join(top, name))
+    weights = storage.join(run_url, BEST)
+    named = {kept.best for kept in whole} if best is None else {best}
+    for name in {path.partition("/")[0] for path in _paths(weights)} - named:
+        storage.delete_tree(storage.join(weights, name))
 
 
 def done_name(rank: int) -> str:
@@ -76,39 +90,43 @@ def done_name(rank: int) -> str:
     return f"worker-{rank:05d}.done"
 
 
-# -- the best weights ---------------------------------------------------------------------------------------------
+# -- the workers that count -----------------------------------------------------------------------------------------
 
 
-def keep_best(run_url: str, folder: Path) -> None:
-    """Upload a folder named `best-STEP`, let it count, and delete all others but the one that counted before."""
-    top = storage.join(run_url, BEST)
-    before = _pointed(run_url)
-    upload(folder, storage.join(top, folder.name))
-    storage.write_bytes(storage.join(top, LATEST), folder.name.encode())
-    others = {path.partition("/")[0] for path in _paths(top)}
-    for name in others - {folder.name, before, LATEST}:
-        storage.delete_tree(storage.join(top, name))
+class Group:
+    """Workers that train together, from a start to the next. The one that began last counts; those before it may live
+    on where they were cut off, until they look."""
+
+    def __init__(self, run_url: str, name: str) -> None:
+        self.run_url, self.name = run_url, name
+        self._made: list[str] = []
+
+    @classmethod
+    def begin(cls, run_url: str) -> Group:
+        """Another group counts from now on."""
+        group = cls(run_url, uuid.uuid4().hex[:8])
+        storage.write_bytes(storage.join(run_url, CHECKPOINTS, GROUP), group.name.encode())
+        return group
+
+    def check(self) -> None:
+        """Raises RunError where another group has begun."""
+        if storage.read_bytes(storage.join(self.run_url, CHECKPOINTS, GROUP)).decode() != self.name:
+            raise RunError("other workers have taken this training over: these were thought lost")
+
+    def keep_best(self, folder: Path, name: str) -> None:
+        """Upload a folder, and delete what this group kept before the one before: that one is a checkpoint's still."""
+        self.check()
+        upload(folder, storage.join(self.run_url, BEST, name))
+        self._made.append(name)
+        self.check()
+        for old in self._made[:-2]:
+            storage.delete_tree(storage.join(self.run_url, BEST, old))
+        del self._made[:-2]
 
 
-def point_best(run_url: str, step: int) -> None:
-    """Let the best weights of that step count: those that a checkpoint knows which training goes on from."""
-    top = storage.join(run_url, BEST)
-    name = f"best-{step}"
-    if _pointed(run_url) != name and storage.exists(storage.join(top, name)):
-        storage.write_bytes(storage.join(top, LATEST), name.encode())
-
-
-def best(run_url: str) -> str | None:
-    """URL of the folder with the best weights."""
-    name = _pointed(run_url)
+def best(run_url: str, name: str) -> str | None:
+    """URL of the folder with the best weights of that name; None where the name is empty."""
     return storage.join(run_url, BEST, name) if name else None
-
-
-def _pointed(run_url: str) -> str | None:
-    try:
-        return storage.read_bytes(storage.join(run_url, BEST, LATEST)).decode()
-    except FileNotFoundError:
-        return None
 
 
 def _paths(url: str) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import ray
-from ray._private.state import state as cluster_state
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -27,15 +25,6 @@ from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
 )
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.state import (
-    InitializingState,
-    ReschedulingState,
-    RestartingState,
-    SchedulingState,
-    TrainControllerState,
-)
-from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -43,7 +32,7 @@ from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bizllm import logs
-from bizllm.errors import Fault, RunError, UserError, safe_text
+from bizllm.errors import RunError, UserError, safe_text
 from bizllm.tables import storage
 from bizllm.tables.store_settings import configured
 from bizllm.tables.urls import local_path
@@ -52,15 +41,14 @@ from bizllm.train.host import work_as_one
 from bizllm.train.loop import Summary
 from bizllm.train.progress import TrainingObserver
 from bizllm.train.recipe import Recipe
+from bizllm.train.room import LOST_WORKER_RETRIES, Guard, RoomPolicy, resources
 from bizllm.train.work import Work
 
-LOST_WORKER_RETRIES = 3
-START_WAIT_S = 900.0  # for room in the cluster, at the start and after a loss
 STOP_WAIT_S = 5.0
 LOOK_S = 0.5
 WAITING_FIGURES = 10_000  # more are dropped
 
-_START_RETRIES = int(START_WAIT_S // 60)  # Ray Train waits a minute for each start
+_START_RETRIES = 15  # of workers for which there was room
 _log = logs.get(__name__)
 
 Log = Callable[[int, Mapping[str, float], str], None]
@@ -75,7 +63,7 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
     """
     recipe = work.recipe
     run_url = local_path(run_url) if storage.is_local(run_url) else run_url  # workers have other working folders
-    each = _resources(recipe)
+    each = resources(recipe)
     kept.drop_old(run_url)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -84,18 +72,20 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     threads = int(each["CPU"])
     config = {"run_url": run_url, "launch": name, "queue": queue, "threads": threads}
+    scaling = ScalingConfig(num_workers=recipe.workers, use_gpu="GPU" in each, resources_per_worker=each)
     trainer = _Trainer(
+        RoomPolicy(scaling, recipe),
         cast(Any, work_as_one),  # Ray Train's own type forbids an answer, which it passes on
         train_loop_config=config,
-        scaling_config=ScalingConfig(num_workers=recipe.workers, use_gpu="GPU" in each, resources_per_worker=each),
+        scaling_config=scaling,
         torch_config=TorchConfig(backend="nccl" if "GPU" in each else "gloo"),
         run_config=RunConfig(
             name=name,
             storage_path=path,
             storage_filesystem=store,
             checkpoint_config=CheckpointConfig(num_to_keep=kept.NEWEST),
-            failure_config=FailureConfig(max_failures=LOST_WORKER_RETRIES, controller_failure_limit=_START_RETRIES),
-            callbacks=[cast(Any, _Guard(recipe.least_workers, each))],
+            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=_START_RETRIES),
+            callbacks=[cast(Any, Guard(recipe, each))],
             worker_runtime_env={"env_vars": _environment(threads)},
             logging_config=LoggingConfig(log_level="DEBUG" if os.environ.get("BIZLLM_DEBUG") else "CRITICAL"),
         ),
@@ -107,47 +97,18 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
     except KeyboardInterrupt:
         trainer.stop()
         raise
-    except WorkerGroupError as failed:
-        raise RunError(relay.failure(failed)) from None
     except ControllerError as failed:
+        if isinstance(lost := failed.controller_failure, WorkerGroupError):
+            raise RunError(relay.failure(lost)) from None
         raise _explained(failed.controller_failure) from None
     except RayError as failed:
         raise RunError(f"Ray lost the training's controller ({type(failed).__name__})") from failed
     finally:
         queue.shutdown(force=True)
-    kept.drop_old(run_url)
     summary = cast(Any, result).return_value
     assert isinstance(summary, Summary), "a training that ends well returns its summary"
+    kept.drop_old(run_url, best=summary.best_weights)
     return summary
-
-
-# -- room ---------------------------------------------------------------------------------------------------------
-
-
-def _resources(recipe: Recipe) -> dict[str, float]:
-    """What each worker takes: a GPU where the cluster has any, and its share of the CPUs.
-
-    Raises UserError where the cluster, with all that an autoscaler may add, has too little for the least of workers.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    limits = cluster_state.get_max_resources_from_cluster_config() or {}  # of an autoscaler
-    on_gpu = limits.get("GPU", 0) >= 1 or any(node.get("GPU", 0) >= 1 for node in nodes)
-
-    def room(cpus: int) -> int:
-        return sum(int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) if on_gpu else math.inf)) for node in nodes)
-
-    has, kind = limits or ray.cluster_resources(), "GPU" if on_gpu else "CPU"
-    most_ever = int(limits.get(kind, 0)) if limits else room(1)
-    if most_ever < recipe.least_workers:
-        expected = (
-            f"the cluster {'grows to' if limits else 'has'} {int(has.get('CPU', 0))} CPUs and "
-            f"{int(has.get('GPU', 0))} GPUs: room for {most_ever} workers with a {kind} each"
-        )
-        raise UserError(Fault("workers", recipe.workers, expected, f"use at most {most_ever}" if most_ever else ""))
-    most = recipe.most_workers
-    free = int(ray.available_resources().get("CPU", 0)) // most
-    cpus = next((cpus for cpus in range(free, 1, -1) if room(cpus) >= most), 1)
-    return {"CPU": float(cpus), **({"GPU": 1.0} if on_gpu else {})}
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -165,9 +126,15 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 class _Trainer(TorchTrainer):
-    """Leaves Ctrl-C to us: Ray Train's own handler ends the process with status 0."""
+    """Asks our policy how many workers start, and leaves Ctrl-C to us: Ray Train's handler ends with status 0."""
 
-    _controller: Any = None
+    def __init__(self, policy: RoomPolicy, *said: Any, **more: Any) -> None:
+        super().__init__(*said, **more)
+        self._policy = policy
+        self._controller: Any = None
+
+    def _initialize_and_run_controller(self, **said: Any) -> Any:
+        return super()._initialize_and_run_controller(**{**said, "scaling_policy": self._policy})
 
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
@@ -191,47 +158,17 @@ class _Trainer(TorchTrainer):
             ray.kill(self._controller)  # it waits for room, and hears nothing meanwhile
 
 
-class _Guard(ControllerCallback, WorkerGroupCallback):
-    """Lives in the controller; ends what another start can't mend: our own errors, and a wait for room without end."""
-
-    def __init__(self, least: int, each: dict[str, float]) -> None:
-        self._least, self._each = least, each
-        self._since: float | None = None
-
-    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
-        for error in worker_group_status.errors.values():
-            if isinstance(error, RunError | UserError):
-                raise error
-
-    def after_controller_state_update(
-        self, previous_state: TrainControllerState, current_state: TrainControllerState
-    ) -> None:
-        if not isinstance(current_state, InitializingState | RestartingState | ReschedulingState | SchedulingState):
-            self._since = None
-            return
-        self._since = self._since or time.monotonic()
-        if time.monotonic() - self._since > START_WAIT_S:
-            raise RunError(no_room(self._least, self._each))
-        if type(current_state) is type(previous_state):
-            time.sleep(LOOK_S)  # an elastic training asks for room in a loop without a pause
-
-
-def no_room(least: int, each: dict[str, float]) -> str:
-    """What a cluster lacks, in numbers."""
-    has, free = ray.cluster_resources(), ray.available_resources()
-    counts = ", ".join(
-        f"{int(has.get(kind, 0))} {kind}s of which {int(free.get(kind, 0))} are free" for kind in ("CPU", "GPU")
-    )
-    wanted = " and ".join(f"{int(count)} {kind}" for kind, count in each.items())
-    return f"no room for {least} workers with {wanted} each within {START_WAIT_S / 60:.0f} minutes: {counts}"
-
-
 def _explained(cause: Exception) -> Exception:
     """What ended the controller, in our words."""
     if isinstance(cause, RunError | UserError):
         return cause
     if isinstance(cause, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
         return RunError(f"the workers could not be started {_START_RETRIES + 1} times ({type(cause).__name__})")
+    if isinstance(cause, RayTaskError):  # the workers train in threads of their own: this was their start
+        return RunError(
+            f"the workers could not be joined into a group ({safe_text(cause.cause)}); does each machine's name lead "
+            "to its own address for all others? GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME name the network interface"
+        )
     return RunError(f"Ray Train failed: {safe_text(cause)}")
 
 
@@ -268,7 +205,9 @@ class _Relay:
         else:
             texts = self._failures or {rank: safe_text(error) for rank, error in errors}
             reason = "; ".join(f"worker {rank}: {text}" for rank, text in sorted(texts.items())[:2])
-        return f"the training failed {LOST_WORKER_RETRIES + 1} times; the last time: {reason}"
+        return (
+            f"the training failed {LOST_WORKER_RETRIES + 1} times without a checkpoint between; the last time: {reason}"
+        )
 
     def _listen(self, stop: threading.Event) -> None:
         while True:
@@ -288,9 +227,10 @@ class _Relay:
             rank, text = said
             self._failures[rank] = text
         else:
-            workers, step = said
+            nodes, step = said
             self._failures.clear()
-            _log.info("workers_started", workers=workers, step=step)
+            _log.info("workers_started", workers=len(nodes), step=step, nodes=", ".join(nodes))
+            self._observer.workers(len(nodes), step)
 
     def _figures(self, step: int, values: dict[str, float], split: str) -> None:
         if step <= self._told.get(split, 0):

@@ -28,6 +28,7 @@ from bizllm.train.objectives.base import Batch
 from bizllm.train.validate import validate
 from bizllm.train.work import Work, lengths, take
 
+SECONDS_LEFT = "seconds_left"  # among a checkpoint's metrics
 LOG_EVERY = 10  # steps: the only times at which the host waits for the device
 
 
@@ -47,8 +48,8 @@ class Host(Protocol):
     def save(self, folder: Path, step: int, metrics: Mapping[str, float]) -> None:
         """Take over a checkpoint folder; called by all workers. Uploads go on in the background."""
 
-    def keep(self, folder: Path) -> None:
-        """Take over the best weights so far; rank 0."""
+    def keep(self, folder: Path) -> str:
+        """Take over the best weights so far; the name that they have from now on. rank 0."""
 
     def log(self, step: int, values: Mapping[str, float], split: str) -> None:
         """Figures for people and trackers; rank 0."""
@@ -56,12 +57,14 @@ class Host(Protocol):
 
 @dataclass
 class Summary:
-    """How a training went. best: the watched metric's value at `best_step`. tokens: since the first step, also those
-    before a resume; seconds, tokens_per_s: since it began or went on, validation and checkpoints included."""
+    """How a training went. best: the watched metric's value at `best_step`. best_weights: their name. tokens: since
+    the first step, also those before a resume; seconds, tokens_per_s: since it began or went on, validation and
+    checkpoints included."""
 
     steps: int
     best_step: int
     best: float
+    best_weights: str
     tokens: int
     seconds: float
     tokens_per_s: float
@@ -95,6 +98,7 @@ class _Training:
         self.watch = optim.Watch(METRICS[self.recipe.objective][self.metric])
         self.losses: list[torch.Tensor] = []  # of the steps since the last figures, this worker's part of each
         self.tokens = 0
+        self.best = ""  # what the host calls the best weights; rank 0
 
     # -- the whole ------------------------------------------------------------------------------------------------
 
@@ -119,13 +123,14 @@ class _Training:
                 tokens_before = self.tokens
                 window = time.perf_counter()
             if done % self.every == 0 or last:
-                self._validated(done)
+                self._validated(done, (time.perf_counter() - began) / (done - start) * (self.steps - done))
                 window = time.perf_counter()
         best = self.watch.best if self.watch.best is not None else math.nan
         seconds = time.perf_counter() - began
         rate = (self.tokens - tokens_at_start) / max(seconds, 1e-9)
         early = done < self.steps
-        return Summary(done, self.watch.best_step, best, self.tokens, seconds, rate, early, memory_mb())
+        at = self.watch.best_step
+        return Summary(done, at, best, self.best, self.tokens, seconds, rate, early, memory_mb())
 
     def _open(self) -> int:
         """Build the engine, load the newest checkpoint if there is one; the step to go on with."""
@@ -163,7 +168,7 @@ class _Training:
             methods.load_rank_state(self.engine.module, more["ranks"])
         state = checkpoint.state_of(self._original(found, universal))
         self.watch = optim.Watch(**state["watch"])
-        self.tokens = int(state["tokens"])
+        self.tokens, self.best = int(state["tokens"]), state["best"]
         return int(state["step"])
 
     def _original(self, found: Path, universal: bool) -> Path:
@@ -236,7 +241,7 @@ class _Training:
 
     # -- validation and checkpoints -------------------------------------------------------------------------------
 
-    def _validated(self, step: int) -> None:
+    def _validated(self, step: int, seconds_left: float) -> None:
         """Score the validation part, keep the best weights, save a checkpoint."""
         torch.manual_seed(_seed(self.recipe.seed, 0, 0))
         scores = validate(
@@ -255,13 +260,14 @@ class _Training:
             if self.host.rank == 0:
                 folder = self.host.scratch(f"best-{step}")
                 checkpoint.save_weights(weights, folder, {"step": step, "scores": scores})
-                self.host.keep(folder)
+                self.best = self.host.keep(folder)
         self._log(step, {"epoch": step / self.plan.steps_per_epoch, **scores}, "validation")
         state = {"step": step, "workers": self.host.workers, "watch": asdict(self.watch), "tokens": self.tokens}
+        state["best"] = self.best
         folder = self.host.scratch(f"step-{step}")
         more = {"ranks": methods.rank_state(self.engine.module)} if self.ranked else {}
         checkpoint.save(self.engine, folder, state, self.host.rank, more)
-        self.host.save(folder, step, scores if self.host.rank == 0 else {})
+        self.host.save(folder, step, {**scores, SECONDS_LEFT: seconds_left} if self.host.rank == 0 else {})
 
 
 def memory_mb() -> float:

@@ -52,10 +52,11 @@ class PlainHost:
                 if other.name != folder.name:
                     shutil.rmtree(other, ignore_errors=True)
 
-    def keep(self, folder: Path) -> None:
+    def keep(self, folder: Path) -> str:
         for other in folder.parent.glob("best-*"):
             if other.name != folder.name:
                 shutil.rmtree(other)
+        return folder.name
 
     def log(self, step: int, values: Mapping[str, float], split: str) -> None:
         with (self.folder / "metrics.jsonl").open("a") as file:

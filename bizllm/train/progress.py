@@ -19,6 +19,9 @@ class TrainingObserver:
     def stage(self, name: str) -> None:
         """Another part of the work begins, such as `encode`, `train`, `control`, `test`, `register`."""
 
+    def workers(self, count: int, step: int) -> None:
+        """So many workers begin at that step, or go on from it: after a loss, or with another number of them."""
+
     def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """`step` of `total` optimizer steps are done; values as in metrics.jsonl: loss, lr, tokens_per_s, …"""
 

@@ -325,6 +325,13 @@ class Recipe(Closed):
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         default=1, description="Processes, one a GPU where there are any; [least, most] takes what the cluster has."
     )
+    wait_for_room_s: PositiveFloat = Field(
+        default=900.0, description="For as many workers as it needs, at the start and after a loss; then it fails."
+    )
+    grow_after_s: PositiveFloat = Field(
+        default=60.0,
+        description="[least, most]: train at least so long before more workers are taken, at a checkpoint.",
+    )
     promote: PromoteSettings | None = Field(default=PromoteSettings(), description="null: never.")
     track: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default=[], description="Where figures go, too.")
     output: str = Field(default="../out/models", description="Folder of runs and models.")

@@ -1,4 +1,4 @@
-"""Two machines on one: network namespaces with addresses of their own, a cable between them, and a Ray node in each."""
+"""Several machines on one: network namespaces with addresses of their own on one switch, and a Ray node in each."""
 
 from __future__ import annotations
 
@@ -45,15 +45,23 @@ class Machine:
         inside = ["ip", "netns", "exec", self.name, *command]
         return subprocess.Popen(inside, env=self.env, text=True, start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
 
-    def start_ray(self, *more: str) -> None:
-        """`ray start` in the namespace, with one CPU; waits until it says that it runs."""
-        asked = [str(VENV_BIN / "ray"), "start", "--block", "--num-cpus", "1", "--object-store-memory", "150000000"]
+    def start_ray(self, *more: str, cpus: int = 1) -> None:
+        """`ray start` in the namespace; waits until it says that it runs.
+
+        One after another: nodes that start at once on one disk take the same name for their sockets.
+        """
+        asked = [str(VENV_BIN / "ray"), "start", "--block", "--num-cpus", str(cpus)]
+        asked += ["--object-store-memory", "150000000", "--node-ip-address", self.address]
         with self.log.open("wb") as log:
-            node = self.start(*asked, "--node-ip-address", self.address, *more, stdout=log, stderr=subprocess.STDOUT)
+            node = self.start(*asked, *more, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 90
         while "Ray runtime started" not in self.log.read_text():
             assert node.poll() is None and time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.2)
+            time.sleep(0.1)
+
+    def join(self, head: Machine) -> None:
+        """A Ray node of the head's cluster, with one CPU."""
+        self.start_ray("--address", f"{head.address}:{GCS_PORT}")
 
     def processes(self) -> dict[int, str]:
         """pid → command of everything that runs in the namespace."""
@@ -64,24 +72,35 @@ class Machine:
                 found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
 
+    def link(self, up: bool) -> None:
+        """Its cable, plugged in or pulled out. No connection is closed, and its processes live on."""
+        ip("-n", self.name, "link", "set", "wire", "up" if up else "down")
+
     def lose(self) -> None:
         """Everything ends at once and nothing says good-bye on the wire, as when a machine loses its power."""
-        subprocess.run(["ip", "-n", self.name, "link", "set", "wire", "down"], check=True)
+        self.link(up=False)
         self.kill()
+
+    def signal(self, number: int) -> None:
+        """To every process in the namespace."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def kill(self) -> None:
         """kill -9 of every process in the namespace, until none is left."""
         deadline = time.monotonic() + 30
-        while (left := self.processes()) and time.monotonic() < deadline:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        while self.processes() and time.monotonic() < deadline:
+            self.signal(signal.SIGKILL)
             time.sleep(0.05)
 
 
 @contextmanager
-def two_machines(**settings: str) -> Iterator[tuple[Machine, Machine]]:
-    """A head and a worker that see each other through a cable of their own and nobody else. settings: environment."""
+def machines(count: int, head_cpus: int = 1, dashboard: bool = False, **settings: str) -> Iterator[list[Machine]]:
+    """A head and `count` - 1 others on one switch, which nobody else sees. settings: environment of all of them.
+
+    Ray runs on the head alone; the others `join`. The token is asked for everywhere.
+    """
     need_namespaces()
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # Ray refuses long paths for its sockets
     (folder / "token").write_text("a" * 64)
@@ -92,33 +111,48 @@ def two_machines(**settings: str) -> Iterator[tuple[Machine, Machine]]:
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "80",
+        "GLOO_SOCKET_IFNAME": "wire",  # all have the name of this machine, which leads to no address of theirs
         # A node that answers no more is given up after 5 s instead of 15: the test waits for it.
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "1000",
         "RAY_health_check_failure_threshold": "5",
         **settings,
     }
-    names = [f"bizllm-{os.getpid()}-{kind}" for kind in ("head", "worker")]
-    machines = []
+    switch = f"bizllm-{os.getpid()}-switch"
+    made: list[Machine] = []
     try:
-        for number, name in enumerate(names, start=1):
+        ip("netns", "add", switch)
+        ip("-n", switch, "link", "add", "switch", "type", "bridge")
+        ip("-n", switch, "link", "set", "switch", "up")
+        for number in range(1, count + 1):
+            name, port = f"bizllm-{os.getpid()}-{number}", f"port{number}"
             ip("netns", "add", name)
-            machines.append(Machine(name, f"{NETWORK}.{number}", env, folder / f"{number}.log"))
-        ip("link", "add", "wire", "netns", names[0], "type", "veth", "peer", "name", "wire", "netns", names[1])
-        for machine in machines:
-            ip("-n", machine.name, "address", "add", f"{machine.address}/24", "dev", "wire")
+            machine = Machine(name, f"{NETWORK}.{number}", env, folder / f"{number}.log")
+            made.append(machine)
+            ip("link", "add", "wire", "netns", name, "type", "veth", "peer", "name", port, "netns", switch)
+            ip("-n", switch, "link", "set", port, "master", "switch", "up")
+            ip("-n", name, "address", "add", f"{machine.address}/24", "dev", "wire")
             for device in ("lo", "wire"):
-                ip("-n", machine.name, "link", "set", device, "up")
-        head, worker = machines
-        web = ["--include-dashboard", "false", "--temp-dir", str(folder)]
-        head.start_ray("--head", "--port", str(GCS_PORT), *web)
-        worker.start_ray("--address", f"{head.address}:{GCS_PORT}")
-        yield head, worker
+                ip("-n", name, "link", "set", device, "up")
+        web = ["--include-dashboard", str(dashboard).lower(), "--dashboard-host", made[0].address]
+        made[0].start_ray("--head", "--port", str(GCS_PORT), *web, "--temp-dir", str(folder), cpus=head_cpus)
+        yield made
     finally:
-        for machine in machines:
+        for machine in made:
             machine.kill()
             subprocess.run(["ip", "netns", "delete", machine.name], check=False)
+        subprocess.run(["ip", "netns", "delete", switch], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cluster(workers: int, **options: object) -> Iterator[tuple[Machine, list[Machine]]]:
+    """A head without CPUs for tasks, and so many nodes with one each."""
+    with machines(workers + 1, head_cpus=0, **options) as (head, *others):  # type: ignore[arg-type]
+        for other in others:
+            other.join(head)
+        yield head, others
 
 
 def ip(*words: str) -> None:

@@ -215,7 +215,8 @@ def test_a_run_in_object_storage(home: Path, s3_endpoint: str, tmp_path: Path) -
     assert result["path"] == f"s3://runs/{top}model" and result["promoted"]
     names = {item["Key"].removeprefix(top) for item in s3.list_objects_v2(Bucket="runs", Prefix=top)["Contents"]}
     assert {"report.html", "result.json", "metrics.jsonl", "review.parquet", "model/model.safetensors"} <= names
-    assert {"work/facts.json", "work/base/model.safetensors", "best/latest", "model/head.safetensors"} <= names
+    assert {"work/facts.json", "work/base/model.safetensors", "model/head.safetensors"} <= names
+    assert [name for name in names if name.startswith("best/best-") and name.endswith("/weights.safetensors")]
     kept = json.loads(s3.get_object(Bucket="runs", Key=f"{top}result.json")["Body"].read())
     assert kept["metrics"] == result["metrics"]
     lines = s3.get_object(Bucket="runs", Key=f"{top}metrics.jsonl")["Body"].read().splitlines()

@@ -1,8 +1,9 @@
-"""A night over two Ray nodes with addresses of their own, one of which is lost in the middle."""
+"""A night over Ray nodes with addresses of their own, one of which is killed in the middle, or cut off the network."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import GCS_PORT, Machine, two_machines
+from networks import GCS_PORT, Machine, cluster
 from nights import NIGHT, ROWS, night, receipts
 
 UNITS = 60
@@ -19,35 +20,84 @@ UNITS = 60
 # What cluster/ sets on every node, shorter: how soon a driver asks a silent machine whether it is there.
 SOON = {"RAY_grpc_client_keepalive_time_ms": "5000", "RAY_grpc_client_keepalive_timeout_ms": "5000"}
 
+WHAT = {
+    "killed": "kill -9 of all its processes",
+    "powerless": "its cable was pulled, then kill -9: no connection was closed",
+    "cut off": "its cable was pulled; its processes lived on, and ended when they heard no more of Ray's head",
+    "back at once": "its cable was pulled for 3 s, less than Ray takes to give a machine up",
+    "back late": "its cable was pulled and its processes were halted in a unit; both undone when the night stood",
+}
+FAST = "killed"
+
 
 def at_work(machine: Machine) -> bool:
     """Whether a process of the machine answers units right now."""
     return any(command.startswith(("ray::_both", "ray::_Work")) for command in machine.processes().values())
 
 
-@pytest.mark.parametrize("how", ["killed", pytest.param("powerless", marks=pytest.mark.slow)])
+def run_night(head: Machine, path: str, *sets: str) -> subprocess.Popen[str]:
+    """`bizllm run` on the head, with two workers."""
+    command = [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--json"]
+    command += ["--address", f"{head.address}:{GCS_PORT}"]
+    for setting in ("runtime.workers=2", *sets):
+        command += ["--set", setting]
+    return head.start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("how", [pytest.param(how, marks=[] if how == FAST else pytest.mark.nodes) for how in WHAT])
 def test_a_node_that_is_lost_in_the_middle_changes_nothing(
-    how: str, many: Callable[..., str], undisturbed: Callable[[str], Any], tmp_path: Path
+    how: str,
+    many: Callable[..., str],
+    undisturbed: Callable[[str], Any],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    """killed: kill -9 of all its processes. powerless: its cable is cut first, so that no connection is closed."""
     path = many(UNITS)
-    with two_machines(**SOON) as (head, worker):
-        address = f"{head.address}:{GCS_PORT}"
-        command = [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--json", "--address", address]
-        command += ["--set", "runtime.workers=2"]
-        run = head.start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with cluster(2, **SOON) as (head, (other, lost)):
+        quiet = 0.0
+        if how != FAST:  # how long it takes where nothing happens
+            began = time.monotonic()
+            first = run_night(head, path, f"warehouse.path={tmp_path / 'first'}")
+            out, err = first.communicate(timeout=200)
+            assert first.returncode == 0, err
+            quiet = time.monotonic() - began
+        began = time.monotonic()
+        run = run_night(head, path)
         deadline = time.monotonic() + 120
-        while not (len(receipts(tmp_path)) >= 4 and at_work(worker) and at_work(head)):
+        while not (len(receipts(tmp_path)) >= 4 and at_work(lost) and at_work(other)):
             assert run.poll() is None, run.communicate()
             assert time.monotonic() < deadline, "the run never came to both nodes"
             time.sleep(0.005)
-        if how == "powerless":
-            worker.lose()
+        if how == "killed":
+            lost.kill()
+        elif how == "powerless":
+            lost.lose()
         else:
-            worker.kill()
-        assert len(receipts(tmp_path)) < UNITS and worker.processes() == {}, "lost in the middle"
-        out, err = run.communicate(timeout=200)
+            lost.link(up=False)
+        if how == "back late":
+            lost.signal(signal.SIGSTOP)
+        at, before = time.monotonic(), len(receipts(tmp_path))
+        assert before < UNITS, "lost in the middle"
+        if how == "back at once":
+            time.sleep(3)
+            lost.link(up=True)
+        zombies = lost.processes()
+        assert bool(zombies) == (how not in ("killed", "powerless"))
+        out, err = run.communicate(timeout=250)
+        whole, after_loss = time.monotonic() - began, time.monotonic() - at
+        if how == "back late":
+            assert night(path) == undisturbed(path)
+            lost.link(up=True)
+            lost.signal(signal.SIGCONT)
+        if how in ("cut off", "back late"):
+            deadline = time.monotonic() + 100
+            while any("raylet" in command for command in lost.processes().values()):
+                assert time.monotonic() < deadline, "a node that was given up ends itself"
+                time.sleep(0.2)
     assert run.returncode == 0, err
     (step,) = json.loads(out)["steps"]
     assert (step["state"], step["rows_in"], step["rows_out"], step["rows_rejected"]) == ("done", ROWS, ROWS - 3, 3)
     assert night(path) == undisturbed(path)
+    record_property("what", f"a night of {UNITS} units on two nodes; one: {WHAT[how]}")
+    record_property("seconds lost", f"{whole - quiet:.1f}" if quiet else "")
+    record_property("ended", f"{after_loss:.1f} s after the loss; the table equals an undisturbed run's")

@@ -26,7 +26,7 @@ def run_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def _checkpoint(run_url: str, name: str, step: int, workers: int, missing: str = "") -> None:
     url = storage.join(run_url, kept.CHECKPOINTS, name)
-    state = {"step": step, "workers": workers, "watch": {"best_step": step - 1}}
+    state = {"step": step, "workers": workers, "best": f"best-{step - 1}-abc"}
     files = {"state.json": json.dumps(state).encode(), "shards/zero_0.pt": b"0", "shards/zero_1.pt": b"1"}
     files |= {kept.done_name(rank): b"" for rank in range(workers)}
     for path, content in files.items():
@@ -41,6 +41,10 @@ def _folder(tmp_path: Path, name: str, content: str) -> Path:
     return folder
 
 
+def _best(run_url: str) -> set[str]:
+    return {path.partition("/")[0] for path in kept._paths(storage.join(run_url, kept.BEST))}
+
+
 def test_a_checkpoint_counts_once_every_worker_has_marked_it(run_url: str) -> None:
     assert kept.newest(run_url) is None
     _checkpoint(run_url, "a/step-10", 10, workers=2)
@@ -48,7 +52,10 @@ def test_a_checkpoint_counts_once_every_worker_has_marked_it(run_url: str) -> No
     _checkpoint(run_url, "b/step-30", 30, workers=2, missing=kept.done_name(1))
     _checkpoint(run_url, "b/step-40", 40, workers=2, missing="state.json")
     _checkpoint(run_url, "b/step-50", 50, workers=2, missing=kept.done_name(0))
-    assert [(c.step, c.workers, c.best_step) for c in kept.checkpoints(run_url)] == [(10, 2, 9), (20, 3, 19)]
+    assert [(c.step, c.workers, c.best) for c in kept.checkpoints(run_url)] == [
+        (10, 2, "best-9-abc"),
+        (20, 3, "best-19-abc"),
+    ]
     assert kept.newest(run_url).url == storage.join(run_url, "ray", "b", "step-20")
 
 
@@ -64,31 +71,59 @@ def test_old_and_unfinished_checkpoints_are_dropped(run_url: str) -> None:
     assert [found.step for found in kept.checkpoints(run_url)] == [20, 30]
 
 
-def test_best_weights_follow_the_pointer(run_url: str, tmp_path: Path) -> None:
-    assert kept.best(run_url) is None
+def test_best_weights_stay_while_a_checkpoint_may_name_them(run_url: str, tmp_path: Path) -> None:
+    group = kept.Group.begin(run_url)
     for step in (10, 20, 30):
-        kept.keep_best(run_url, _folder(tmp_path, f"best-{step}", f"of {step}"))
-    assert kept.best(run_url) == storage.join(run_url, "best", "best-30")
-    assert {path.split("/")[0] for path in kept._paths(storage.join(run_url, "best"))} == {
-        "best-20",
-        "best-30",
-        "latest",
-    }
-    # Training goes on from a checkpoint that knows only of step 20.
-    kept.point_best(run_url, 20)
-    assert kept.best(run_url) == storage.join(run_url, "best", "best-20")
+        group.keep_best(_folder(tmp_path, f"best-{step}", f"of {step}"), f"best-{step}-{group.name}")
+    assert _best(run_url) == {f"best-20-{group.name}", f"best-30-{group.name}"}
+    assert kept.best(run_url, "") is None
     target = tmp_path / "here"
-    kept.download(kept.best(run_url), target)
-    assert (target / "weights.safetensors").read_text() == "of 20"
+    kept.download(kept.best(run_url, f"best-30-{group.name}"), target)
+    assert (target / "weights.safetensors").read_text() == "of 30"
+    kept.drop_old(run_url, best=f"best-20-{group.name}")
+    assert _best(run_url) == {f"best-20-{group.name}"}
+
+
+def test_workers_that_were_thought_lost_change_nothing_when_they_write_late(run_url: str, tmp_path: Path) -> None:
+    """They were cut off while they kept the weights of step 30; others went on from the checkpoint of step 20."""
+    lost = kept.Group.begin(run_url)
+    for step in (10, 20):
+        lost.keep_best(_folder(tmp_path, f"best-{step}", f"of {step}"), f"best-{step}-{lost.name}")
+    _checkpoint(run_url, "a/step-20", 20, workers=1)
+    begun = kept.Group.begin(run_url)
+    begun.check()
+    with pytest.raises(RunError, match="other workers have taken this training over"):
+        lost.check()
+    with pytest.raises(RunError, match="taken this training over"):
+        lost.keep_best(_folder(tmp_path, "best-30", "late"), f"best-30-{lost.name}")
+    begun.keep_best(_folder(tmp_path / "b", "best-30", "of 30"), f"best-30-{begun.name}")
+    assert _best(run_url) == {f"best-10-{lost.name}", f"best-20-{lost.name}", f"best-30-{begun.name}"}
+    kept.drop_old(run_url, best=f"best-30-{begun.name}")
+    assert _best(run_url) == {f"best-30-{begun.name}"}
+    begun.check()
+
+
+def test_an_upload_that_was_under_way_when_others_began_deletes_nothing(
+    run_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = kept.Group.begin(run_url)
+    for step in (10, 20):
+        lost.keep_best(_folder(tmp_path, f"best-{step}", f"of {step}"), f"best-{step}-{lost.name}")
+    upload = kept.upload
+    monkeypatch.setattr(kept, "upload", lambda folder, url: (kept.Group.begin(run_url), upload(folder, url)))
+    with pytest.raises(RunError, match="taken this training over"):
+        lost.keep_best(_folder(tmp_path, "best-30", "late"), f"best-30-{lost.name}")
+    assert {f"best-10-{lost.name}", f"best-20-{lost.name}"} < _best(run_url)
 
 
 def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     folder = _folder(tmp_path, "best-1", "x" * 200_000)
+    group = kept.Group.begin(str(tmp_path / "run"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(RunError, match="no space left for a checkpoint; the one before it is whole"):
-            kept.keep_best(str(tmp_path / "run"), folder)
+            group.keep_best(folder, "best-1-a")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert kept.best(str(tmp_path / "run")) is None
+    assert group._made == []

@@ -81,11 +81,12 @@ def test_elastic_workers_take_what_there_is_and_give_the_losses_of_torchrun(
     assert heard.losses == pytest.approx(uninterrupted, rel=1e-6)
     assert summary.steps == STEPS
     assert heard.steps[-1] == (STEPS, STEPS)
-    assert [item[1:] for item in told if item[0] == "started"] == [(2, 0)]
+    assert [(len(item[1]), item[2]) for item in told if item[0] == "started"] == [(2, 0)]
     kept_checkpoints = kept.checkpoints(str(tmp_path))
     assert [(found.step, found.workers) for found in kept_checkpoints] == [(STEPS - 40, 2), (STEPS, 2)]
-    best = kept.best(str(tmp_path))
-    assert best is not None and best.endswith(f"best-{summary.best_step}")
+    best = kept.best(str(tmp_path), summary.best_weights)
+    assert best is not None and Path(best).name.startswith(f"best-{summary.best_step}-")
+    assert [folder.name for folder in (tmp_path / "best").iterdir()] == [summary.best_weights]
     assert json.loads((Path(best) / "state.json").read_text())["scores"]["macro_f1"] == summary.best
     assert not _left_on_disk()
 
@@ -106,6 +107,27 @@ def test_a_killed_worker_changes_no_loss(
     assert heard.losses == pytest.approx(uninterrupted, rel=1e-6)
     starts = [item[2] for item in told if item[0] == "started"]
     assert len(starts) == 2 and starts[0] == 0 and starts[1] >= 80
+
+
+@pytest.mark.slow  # four starts
+def test_losses_without_a_checkpoint_between_end_the_training(
+    template: Work, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bizllm.train import launch
+
+    work, starts = _copied(template, tmp_path, stop={"every": STEPS}), []
+    take: Callable[..., None] = launch._Relay._take
+
+    def told(relay: Any, kind: str, *said: Any) -> None:
+        take(relay, kind, *said)
+        if kind == "started":
+            starts.append(said[1])
+            os.kill(_workers()[0].pid, signal.SIGKILL)
+
+    monkeypatch.setattr(launch._Relay, "_take", told)
+    with pytest.raises(RunError, match=r"failed 4 times without a checkpoint between; the last time: worker \d died"):
+        launch.launch(work, str(tmp_path))
+    assert starts == [0, 0, 0, 0]
 
 
 @pytest.mark.slow  # two launches, checkpoints over HTTP
@@ -134,7 +156,7 @@ def test_a_killed_driver_goes_on_from_s3(
     # What the workers told while the driver was dying is lost.
     assert first == pytest.approx({at: loss for at, loss in uninterrupted.items() if at in first}, rel=1e-6)
     assert kept.newest(run_url).step == STEPS
-    assert kept.best(run_url).startswith(f"{run_url}/best/best-")
+    assert kept.best(run_url, kept.newest(run_url).best).startswith(f"{run_url}/best/best-")
 
 
 @pytest.mark.slow
@@ -176,6 +198,29 @@ def test_more_workers_than_there_is_room_for(template: Work, tmp_path: Path, loc
     assert time.monotonic() - began < 5
 
 
+def test_a_wait_for_room_ends_and_says_what_lacks(template: Work, tmp_path: Path, local_ray: None) -> None:
+    import ray
+
+    from bizllm.train.launch import launch
+
+    @ray.remote(num_cpus=1)
+    class Other:
+        def ready(self) -> None: ...
+
+    other = Other.remote()
+    ray.get(other.ready.remote())
+    work = _copied(template, tmp_path, wait_for_room_s=2)
+    began = time.monotonic()
+    try:
+        with pytest.raises(RunError) as caught:
+            launch(work, str(tmp_path))
+    finally:
+        ray.kill(other)
+    said = "no room for 2 workers with 1 CPU each within wait_for_room_s (2 s): 2 CPUs of which 1 are free, 0 GPUs"
+    assert said in str(caught.value) and str(caught.value).endswith("room for 1 of them now")
+    assert time.monotonic() - began < 20
+
+
 # Two machines of which one is lost: Ray's nodes in processes of this machine.
 CLUSTER = """
 import logging, sys, threading
@@ -194,7 +239,7 @@ take = launch._Relay._take
 
 def told(self, kind, *said):
     if kind == "started":
-        print(kind, *said, flush=True)
+        print(kind, len(said[0]), said[1], flush=True)
     take(self, kind, *said)
 
 def log(step, values, split):
