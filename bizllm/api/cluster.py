@@ -33,15 +33,19 @@ def submit(
     address: http://HEAD:8265, else RAY_API_SERVER_ADDRESS. date and only are for jobs, resume (a run that died) for
     trainings. working_dir: what is sent; by default the file's folder. code: send this bizllm too. wait: until the end,
     with every line that it prints to `line`. sent: called when the cluster has it. Raises UserError where the file is
-    wrong or the cluster lets nobody in, RunError where the cluster loses the job.
+    wrong or the cluster lets nobody in, RunError where the cluster loses the job, Cancelled on Ctrl-C once it is sent,
+    which the job does not hear.
     """
-    from bizllm.jobs.follow import follow
+    from bizllm.jobs.follow import follow, goes_on
     from bizllm.jobs.submit import send
 
     parcel = _parcel(path, date, sets, only, resume)
     submission, client = send(parcel, address, working_dir=working_dir, code=code)
-    sent(submission)
-    return follow(submission, client, line) if wait else submission
+    try:
+        sent(submission)
+        return follow(submission, client, line) if wait else submission
+    except KeyboardInterrupt:
+        raise goes_on(submission) from None
 
 
 def _parcel(path: str, date: str | None, sets: Sequence[str], only: Sequence[str], resume: str | None) -> Parcel:

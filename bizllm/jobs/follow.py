@@ -22,28 +22,28 @@ LAST_LINES_S = 10.0  # for the rest of the log of a job that ended
 def follow(sent: Submission, client: Any, line: Callable[[str], None]) -> Submission:
     """Wait for the job's end; every line that it prints goes to `line`, once, however often connections break.
 
-    Returns it with its end. Raises RunError where the cluster lost the job or answers no more, Cancelled on Ctrl-C; the
-    job goes on then.
+    Returns it with its end. Raises RunError where the cluster lost the job or answers no more.
     """
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     over = threading.Event()
     reader = threading.Thread(target=_read, args=(client, sent.submission_id, lines.put, over), daemon=True)
     reader.start()
-    try:
-        ended = until_ended(sent, client, lambda: _drain(lines, line, POLL_S))
-        over.set()
-        deadline = time.monotonic() + LAST_LINES_S
-        while reader.is_alive() and time.monotonic() < deadline:
-            _drain(lines, line, 0.1)
-        _drain(lines, line, 0.0)
-    except KeyboardInterrupt:
-        said = f"no longer waiting: {sent.submission_id} goes on"
-        ways = f"follow it with `{sent.command('logs --follow')}`, stop it with `{sent.stop_command()}`"
-        raise Cancelled(f"{said}; {ways}") from None
+    ended = until_ended(sent, client, lambda: _drain(lines, line, POLL_S))
+    over.set()
+    deadline = time.monotonic() + LAST_LINES_S
+    while reader.is_alive() and time.monotonic() < deadline:
+        _drain(lines, line, 0.1)
+    _drain(lines, line, 0.0)
     state, status, why = status_of(ended)
     if status is None:
         raise RunError(f"{sent.submission_id}: {why}; `{sent.command('logs')}` may tell more")
     return replace(sent, state=state, exit_status=status)
+
+
+def goes_on(sent: Submission) -> Cancelled:
+    """What Ctrl-C means here: the job does not hear it."""
+    ways = f"follow it with `{sent.command('logs --follow')}`, stop it with `{sent.stop_command()}`"
+    return Cancelled(f"no longer waiting: {sent.submission_id} goes on; {ways}")
 
 
 def until_ended(sent: Submission, client: Any, pause: Callable[[], None]) -> Any:
