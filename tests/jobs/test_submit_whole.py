@@ -72,7 +72,7 @@ def versions(tmp_path: Path) -> list[str]:
 def test_a_training_is_stopped_and_gone_on_with(
     head: Head, inside: Any, topics: Callable[..., str], tmp_path: Path
 ) -> None:
-    path = topics(optim__epochs=60, checkpoint={"every_steps": 20})
+    path = topics(optim__epochs=100)
     sent: Submission = api.submit(path, address=head.url)
     assert sent.submission_id.startswith("topics-finetune-") and sent.date is None
     runs = tmp_path / "models/topics"
