@@ -20,6 +20,7 @@ from rich.cells import cell_len
 
 from bizllm.console import nights, progress
 from bizllm.console import tasks as console_tasks
+from bizllm.console.cluster import print_stopped
 from bizllm.console.rows import print_rows
 from bizllm.plain_text import json_text, plain
 
@@ -295,3 +296,30 @@ def test_without_a_terminal_json_has_no_progress(capsys: pytest.CaptureFixture[s
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("run r1 of j")
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ({}, ["stopped after 4.0 s", "the next run of this date goes on", "the lock is free"]),
+        ({"killed": True}, ["was killed 4.0 s after it was told to stop", "when its lease is over"]),
+        ({"verb": "finetune"}, ["its checkpoints stand", "bizllm submit TRAIN.yaml --resume RUN"]),
+        ({"stopped": False, "state": "done", "seconds": 0.0}, ["had ended before: done"]),
+        ({"stopped": False, "state": "failed"}, ["ended by itself meanwhile: failed"]),
+    ],
+)
+def test_what_stands_after_a_stop(
+    result: dict[str, Any], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = {
+        "verb": "run",
+        "stopped": True,
+        "killed": False,
+        "state": "cancelled",
+        "seconds": 4.0,
+        "lines": ["\x1b[1m"],
+    }
+    print_stopped({"submission_id": "shop-1", **usual, **result})
+    out, err = capsys.readouterr()
+    assert out.startswith("shop-1 ") and out.count("\n") == 1 and all(text in out for text in expected)
+    assert "\x1b" not in err, "what a job printed does not move the terminal"

@@ -74,10 +74,30 @@ def test_verbs_and_flags_exist(paper: Path) -> None:
 
 def test_flags_named_alone_exist() -> None:
     ours = {o for c in COMMANDS.values() for p in c.params for o in p.opts} | {"--help"}
-    foreign = {"--job"}  # of jobs/nightly.py
+    foreign = {"--job", "--train", "--runtime-env-json"}  # of the scripts in jobs/, and of `ray job submit`
     for paper in PAPERS:
         named = set(re.findall(r"`(--[a-z][a-z-]*)", paper.read_text()))
         assert named <= ours | foreign, f"{paper.name}: {named - ours - foreign}"
+
+
+def test_scripts_of_ray_jobs_take_what_is_said() -> None:
+    """In the papers, and in what the scripts say of themselves."""
+    told = [(paper.name, block) for paper in PAPERS for block in blocks(paper, "sh")]
+    told += [(script.name, script.read_text()) for script in ROOT.glob("jobs/*.py")]
+    said = [
+        (where, *found)
+        for where, text in told
+        for found in re.findall(r"python (jobs/\w+\.py) ([^\n#]+)", text.replace("\\\n", " "))
+    ]
+    assert {script for _, script, _ in said} == {f"jobs/{name}.py" for name in ("nightly", "backfill", "finetune")}
+    for where, script, words in said:
+        source = (ROOT / script).read_text()
+        (own,), (verb,) = re.findall(r'add_argument\("(--\w+)"', source), re.findall(r'main\("(\w+)"', source)
+        flags = {own} | {option for parameter in COMMANDS[verb].params for option in parameter.opts}
+        used = {word for word in shlex.split(words) if word.startswith("--")}
+        assert own in used <= flags, f"{where}: {script}: {used - flags or own}"
+        (file,) = re.findall(rf"{own} (\S+)", words)
+        assert (ROOT / file).is_file(), f"{where}: {file}"
 
 
 @each_paper

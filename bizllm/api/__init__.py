@@ -6,7 +6,7 @@ All raise UserError where what the user gave is wrong, and RunError where the wo
 from __future__ import annotations
 
 from bizllm.api.about import schema, tasks, unmask
-from bizllm.api.cluster import submit
+from bizllm.api.cluster import stop, submit
 from bizllm.api.models import (
     compress,
     evaluate,
@@ -37,6 +37,7 @@ __all__ = [
     "schema",
     "show",
     "show_model",
+    "stop",
     "submit",
     "tasks",
     "unmask",

@@ -6,11 +6,14 @@ Nothing heavy is imported before a verb needs it, so that help, schemas and mist
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
+from bizllm import __version__
 from bizllm.cli import about, cluster, models, nights, training, upkeep
+from bizllm.cli.answering import answering
 
 app = typer.Typer(
     name="bizllm",
@@ -24,18 +27,26 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _before(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    sent_by: Annotated[str | None, typer.Option("--sent-by", hidden=True)] = None,  # `bizllm submit` writes these two
+    exactly: Annotated[bool, typer.Option("--exactly", hidden=True)] = False,
+) -> None:
     if version:
-        from importlib.metadata import version as installed
-
-        print(f"bizllm {installed('bizllm')}")
+        print(f"bizllm {__version__}")
         raise typer.Exit(0)
+    if sent_by is not None:
+        with answering(False):
+            from bizllm.jobs.code import check_sender
+
+            if warning := check_sender(sent_by, exactly):
+                print(f"warning: {warning}", file=sys.stderr)
 
 
 for verbs in (nights, about, models, training, cluster, upkeep):
     verbs.add_to(app)
 
 
-def main() -> None:
-    """The `bizllm` command."""
-    app(prog_name="bizllm")
+def main(*arguments: str) -> None:
+    """The `bizllm` command, with the arguments of the command line or these; ends the process with its status."""
+    app(list(arguments) or None, prog_name="bizllm")

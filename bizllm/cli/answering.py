@@ -24,7 +24,10 @@ Out = Callable[[Any, Callable[[], None]], None]
 def answering(as_json: bool) -> Iterator[Out]:
     """Turns what goes wrong inside into lines on stderr and an exit status. Yields `out(value, show)`, which prints
     the value as JSON, or else lets `show` print it. What libraries print goes to stderr with JSON."""
+    from bizllm.jobs.interrupts import interruptible
+
     with contextlib.ExitStack() as stack:
+        stack.enter_context(interruptible())
         stdout = stack.enter_context(_stdout_kept()) if as_json else None
 
         def out(value: Any, show: Callable[[], None]) -> None:

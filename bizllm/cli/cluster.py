@@ -1,4 +1,4 @@
-"""`bizllm submit`: a job on a cluster, through Ray's Jobs API."""
+"""`bizllm submit` and `stop`: jobs and trainings on a cluster, through Ray's Jobs API."""
 
 from __future__ import annotations
 
@@ -7,35 +7,43 @@ from typing import Annotated
 import typer
 
 from bizllm.cli.answering import Json, answering
-from bizllm.cli.parameters import Dashboard, JobPath, RunDate, Sets
+from bizllm.cli.parameters import Dashboard, RunDate, Sets
 
 
 def submit(
-    job: JobPath,
+    path: Annotated[str, typer.Argument(metavar="JOB.yaml", help="A job or a training file.", show_default=False)],
     address: Dashboard = None,
     date: RunDate = None,
     sets: Sets = None,
     only: Annotated[list[str] | None, typer.Option(metavar="STEP", help="Run this step only.")] = None,
-    working_dir: Annotated[
-        str | None, typer.Option("--working-dir", metavar="DIR", help="What is sent; by default the job file's folder.")
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="RUN", help="Of a training: go on with a run that died.")
     ] = None,
+    working_dir: Annotated[
+        str | None, typer.Option("--working-dir", metavar="DIR", help="What is sent; by default the file's folder.")
+    ] = None,
+    code: Annotated[
+        bool, typer.Option("--code", help="Send this bizllm too, for a cluster that has its libraries alone.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show what the job prints, and end with its exit status.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run the job on a cluster, through Ray's Jobs API."""
+    """Run a job or a training on a cluster, through Ray's Jobs API."""
     with answering(json) as out:
         from bizllm import api
         from bizllm.console import cluster as console
 
         result = api.submit(
-            job,
+            path,
             address=address,
             date=date,
             sets=sets or (),
             only=only or (),
+            resume=resume,
             working_dir=working_dir,
+            code=code,
             wait=wait,
             sent=console.print_submission,
             line=console.print_log_line,
@@ -45,6 +53,23 @@ def submit(
             raise typer.Exit(result.exit_status)
 
 
+def stop(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A submission, or the run_id of its night.", show_default=False)
+    ],
+    address: Dashboard = None,
+    json: Json = False,
+) -> None:
+    """End a job or a training on a cluster, wait until it has ended, and say what stands."""
+    with answering(json) as out:
+        from bizllm import api
+        from bizllm.console import cluster as console
+
+        result = api.stop(run, address=address)
+        out(result, lambda: console.print_stopped(result))
+
+
 def add_to(app: typer.Typer) -> None:
     """Give the verbs to the application."""
     app.command()(submit)
+    app.command()(stop)

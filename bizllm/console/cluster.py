@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from rich.text import Text
 
-from bizllm.console.terminal import new_console, state_text
-from bizllm.jobs.submit import Submission
+from bizllm.console.terminal import duration, new_console, state_text
+from bizllm.jobs.submission import Submission
 from bizllm.plain_text import plain
 
 
@@ -16,8 +18,17 @@ def print_submission(sent: Submission) -> None:
     console = new_console(sys.stderr)
     for warning in sent.warnings:
         console.print(Text.assemble(("warning ", "yellow"), plain(warning)), soft_wrap=True)
-    lines = [("submitted", f"{sent.submission_id} to {sent.address}"), ("follow", sent.command("logs --follow"))]
-    for name, value in [*lines, ("state", sent.command("status")), ("stop", sent.command("stop"))]:
+    lines = [
+        ("submitted", f"{sent.submission_id} to {sent.address}"),
+        (
+            "bizllm",
+            f"{sent.code} {'goes with it' if sent.code_from == 'sent' else 'sent it; the cluster runs its own'}",
+        ),
+        ("follow", sent.command("logs --follow")),
+        ("state", sent.command("status")),
+        ("stop", sent.stop_command()),
+    ]
+    for name, value in lines:
         console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
 
 
@@ -27,7 +38,7 @@ def print_submission_end(sent: Submission) -> None:
         print(plain(sent.submission_id))
         return
     why = f" ({sent.meaning()})" if sent.state == "failed" else ""
-    state = Text.assemble(plain(f"{sent.submission_id} of {sent.job} for {sent.date}: "), state_text(sent.state), why)
+    state = Text.assemble(plain(f"{sent.submission_id} of {sent.subject()}: "), state_text(sent.state), why)
     new_console().print(state, soft_wrap=True)
 
 
@@ -35,3 +46,27 @@ def print_log_line(line: str) -> None:
     """A line that a job printed elsewhere."""
     sys.stderr.write(plain(line) + "\n")
     sys.stderr.flush()
+
+
+def print_stopped(result: Mapping[str, Any]) -> None:
+    """What the job said last, then how it ended and what stands."""
+    for line in result["lines"]:
+        print_log_line(line)
+    said = f"{result['submission_id']} {_how_it_ended(result)}"
+    new_console().print(Text(plain(said)), soft_wrap=True)
+
+
+def _how_it_ended(result: Mapping[str, Any]) -> str:
+    if not result["stopped"]:
+        how = "ended by itself meanwhile" if result["seconds"] else "had ended before"
+        return f"{how}: {result['state']}"
+    took = duration(result["seconds"])
+    how = f"was killed {took} after it was told to stop" if result["killed"] else f"stopped after {took}"
+    if result["verb"] == "finetune":
+        return (
+            f"{how}; its checkpoints stand, and nothing was registered: `bizllm submit TRAIN.yaml --resume RUN` goes on"
+        )
+    stands = "what was published stands as it was, and the next run of this date goes on from what was finished"
+    if not result["killed"]:
+        return f"{how}; {stands}; the lock is free"
+    return f"{how}; {stands}; the lock is free when its lease is over (runtime.lock_lease_s, 300 s by default)"

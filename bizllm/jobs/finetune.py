@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 
 from bizllm.errors import Cancelled, Fault, RunError, UserError, safe_text
+from bizllm.jobs.submitted import new_run_id, outside_copies, refuse_copies
 from bizllm.jobs.training_answers import TrainedAnswers, retained, trained_answers
 from bizllm.jobs.training_facts import control_scores, of_data
 from bizllm.jobs.training_file import LoadedRecipe
@@ -55,7 +54,8 @@ def finetune(
     the latter two say how to go on.
     """
     recipe = loaded.recipe
-    run_id = resume or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    refuse_copies(loaded.document)
+    run_id = resume or new_run_id()
     url = storage.join(recipe.output, recipe.name, run_id)
     run = Run(recipe, run_id, url, observer or TrainingObserver())
     os.environ.setdefault("DS_ACCELERATOR", zero.device_name())  # else DeepSpeed looks for one, and says so
@@ -210,7 +210,7 @@ def _tell(run: Run, base: str, rows: Mapping[str, int], warnings: Any) -> None:
 def _same(before: Recipe, now: Recipe) -> None:
     """A run goes on with the settings that it began with; those of its surroundings may change."""
     free = {"workers", "wait_for_room_s", "grow_after_s", "track", "registry", "promote", "output", "license"}
-    old, new = (recipe.model_dump(mode="json", exclude=free) for recipe in (before, now))
+    old, new = (outside_copies(recipe.model_dump(mode="json", exclude=free)) for recipe in (before, now))
     changed = [key for key in old if old[key] != new[key]]
     if changed:
         what = f"the run began with other settings of {', '.join(changed)}"

@@ -24,6 +24,7 @@ from uuid import uuid4
 
 from bizllm import logs
 from bizllm.errors import LockHeld, RunError
+from bizllm.jobs.submitted import mark_in
 from bizllm.tables import storage
 
 _log = logs.get(__name__)
@@ -212,9 +213,10 @@ def _encoded(lease: Lease) -> bytes:
 
 def _held_by(lease: Lease) -> LockHeld:
     age = max(0, round(time.time() - lease.acquired_at))
+    end = f"end it with `bizllm stop {lease.holder}`" if mark_in(lease.holder) else "end it"
     return LockHeld(
         f"another run of this job and date {f'({lease.holder}) ' if lease.holder else ''}is under way on {lease.host}, "
-        f"pid {lease.pid}, for {age} s; wait for it, or end it"
+        f"pid {lease.pid}, for {age} s; wait for it, or {end}"
     )
 
 

@@ -1,10 +1,11 @@
-"""Ray's Jobs API as a client sees it: address, token, time limits, and what its refusals mean in one line."""
+"""Ray's Jobs API as a client sees it: address, token, time limits, a job's log, and what refusals mean in one line."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 from bizllm.errors import Fault, RunError, UserError
 
 ANSWER_S = 120.0  # for one answer of the cluster, the upload of the folder's package included
+HEARTBEAT_S = 20.0  # a log's connection that has not answered for so long is broken
+_ON_THE_WAY = ("429", "502", "503", "504")  # what proxies say when they can't reach the head
 _SDK = "dashboard.modules.dashboard_sdk"
 
 
@@ -71,6 +74,23 @@ def connect(url: str) -> Any:
         def _do_request(self, *args: Any, **options: Any) -> Any:
             return super()._do_request(*args, **{"timeout": (10.0, ANSWER_S), **options})
 
+        async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+            """The log from its start, by pieces. Raises where the connection breaks, and where it falls silent, of
+            which Ray's own method hears nothing."""
+            import aiohttp
+
+            place = f"{self._address}/api/jobs/{job_id}/logs/tail"
+            async with (
+                aiohttp.ClientSession(cookies=self._cookies, headers=self._headers) as session,
+                session.ws_connect(place, ssl=self._ssl_context, heartbeat=HEARTBEAT_S, max_msg_size=0) as log,
+            ):
+                async for piece in log:
+                    if piece.type is not aiohttp.WSMsgType.TEXT:
+                        raise ConnectionError(f"the log came as {piece.type.name}")
+                    yield piece.data
+                if log.close_code != aiohttp.WSCloseCode.OK:
+                    raise ConnectionError(f"the log's connection was closed with {log.close_code}")
+
     token = _token()
     with refusals(url, "connect"), _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         return Client(url, headers={"Authorization": f"Bearer {token}"} if token else None)
@@ -106,6 +126,31 @@ def refusals(url: str, action: str) -> Iterator[None]:
         if action == "connect":
             raise UserError(Fault("--address", url, f"no Ray dashboard answers there: {first_line(fault)}")) from None
         raise RunError(f"{url}: can't {action}: {first_line(fault)}") from fault
+
+
+class Unanswered(Exception):
+    """Nobody answered this time, or someone on the way who can't; the next time may be better."""
+
+
+def job_info(client: Any, name: str) -> Any | None:
+    """What the cluster knows of a submission; None where it knows no such. Raises Unanswered, RunError."""
+    from ray.exceptions import AuthenticationError
+    from requests import RequestException
+
+    try:
+        found = client.get_job_info(name)
+    except AuthenticationError:
+        raise RunError(f"{client.get_address()} no longer takes the token; {name} may go on") from None
+    except (ConnectionError, RequestException) as fault:
+        raise Unanswered(cause(fault)) from fault
+    except RuntimeError as fault:
+        status = re.search(r"status code (\d{3})", str(fault))
+        if status is None or status[1] not in ("404", *_ON_THE_WAY):
+            raise RunError(f"{name}: {first_line(fault)}") from fault
+        if status[1] != "404":
+            raise Unanswered(f"HTTP {status[1]}") from fault
+        return None
+    return found
 
 
 @contextmanager

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 from bizllm import logs
 from bizllm.errors import Cancelled, Fault, UserError, safe_text
 from bizllm.infer.workers import Workers
 from bizllm.jobs import ledger, night_report
+from bizllm.jobs.interrupts import interruptible
 from bizllm.jobs.job import LoadedJob
 from bizllm.jobs.ledger import State, StepResult
 from bizllm.jobs.lock import RunLock
@@ -27,6 +26,7 @@ from bizllm.jobs.prepare import Night, check_tables, prepare
 from bizllm.jobs.runtime import Runtime
 from bizllm.jobs.sharing import shared_of
 from bizllm.jobs.step import StepRun
+from bizllm.jobs.submitted import new_run_id, refuse_copies
 from bizllm.tables import storage
 from bizllm.tables.store_settings import configured
 from bizllm.tables.warehouse import Warehouse
@@ -76,11 +76,11 @@ def run(
     started = time.monotonic()
     observer = _Serial(observer or Observer())
     night = prepare(loaded, run_date, only)
-    _check_place(night)
+    refuse_copies(loaded.document)
     _check_upstream(night)
     check_tables(night)
     night.warehouse.check_writable()
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    run_id = new_run_id()
     lease_s = night.job.runtime.lock_lease_s
     with RunLock(lock_url(night.warehouse, night.job.name, run_date), holder=run_id, lease_s=lease_s) as lock:
         stop, processes = threading.Event(), Workers()
@@ -126,21 +126,6 @@ def lock_url(warehouse: Warehouse, job: str, run_date: date) -> str:
 
 
 # -- before the work ----------------------------------------------------------------------------------------------
-
-
-def _check_place(night: Night) -> None:
-    """Inside a Ray job the working folder is a copy that Ray deletes: a warehouse in it would be lost."""
-    path, relative = night.warehouse.path, ("warehouse", "path") in night.loaded.document.relative
-    inside = storage.is_local(path) and (relative or os.path.abspath(path).startswith(os.getcwd() + os.sep))
-    if in_ray_job() and inside:
-        raise UserError(
-            Fault(
-                night.loaded.place("warehouse", "path"),
-                night.job.warehouse.path,
-                "lies in the job's working folder, which Ray deletes when the job ends",
-                "use a URL such as s3://bucket/warehouse, or an absolute path that every node sees",
-            )
-        )
 
 
 def _check_upstream(night: Night) -> None:
@@ -193,13 +178,15 @@ def _check_finished(runs: dict[str, StepRun]) -> None:
 # -- Ray ----------------------------------------------------------------------------------------------------------
 
 
-def in_ray_job() -> bool:
-    """Whether this process is the entrypoint of a job that was submitted to a Ray cluster."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+@contextmanager
+def cluster(runtime: Runtime, address: str | None) -> Iterator[None]:
+    """Ray, for the time of a run, in which a SIGTERM interrupts like Ctrl-C: see `_ray`."""
+    with interruptible(), _ray(runtime, address), interruptible():  # between, Ray puts a handler of its own
+        yield
 
 
 @contextmanager
-def cluster(runtime: Runtime, address: str | None) -> Iterator[None]:
+def _ray(runtime: Runtime, address: str | None) -> Iterator[None]:
     """Ray, for the time of a run: the one that is up in this process, the one at `address` (or RAY_ADDRESS), or a
     private local one of the size that `runtime` says."""
     import ray
@@ -252,7 +239,7 @@ class _Schedule:
         """Results in the order of the job."""
         waiting = list(self.runs)
         running: dict[Future[StepResult], str] = {}
-        with _interruptible(), ThreadPoolExecutor(self._width()) as pool:
+        with interruptible(), ThreadPoolExecutor(self._width()) as pool:
             try:
                 while waiting or running:
                     for name in [name for name in waiting if self._ready(name)]:
@@ -336,23 +323,6 @@ class _Schedule:
     def _tell(self, result: StepResult) -> None:
         self.log.info("step_done", step=result.step, state=result.state, rows=result.rows_in, seconds=result.seconds)
         self.observer.step_finished(result.to_dict())
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """A SIGTERM (what Kubernetes and schedulers send) interrupts like Ctrl-C, where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # -- after the work -----------------------------------------------------------------------------------------------

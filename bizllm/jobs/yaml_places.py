@@ -71,6 +71,7 @@ class Document:
     overridden: set[Keys] = field(default_factory=set)
     written: dict[Keys, str] = field(default_factory=dict)  # texts as they stood before variables were put in
     relative: set[Keys] = field(default_factory=set)  # where local paths were made absolute that had no root
+    rooted: set[Keys] = field(default_factory=set)  # where local paths stand that have one
     _from_environment: dict[Keys, list[range]] = field(default_factory=dict)  # which characters of a text
     _faults: dict[Keys, Fault] = field(default_factory=dict)
 
@@ -174,9 +175,10 @@ class Document:
             return
         kept = prefix or ("sqlite:///" if text.startswith("sqlite:///") else "")
         local = text.removeprefix(kept)
-        if local and not _URL.match(local):
-            if not os.path.isabs(local):
-                self.relative.add(keys)
+        if local.startswith("file://"):
+            self.rooted.add(keys)
+        elif local and not _URL.match(local):
+            (self.rooted if os.path.isabs(local) else self.relative).add(keys)
             folder = self.folder_of(*keys, offset=len(kept))
             self.written.setdefault(keys, text)
             self.at(*keys[:-1])[keys[-1]] = kept + os.path.normpath(folder / os.path.expanduser(local))

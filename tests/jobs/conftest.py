@@ -101,6 +101,13 @@ def job(tmp_path: Path) -> Callable[..., str]:
     return shop(tmp_path)
 
 
+@pytest.fixture(name="night")
+def tickets_alone(job: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+    """One step of the shop's job with a warehouse that the nodes of a cluster see."""
+    job(steps__segments=None, sources__orders=None, warehouse={"path": str(tmp_path / "wh")})
+    return job
+
+
 @pytest.fixture(scope="session")
 def shop_in() -> Callable[[Path], Callable[..., str]]:
     """`shop`, for nights that many tests begin with."""

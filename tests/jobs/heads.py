@@ -55,8 +55,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def started_head(dashboard: int | None = None) -> Iterator[Head]:
-    """A head while the block lasts. dashboard: its port.
+def started_head(dashboard: int | None = None, programs: Path = VENV_BIN) -> Iterator[Head]:
+    """A head while the block lasts. dashboard: its port. programs: where its `ray` and its jobs' `python` are.
 
     Ray refuses long paths for its sockets, hence a short folder of its own; `ray stop` would end every Ray here.
     """
@@ -64,7 +64,7 @@ def started_head(dashboard: int | None = None) -> Iterator[Head]:
     (folder / "token").write_text("a" * 64)
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_", "BIZLLM_"))}
     env = outside | {
-        "PATH": f"{VENV_BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_TMPDIR": str(folder),
@@ -72,6 +72,7 @@ def started_head(dashboard: int | None = None) -> Iterator[Head]:
         "AWS_ACCESS_KEY_ID": "testing",  # nodes have an identity; where the store is they must be told
         "AWS_SECRET_ACCESS_KEY": "testing",
     }
+    started_with = {name: value for name, value in env.items() if programs == VENV_BIN or name != "PYTHONPATH"}
     gcs, web_port, client, agent = free_ports(4)
     web_port = dashboard or web_port
     sizes = ["--num-cpus", "2", "--object-store-memory", "200000000"]
@@ -80,8 +81,8 @@ def started_head(dashboard: int | None = None) -> Iterator[Head]:
     ports += ["--dashboard-agent-listen-port", str(agent)]
     web = ["--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--node-ip-address", "127.0.0.1"]
     process = subprocess.Popen(
-        [str(VENV_BIN / "ray"), "start", "--head", "--block", "--temp-dir", str(folder), *sizes, *ports, *web],
-        env=env,
+        [str(programs / "ray"), "start", "--head", "--block", "--temp-dir", str(folder), *sizes, *ports, *web],
+        env=started_with,
         stdout=(folder / "head.log").open("wb"),
         stderr=subprocess.STDOUT,
         start_new_session=True,

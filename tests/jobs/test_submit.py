@@ -1,41 +1,49 @@
-"""`bizllm submit`, `ray job submit`, a driver elsewhere: what is refused before anything is sent, and nights on a real
-head that asks for a token."""
+"""`bizllm submit` and `stop`, `ray job submit`, a driver elsewhere: nights on a real head that asks for a token."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cuts import way_to
 from heads import Head, end, free_ports, started_head
+from nights import night as night_of
+from nights import receipts
 
 from bizllm import api
+from bizllm.console.cluster import print_stopped
 from bizllm.errors import RunError, UserError
+from bizllm.jobs import follow as following
 from bizllm.jobs import ray_jobs
 from bizllm.jobs import submit as submitting
+from bizllm.jobs.code import Code, code_of
+from bizllm.jobs.follow import follow
 from bizllm.jobs.lock import RunLock
+from bizllm.jobs.submission import Submission
 
 NIGHT = "2026-03-10"
 ROOT = Path(__file__).parents[2]
-NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
+BACKFILL = ("--from", "2026-03-09", "--to", NIGHT)
 Job = Callable[..., str]
 
 
 @pytest.fixture
-def night(job: Job, tmp_path: Path) -> Callable[..., str]:
-    """One step of the shop's job with a warehouse that the cluster's nodes see."""
-
-    job(steps__segments=None, sources__orders=None, warehouse={"path": str(tmp_path / "wh")})
-    return job
+def inside(head: Head, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """This process may use the head; its client."""
+    for variable in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(variable, head.env[variable])
+    return ray_jobs.connect(head.url)
 
 
 def command(path: str, *more: str) -> list[str]:
@@ -48,151 +56,93 @@ def submit(head: Head, path: str, *more: str, env: dict[str, str] | None = None)
     return subprocess.run(asked, env=env or head.env, capture_output=True, text=True, timeout=200)
 
 
-def faults(path: str, **options: object) -> list[str]:
-    """What `submit` finds wrong. Nobody listens at the address: a fault of the job must come first."""
-    with pytest.raises(UserError) as refused:
-        api.submit(path, date=NIGHT, **{"address": NOBODY, **options})  # type: ignore[arg-type]
-    return str(refused.value).splitlines()
+# -- sent and waited for ------------------------------------------------------------------------------------------
 
 
-# -- before anything is sent --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", ["wh", "../out/wh", "~/wh"])
-def test_a_warehouse_in_the_copy_is_refused(night: Job, path: str) -> None:
-    (line,) = faults(night(warehouse={"path": path}))
-    assert "warehouse.path" in line and f"'{path}'" in line and "s3://" in line
-
-
-@pytest.mark.parametrize("path", ["wh", "../wh"])
-def test_a_job_of_the_cluster_refuses_it_too(night: Job, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a variable of the cluster's leads there, which `submit` cannot know."""
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    with pytest.raises(UserError, match="which Ray deletes when the job ends"):
-        api.run(night(warehouse={"path": path}), date=NIGHT)
-
-
-def test_a_warehouse_of_a_relative_override_is_refused(night: Job) -> None:
-    (line,) = faults(night(), sets=["warehouse.path=out"])
-    assert line.startswith("--set warehouse.path: 'out'")
-
-
-def test_a_catalog_in_the_copy_is_refused(night: Job) -> None:
-    warehouse = {"path": "s3://lake/wh", "catalog": "sql", "uri": "sqlite:///catalog.db"}
-    (line,) = faults(night(warehouse=warehouse))
-    assert "warehouse.uri" in line and "catalog.db" in line
-
-
-def test_data_outside_the_folder_is_refused(night: Job, tmp_path: Path) -> None:
-    (line,) = faults(night(sources__tickets__path="../elsewhere"))
-    assert "sources.tickets.path" in line and "outside the folder that is sent" in line
-    (line,) = faults(night(sources__tickets__path="nowhere"))
-    assert "sources.tickets.path" in line and "no such file or folder" in line
-
-
-def test_every_fault_at_once(night: Job, tmp_path: Path) -> None:
-    path = night(warehouse={"path": "wh"}, sources__tickets__path="nowhere")
-    said = faults(path, only=["summry"], working_dir=str(tmp_path / "gone"))
-    assert [line.split(": ")[0].split(" ")[-1] for line in said] == [
-        "--only",
-        "--working-dir",
-        "sources.tickets.path",
-        "warehouse.path",
-    ]
-    assert "did you mean 'summary'?" in said[0]
-
-
-def test_faults_of_the_file_come_first(night: Job) -> None:
-    (line,) = faults(night(steps__summary__task="sumarize"))
-    assert "did you mean 'summarize'?" in line
-
-
-@pytest.mark.parametrize("address", ["ray://head:10001", "auto", "head:8265", "http://", "http://head:port", "ftp://h"])
-def test_addresses_that_are_none(night: Job, address: str) -> None:
-    (line,) = faults(night(), address=address)
-    assert line.startswith(f"--address: '{address}'") and "http://HEAD:8265" in line
-
-
-def test_without_an_address(night: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
-    (line,) = faults(night(), address=None)
-    assert line.startswith("--address: expected")
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", NOBODY)
-    (line,) = faults(night(), address=None)
-    assert "connection refused" in line
-
-
-def test_nobody_at_the_address(night: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where Ray's own variables name another: what is asked for counts."""
-    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:7")
-    (line,) = faults(night())
-    assert line.startswith(f"--address: '{NOBODY}': no Ray cluster answers there (connection refused)")
-    assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:7"
-
-
-def test_a_server_that_is_no_ray(night: Job, tmp_path: Path) -> None:
-    (port,) = free_ports(1)
-    asked = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)]
-    server = subprocess.Popen(asked, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while "refused" in (said := _error(night(), f"http://127.0.0.1:{port}")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert said.startswith(f"--address: 'http://127.0.0.1:{port}'") and "\n" not in said
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _error(path: str, address: str) -> str:
-    with pytest.raises((UserError, RunError)) as refused:
-        api.submit(path, date=NIGHT, address=address)
-    return str(refused.value)
-
-
-def test_tokens_that_are_none(night: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    path = night()
-    (line,) = faults(path)
-    assert line.startswith("RAY_AUTH_TOKEN_PATH: ") and "No such file" in line
-    (tmp_path / "token").write_text("\n")
-    assert "is empty" in faults(path)[0]
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert faults(path)[0].startswith("RAY_AUTH_MODE: 'token': there is no token")
-
-
-def test_a_training_file_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "train.yaml"
-    path.write_text("name: x\nbase: builtin:minilm\nobjective: classification\n")
-    assert "bizllm finetune" in faults(str(path))[0]
-
-
-# -- on a head ----------------------------------------------------------------------------------------------------
-
-
-def test_a_night_is_sent_and_waited_for(head: Head, night: Job, tmp_path: Path) -> None:
-    path = night()
+def test_a_night_is_sent_and_waited_for(head: Head, night: Job, inside: Any, tmp_path: Path) -> None:
+    """With bizllm's own code; and what Ray keeps of it holds nothing of this machine's environment."""
+    path = night(sources__tickets__path="${LAKE:-tickets}", registry="http://${REGISTRY:-127.0.0.1:9}")
     (tmp_path / ".gitignore").write_text("/mine/\n")
     for folder in (".git", ".venv", "out", "mine", "sub"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"kept-{folder.strip('.')}").write_text("x")
-    done = submit(head, path, "--wait", "--json", "--set", "steps.summary.max_sentences=1")
+    secrets = {"LAKE": f"{tmp_path}/./tickets", "REGISTRY": "hunter2.internal", "API_KEY": "sk-12345678"}
+    done = submit(
+        head,
+        path,
+        *("--code", "--wait", "--json", "--set", "steps.summary.max_sentences=1"),
+        env=head.env | secrets,
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert (said["state"], said["exit_status"], said["date"]) == ("done", 0, NIGHT)
-    assert re.fullmatch(rf"shop-{NIGHT}-[0-9a-f]{{6}}", said["submission_id"])
-    assert f"ray job stop --address {head.url} {said['submission_id']}" in done.stderr
+    assert (said["verb"], said["state"], said["exit_status"], said["date"]) == ("run", "done", 0, NIGHT)
+    name = said["submission_id"]
+    assert re.fullmatch(rf"shop-{NIGHT}-[0-9a-f]{{6}}", name)
+    assert f"bizllm stop {name} --address {head.url}" in done.stderr
+    assert "${LAKE:-tickets} takes its value from the environment of the cluster" in done.stderr
     assert re.search(r"summary +summarize +done +12 +12", done.stderr), "the job's own lines are shown"
     assert "a" * 64 not in done.stdout + done.stderr
     (count,) = api.show(path, sql="select count(*) n, count(summary) s from summary").to_pylist()
     assert count == {"n": 12, "s": 12}
-    unpacked = Path(head.env["RAY_TMPDIR"]).glob("session_2*/runtime_resources/working_dir_files/*/**/*")
+
+    ray_files = Path(head.env["RAY_TMPDIR"])
+    unpacked = ray_files.glob("session_2*/runtime_resources/working_dir_files/*/**/*")
     assert {file.name for file in unpacked if file.is_file()} >= {"shop.yaml", "part-0.parquet", "kept-sub"}
-    sent = {file.name for file in Path(head.env["RAY_TMPDIR"]).rglob("kept-*")}
+    sent = {file.name for file in ray_files.rglob("kept-*")}
     assert sent == {"kept-sub"}, "neither git's own, nor environments, nor results, nor what git ignores"
+    assert list(ray_files.glob("session_2*/runtime_resources/py_modules_files/*/bizllm/cli/__init__.py"))
+
+    info = ray_jobs.job_info(inside, name)
+    assert info is not None and info.metadata["bizllm_code"] == said["code"] == str(code_of())
+    assert (info.metadata["bizllm_job"], info.metadata["bizllm_date"]) == ("shop", NIGHT)
+    assert info.metadata["bizllm_code_from"] == said["code_from"] == "sent"
+    assert set(info.runtime_env["env_vars"]) == {submitting.STOP_GRACE}
+    stored = inside._do_request("GET", "/api/jobs/").text
+    assert name in stored
+    for file in ray_files.rglob("*"):
+        if file.is_file() and not file.is_socket():
+            stored += file.read_bytes().decode("latin-1")
+    assert "tickets" in stored and not [value for value in secrets.values() if value in stored]
+
+
+def test_another_version_on_the_cluster_is_status_2(head: Head, night: Job, inside: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(submitting, "code_of", lambda *_: Code("9.9.9", "0" * 12))
+    lines: list[str] = []
+    ended = api.submit(night(), address=head.url, date=NIGHT, wait=True, line=lines.append)
+    assert (ended.exit_status, ended.meaning()) == (2, "the input was wrong"), lines
+    (told,) = [line for line in lines if line.startswith("bizllm: ")]
+    assert f"bizllm {code_of()} in" in told and "9.9.9/000000000000" in told and "--code" in told
+
+
+def test_connections_that_break_lose_nothing(head: Head, inside: Any, tmp_path: Path) -> None:
+    """Log and state go over a way that is cut again and again, and once closed for seconds."""
+    script = "import time\nfor i in range(80): print(f'line {i}'); time.sleep(0.1)\nprint('the last', end='')"
+    (tmp_path / "job.py").write_text(script)
+    ray_jobs.connect(head.url).submit_job(entrypoint=f"python {tmp_path}/job.py; exit 3", submission_id="broken")
+    lines: list[str] = []
+    with way_to(int(head.url.rpartition(":")[2])) as way:
+        client = ray_jobs.connect(way.url)
+        sent = Submission("broken", way.url, None, None)
+        over = threading.Event()
+
+        def disturb() -> None:
+            while not any(line.startswith("line ") for line in lines):
+                time.sleep(0.05)
+            for _ in range(4):
+                over.wait(0.7)
+                way.cut()
+            with way.closed():
+                over.wait(3.0)
+
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        ended = follow(sent, client, lines.append)
+        over.set()
+        thread.join()
+        assert way.cut_off >= 4, "connections were open, and were cut"
+    assert (ended.state, ended.exit_status) == ("failed", 3)
+    told = [line for line in lines if line.startswith(("line ", "the last"))]
+    assert told == [*(f"line {i}" for i in range(80)), "the last"]
 
 
 def test_the_job_ends_with_its_own_status(head: Head, night: Job) -> None:
@@ -221,44 +171,96 @@ def test_without_the_token_nobody_gets_in(head: Head, night: Job, env: dict[str,
     assert "b" * 64 not in line
 
 
-def test_ctrl_c_leaves_the_job_and_stopping_ends_it(head: Head, night: Job) -> None:
-    path = night(runtime={"unit_rows": 1})
+# -- stopped ------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_leaves_the_job_and_stopping_ends_it(
+    head: Head,
+    many: Job,
+    inside: Any,
+    undisturbed: Callable[[str], Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the middle of a night, whose rerun ends like one that nobody disturbed."""
+    path = many(warehouse={"path": str(tmp_path / "wh")})
     first = subprocess.Popen(
         command(path, "--address", head.url, "--wait"), env=head.env, stderr=subprocess.PIPE, text=True
     )
     assert first.stderr is not None
     name = next(line.split()[1] for line in first.stderr if line.startswith("submitted "))
-    time.sleep(1.0)
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=60)
     assert first.returncode == 130, said
-    assert f"{name} goes on" in said and f"ray job stop --address {head.url} {name}" in said
+    assert f"{name} goes on" in said and f"bizllm stop {name} --address {head.url}" in said
     assert "Traceback" not in said
 
-    ray = str(Path(sys.executable).parent / "ray")
-    stopped = subprocess.run(
-        [ray, "job", "stop", "--address", head.url, name], env=head.env, capture_output=True, text=True, timeout=100
+    deadline = time.monotonic() + 100
+    while len(receipts(tmp_path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    lock = tmp_path / f"wh/_bizllm/shop/locks/{NIGHT}"
+    (held,) = (json.loads(file.read_text()) for file in lock.iterdir())
+    told = api.stop(held["holder"], address=head.url)  # by the run, which the lock names to whoever is kept waiting
+    assert (told["submission_id"], told["job"], told["date"]) == (name, "shop", NIGHT)
+    assert (told["stopped"], told["killed"], told["state"], told["exit_status"]) == (True, False, "cancelled", 130)
+    print_stopped(told)
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{name} stopped after ") and "the lock is free" in out
+    assert re.search(r"summary +summarize +cancelled", err), "the driver's own last lines"
+    assert 2 <= len(receipts(tmp_path)) < 60, "stopped in the middle"
+    assert [(row["run_id"], row["state"]) for row in api.runs(path)] == [(held["holder"], "cancelled")]
+    assert not (tmp_path / "wh/shop/summary/metadata").exists(), "nothing is published"
+    (left,) = (json.loads(file.read_text()) for file in lock.iterdir())
+    assert not held["released"] and left["released"]
+
+    again = subprocess.run(
+        [sys.executable, "-m", "bizllm.cli", "stop", name, "--address", head.url],
+        env=head.env,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
-    assert stopped.returncode == 0 and "was stopped" in stopped.stdout + stopped.stderr, stopped
+    assert (again.returncode, again.stdout) == (0, f"{name} had ended before: cancelled\n"), again.stderr
+
+    quiet = undisturbed(path)
+    assert api.run(path, date=NIGHT).state == "done"
+    assert night_of(path) == quiet
 
 
-def test_a_job_that_is_stopped_meanwhile(head: Head, night: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(variable, head.env[variable])
-    client = ray_jobs.connect(head.url)
+def test_a_driver_that_does_not_listen_is_killed(head: Head, inside: Any) -> None:
+    inside.submit_job(entrypoint="trap '' TERM; echo deaf; while :; do sleep 0.2; done", submission_id="deaf")
+    deadline = time.monotonic() + 60
+    while "deaf\n" not in inside.get_job_logs("deaf") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    told = api.stop("deaf", address=head.url)
+    assert (told["stopped"], told["killed"], told["state"]) == (True, True, "cancelled")
+    assert told["seconds"] >= 3 and "deaf" in told["lines"] and told["job"] is None
+
+
+def test_what_nobody_knows_is_status_2(head: Head, inside: Any) -> None:
+    for run, expected in {
+        "shop": "knows no such submission or run",
+        "20260310T010203-a1b2c3": "was not run by a job of a cluster",
+        "20260310T010203-a1b2c3a1b2c3": "knows no job that ran it",
+    }.items():
+        with pytest.raises(UserError, match=f"^RUN: '{run}': .*{expected}"):
+            api.stop(run, address=head.url)
+
+
+def test_a_job_that_is_stopped_meanwhile(head: Head, night: Job, inside: Any) -> None:
     ended = api.submit(
         night(),
         address=head.url,
         date=NIGHT,
         wait=True,
-        sent=lambda sent: client.stop_job(sent.submission_id),
+        sent=lambda sent: inside.stop_job(sent.submission_id),
     )
     assert (ended.state, ended.exit_status) == ("cancelled", 130)
 
 
 @pytest.mark.slow  # two more heads
 def test_a_cluster_that_is_lost_meanwhile(night: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submitting, "LOST_AFTER_S", 3.0)
+    monkeypatch.setattr(following, "LOST_AFTER_S", 3.0)
     (port,) = free_ports(1)
     with started_head(port) as first:
         for variable in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
@@ -268,9 +270,9 @@ def test_a_cluster_that_is_lost_meanwhile(night: Job, monkeypatch: pytest.Monkey
         assert "has not answered for 3 s" in str(lost.value) and "\n" not in str(lost.value)
     with started_head(port) as second:
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", second.env["RAY_AUTH_TOKEN_PATH"])
-        sent = submitting.Submission("shop-gone", second.url, "shop", date.fromisoformat(NIGHT))
+        sent = Submission("shop-gone", second.url, "shop", date.fromisoformat(NIGHT))
         with pytest.raises(RunError, match="the cluster lost it"):
-            submitting.follow(sent, ray_jobs.connect(second.url), print)
+            follow(sent, ray_jobs.connect(second.url), print)
 
 
 # -- without `bizllm submit` --------------------------------------------------------------------------------------
@@ -282,7 +284,8 @@ def shop(job: Job, tmp_path: Path) -> Path:
     folder = tmp_path / "upload"
     folder.mkdir()
     job(steps__segments=None, sources__orders=None)
-    shutil.copy(ROOT / "jobs" / "nightly.py", folder)
+    for script in ("nightly.py", "backfill.py"):
+        shutil.copy(ROOT / "jobs" / script, folder)
     shutil.move(tmp_path / "tickets", folder)
     shutil.move(tmp_path / "shop.yaml", folder)
     return folder
@@ -298,15 +301,22 @@ def test_a_warehouse_in_the_jobs_own_copy_is_refused(head: Head) -> None:
     assert "Traceback (most recent call last)" not in said
 
 
-def test_a_night_as_a_ray_job(head: Head, shop: Path, tmp_path: Path) -> None:
-    script = ["python", "nightly.py", "--job", "shop.yaml", "--date", NIGHT]
+@pytest.mark.parametrize(
+    ("script", "dates"),
+    [("nightly.py", ("--date", NIGHT)), pytest.param("backfill.py", BACKFILL, marks=pytest.mark.slow)],
+)
+def test_nights_as_a_ray_job(head: Head, inside: Any, shop: Path, tmp_path: Path, script: str, dates: Any) -> None:
     warehouse = f"warehouse.path={tmp_path / 'wh'}"
-    status, said = head.submit(shop, *script, "--set", warehouse)
+    status, said = head.submit(shop, "python", script, "--job", "shop.yaml", *dates, "--set", warehouse)
     assert status == 0 and "succeeded" in said.lower(), said
     path = str(shop / "shop.yaml")
     (count,) = api.show(path, sql="select count(*) n, count(summary) s from summary", sets=[warehouse]).to_pylist()
-    assert count == {"n": 12, "s": 12}
-    assert [row["state"] for row in api.runs(path, sets=[warehouse])] == ["done"]
+    nights = len(dates) // 2
+    assert count == {"n": 12 * nights, "s": 12 * nights}
+    rows = api.runs(path, sets=[warehouse])
+    assert [row["state"] for row in rows] == ["done"] * nights
+    told = api.stop(rows[0]["run_id"], address=head.url)
+    assert (told["stopped"], told["state"]) == (False, "done"), "a run knows its submission, whoever sent it"
 
 
 def assert_a_night_from_elsewhere(head: Head, path: str) -> None:
