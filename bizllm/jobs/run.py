@@ -16,6 +16,7 @@ from typing import Any
 
 from bizllm import logs
 from bizllm.errors import Cancelled, Fault, UserError, safe_text
+from bizllm.infer.room import PRIVATE
 from bizllm.infer.workers import Workers
 from bizllm.jobs import ledger, night_report
 from bizllm.jobs.job import LoadedJob
@@ -207,7 +208,7 @@ def cluster(runtime: Runtime, address: str | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("BIZLLM_DEBUG"))}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; the warning is noise
     try:
-        if address:
+        if address and address != "local":
             carried = configured()  # workers elsewhere do not inherit them
             ray.init(address=address, runtime_env={"env_vars": carried} if carried else None, **quiet)
         else:
@@ -216,6 +217,7 @@ def cluster(runtime: Runtime, address: str | None) -> Iterator[None]:
                 address="local",
                 num_cpus=runtime.num_cpus,
                 object_store_memory=store,
+                labels=PRIVATE,
                 include_dashboard=False,
                 **quiet,
             )
