@@ -1,4 +1,4 @@
-"""What a stage takes of a cluster: arithmetic against brute force and cases made by hand; labels against Ray's words."""
+"""What a stage takes of a cluster: arithmetic against brute force and cases made by hand; labels as Ray reads them."""
 
 from __future__ import annotations
 
