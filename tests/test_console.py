@@ -211,7 +211,11 @@ def test_a_plan_on_a_cluster(capsys: pytest.CaptureFixture[str]) -> None:
     planned = {
         **dict.fromkeys(["step", "task", "input", "dates"], "a"),
         **dict.fromkeys(["model", "engine", "rows", "units", "tokens", "seconds"]),
-        "tables": {}, "cost": 12.5, "costs": costs, "asks": asks, "smaller": [],
+        "tables": {},
+        "cost": 12.5,
+        "costs": costs,
+        "asks": asks,
+        "smaller": [],
     }
     kind = {"nodes": 2, "cpus": 16.0, "gpus": 2.0, "memory": 1 << 36, "labels": {"tier": "gold"}, "free_cpus": 9.5}
     cluster = {"address": "auto", "nodes": 2, "cpus": 32.0, "gpus": 4.0, "memory": 1 << 37, "accelerators": {"L4": 4.0}}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bizllm.errors import Fault
+from bizllm.errors import Fault, UserError
 from bizllm.infer.pools import Capacity, Room
 from bizllm.jobs.prepare import Night, PreparedStep
 from bizllm.models.endpoint import computed_here
 from bizllm.models.engines.choice import Choice
 from bizllm.prices import KINDS, Held, Kind
 
+CONNECT_S = 10.0
 MANY = 1_000_000  # units of a step whose input an earlier one decides
 GPU_MAKERS = ("NVIDIA", "AMD Instinct", "Intel Data Center GPU")  # in the names of GPUs, not of processors
 
@@ -115,6 +117,21 @@ class Cluster:
                 told.append(f"{place}: {wanted} workers are wanted, and the cluster has room for {most}")
         told += _unpriced(night, list(asked.values()))
         return told
+
+
+def check_address(address: str | None) -> None:
+    """Raise UserError where nothing listens there: Ray itself tries for ten minutes. None, auto and local are well."""
+    found = re.fullmatch(r"(?P<scheme>\w+://)?(?P<host>[^/?]+):(?P<port>\d+)(?:/.*)?", address or "")
+    if found is None:
+        return
+    if found["scheme"] in ("http://", "https://"):
+        expected = "is a dashboard's address, which `submit` takes; expected auto, HOST:6379 or ray://HOST:10001"
+        raise UserError(Fault("--address", address, expected))
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), CONNECT_S).close()
+    except (OSError, OverflowError) as fault:
+        expected = f"no Ray cluster answers there ({type(fault).__name__})"
+        raise UserError(Fault("--address", address, expected)) from fault
 
 
 def held(asked: Capacity, seconds: float) -> Held:

@@ -23,6 +23,7 @@ from bizllm.jobs.job import LoadedJob
 from bizllm.jobs.ledger import State, StepResult
 from bizllm.jobs.lock import RunLock
 from bizllm.jobs.observe import Observer
+from bizllm.jobs.placement import check_address
 from bizllm.jobs.prepare import Night, check_tables, prepare
 from bizllm.jobs.runtime import Runtime
 from bizllm.jobs.sharing import shared_of
@@ -205,6 +206,7 @@ def cluster(runtime: Runtime, address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
+    check_address(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("BIZLLM_DEBUG"))}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; the warning is noise
     try:

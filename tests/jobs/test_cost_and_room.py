@@ -10,7 +10,7 @@ import pytest
 from bizllm.errors import UserError
 from bizllm.infer.pools import ACCELERATOR, Capacity, Node, Room
 from bizllm.jobs.job import load_job
-from bizllm.jobs.placement import held, measured
+from bizllm.jobs.placement import check_address, held, measured
 from bizllm.jobs.training_file import load_recipe
 from bizllm.jobs.training_plan import _placed
 from bizllm.models.engines.choice import Choice
@@ -47,6 +47,22 @@ def test_a_training_that_never_fits_is_a_fault_and_one_that_waits_a_warning() ->
     ):
         placed("3", cluster)
     assert "3 workers are asked for, and 2 find room now" in placed("3", Room(cluster.nodes, grows=True))["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:8265", "is a dashboard's address"),
+        ("127.0.0.1:9", "no Ray cluster answers there (ConnectionRefusedError)"),
+        ("ray://127.0.0.1:9", "no Ray cluster answers there (ConnectionRefusedError)"),
+    ],
+)
+def test_an_address_where_nothing_listens_is_told_at_once(address: str, said: str) -> None:
+    with pytest.raises(UserError) as fault:
+        check_address(address)
+    assert said in str(fault.value)
+    for well in (None, "auto", "local"):
+        check_address(well)
 
 
 def choice(machine: str, rate: float) -> Choice:
