@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -46,34 +47,33 @@ class Bell:
 
 
 class Floor:
-    """How many stages of a run are at work: while any is, another one that waits for room waits for that."""
+    """Which pools stages of a run are at work in: there another one that waits for room waits for them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._count = 0
+        self._at_work: Counter[str] = Counter()
 
-    @property
-    def busy(self) -> bool:
-        """Whether any is."""
-        return self._count > 0
+    def busy(self, pool: str) -> bool:
+        """Whether any stage is at work there."""
+        return self._at_work[pool] > 0
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """While a stage is at work."""
+    def taken(self, pool: str) -> Iterator[None]:
+        """While a stage is at work there."""
         with self._lock:
-            self._count += 1
+            self._at_work[pool] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._count -= 1
+                self._at_work[pool] -= 1
 
 
 class Door:
     """Between a stage and the cluster: passed once a part of each kind runs.
 
     parts: what must run before any unit can be answered. wait_s: how long the stage waits for that, while no other
-    stage of the run is at work.
+    stage of the run is at work in its pool.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Door:
         """The stage works."""
         if not self.passed:
             self.passed = True
-            self._passed.enter_context(self._floor.taken())
+            self._passed.enter_context(self._floor.taken(self.capacity.pool))
             self._workers = self._workers or [self._ticked] * self.capacity.workers
 
     def wait(self) -> None:
@@ -116,7 +116,7 @@ class Door:
             return
         if all(self.bell.rang(part) for part in self._parts):
             self.through()
-        elif self._floor.busy:
+        elif self._floor.busy(self.capacity.pool):
             self._since = now
         elif now - self._since > self._wait_s:
             raise RunError(

@@ -103,7 +103,7 @@ def main(job: str) -> dict[str, Any]:
     pipeline.FEW_UNITS = 0
     told["full_streamed"] = stage("full_streamed", model=True, gpu=True, wait_s=2)
     pipeline.FEW_UNITS = few
-    with Workers() as processes, processes.floor.taken():
+    with Workers() as processes, processes.floor.taken("gpu"):
         leave = threading.Timer(4, lambda: [ray.kill(actor) for actor in (one, two)])
         leave.start()
         told["behind another"] = stage("behind another", model=True, gpu=True, wait_s=1, processes=processes)
