@@ -195,7 +195,7 @@ class Capacity:
         most = fitting(nodes, pool.cpus or 1, gpus)
         workers = min(units, pool.workers or wanted or most)
         workers = max(1, workers if room.grows else min(workers, most))
-        at_once = max(workers, most) if on_gpu else workers
+        at_once = max(1, most) if on_gpu else workers
         threads = pool.cpus or next(
             (cpus for cpus in range(_largest(nodes), 1, -1) if fitting(nodes, cpus, gpus) >= at_once), 1
         )

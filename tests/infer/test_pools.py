@@ -62,6 +62,11 @@ def test_a_gpu_has_its_share_of_its_node_however_few_units_there_are() -> None:
         taken = Capacity.of(GPU, units, None, Pools(), cluster)
         assert (taken.workers, taken.threads, taken.gpus, taken.accelerator) == (workers, 8, 1.0, "H100")
     assert Capacity.of(GPU, 100, None, Pools(), room(node(2, 4))).workers == 2, "each has a CPU"
+    more = Capacity.of(GPU, 100, 16, Pools(), room(node(32, 4), grows=True))
+    assert (more.workers, more.threads) == (16, 8), "those that an autoscaler adds are like those that are there"
+    none_yet = Capacity.of(GPU, 100, None, Pools(gpu=GpuPool(cpus=6, workers=3)), room(node(64), grows=True))
+    assert (none_yet.workers, none_yet.threads, none_yet.gpus) == (3, 6, 1.0)
+    assert Capacity.of(GPU, 9, 3, Pools(gpu=GpuPool()), room(node(64), grows=True)).threads == 1, "nobody knows"
     without = Capacity.of(GPU, 100, None, Pools(), room(node(8)))
     assert (without.workers, without.gpus, without.pool) == (8, 0.0, "cpu")
 
