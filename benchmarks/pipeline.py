@@ -39,6 +39,7 @@ class Light:
     folder: str
     name: str = "light"
     holds_model: bool = True
+    uses_gpu: bool = False
 
     def open(self) -> None:
         """Nothing to load."""

@@ -178,6 +178,7 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "tokens": 90_000,
         "seconds": 125.0,
         "cost": None,
+        "costs": {"on_demand": None, "spot": None},
         "smaller": [],
     }
     offer = {"model": "registry:m@5", "metric": "macro_f1", "size_mb": 69.26, "teacher_size_mb": 90.9, "times": 1.84}
@@ -192,6 +193,7 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "engine": "torch",
     }
     plan = {"job": "j", "date": "2026-01-01", "cpus": 2, "warehouse": "/w", "seconds": 125.0, "cost": 0.5}
+    plan |= {"costs": {"on_demand": 0.5, "spot": None}, "cluster": None}
     nights.print_plan({**plan, "steps": [planned, later], "warnings": ["j.yaml:3: a local path"]})
     out = capsys.readouterr().out.splitlines()
     cells = ["a", "summarize", "t,", "labelled", "day", "1,500", "3", "builtin:minilm", "openvino", "bfloat16"]
@@ -201,6 +203,33 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     smaller = "b could use registry:m@5: 69.3 MB instead of 90.9, 1.8× as fast, macro_f1 0.9142 instead of 0.9203"
     assert out[-2] == f"smaller   {smaller}"
     assert out[-1] == "warning: j.yaml:3: a local path"
+
+
+def test_a_plan_on_a_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it has by kind of node, what each step asks for, and the cost by both ways to pay."""
+    asks = {"pool": "gpu", "workers": 4, "cpus": 8, "gpus": 1.0, "labels": {"tier": "gold"}, "fits": 4, "fits_now": 1}
+    costs = {"on_demand": 12.5, "spot": 4.0}
+    planned = {
+        **dict.fromkeys(["step", "task", "input", "dates"], "a"),
+        **dict.fromkeys(["model", "engine", "rows", "units", "tokens", "seconds"]),
+        "tables": {},
+        "cost": 12.5,
+        "costs": costs,
+        "asks": asks,
+        "smaller": [],
+    }
+    kind = {"nodes": 2, "cpus": 16.0, "gpus": 2.0, "memory": 1 << 36, "labels": {"tier": "gold"}, "free_cpus": 9.5}
+    cluster = {"address": "auto", "nodes": 2, "cpus": 32.0, "gpus": 4.0, "memory": 1 << 37, "accelerators": {"L4": 4.0}}
+    cluster |= {"kinds": [{**kind, "free_gpus": 1.0}], "may_grow": False, "grows_to": None}
+    plan = {"job": "j", "date": "2026-01-01", "cpus": 32, "warehouse": "/w", "seconds": 125.0, "cost": 5.25}
+    nights.print_plan({**plan, "costs": costs, "cluster": cluster, "steps": [planned], "warnings": []})
+    out = capsys.readouterr().out.splitlines()
+    assert out[2].split()[-2:] == ["12.50", "4.00"]
+    cost = "cost about 12.50 on demand or 4.00 spot, as its pools pay 5.25"
+    assert f"plan      j for 2026-01-01: about 2 min 05 s on the cluster, {cost}" in out
+    assert "cluster   auto: 2 nodes, 32 CPUs, 4 GPUs (4 L4), 128 GiB of memory for work; no autoscaler" in out
+    assert "          2 × 16 CPUs, 2 GPUs, of which 9.5 CPUs and 1 GPUs free; tier=gold" in out
+    assert out[-2].split() == ["a", "gpu", "4", "8", "1", "tier=gold", "4", "1"]
 
 
 def test_runs_show_errors_below(capsys: pytest.CaptureFixture[str]) -> None:

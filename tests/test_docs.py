@@ -289,7 +289,7 @@ def with_tables(paper: Path) -> str:
         schema = Recipe.model_json_schema()
         parts = {"file": schema, **dict(sections(schema, schema))}
         tables = {place: "\n".join(settings_lines(part, schema)) for place, part in parts.items()}
-        del tables["data.test"]  # has the settings of data.train
+        del tables["data.test"], tables["prices.spot"]  # have the settings of data.train and prices.on_demand
     text = paper.read_text()
     for name, table in tables.items():
         text = filled(text, f"settings: {name}", table)

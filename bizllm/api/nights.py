@@ -14,6 +14,7 @@ from bizllm.tables.store_settings import configure
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from bizllm.infer.pools import Room
     from bizllm.jobs.observe import Observer
     from bizllm.jobs.plan import Plan
     from bizllm.jobs.run import RunResult
@@ -28,7 +29,11 @@ def plan(
     max_loss: float | None = None,
 ) -> Plan | dict[str, Any]:
     """Check a job against its data and estimate it; a dict where the file is a training file. Runs nothing, writes
-    nothing. max_loss: how much of the score a smaller model may lose to be offered (0.01)."""
+    nothing.
+
+    address: of a Ray cluster, for which it is then planned: what the job asks for, and whether the cluster has it.
+    max_loss: how much of the score a smaller model may lose to be offered (0.01).
+    """
     from bizllm.jobs.training_file import is_training_file, load_recipe
 
     if is_training_file(job_path):
@@ -36,13 +41,27 @@ def plan(
         configure(recipe.recipe.storage)
         from bizllm.jobs.training_plan import plan_training
 
-        return plan_training(recipe)
+        return plan_training(recipe, address, _room(address))
     loaded = loaded_job(job_path, sets)
     day = run_date(loaded.job, date, datetime.now(UTC))
+    from bizllm.jobs.offers import MAX_LOSS
     from bizllm.jobs.plan import plan as plan_night
     from bizllm.jobs.prepare import prepare
 
-    return plan_night(prepare(loaded, day), address, *(() if max_loss is None else (max_loss,)))
+    night = prepare(loaded, day)
+    return plan_night(night, address, MAX_LOSS if max_loss is None else max_loss, _room(address))
+
+
+def _room(address: str | None) -> Room | None:
+    """What the cluster there has; None without one. Nothing is started, but for a process of the cluster that looks."""
+    if not address or address == "local":
+        return None
+    from bizllm.infer.room import look
+    from bizllm.jobs.run import cluster
+    from bizllm.jobs.runtime import Runtime
+
+    with cluster(Runtime(), address):
+        return look()
 
 
 def run(

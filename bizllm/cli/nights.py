@@ -19,7 +19,10 @@ def plan(
     job: JobPath,
     date: RunDate = None,
     sets: Sets = None,
-    address: Address = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="auto|ray://…", help="A running Ray: also tell what it has for the job."),
+    ] = None,
     max_loss: Annotated[
         float | None,
         typer.Option("--max-loss", min=0.0, help="Of the score, of smaller models that are offered; 0.01 by default."),

@@ -6,10 +6,13 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from rich.table import Table
 from rich.text import Text
 
 from bizllm.console.terminal import count, duration, money, new_console, new_table, program, state_text
 from bizllm.plain_text import plain
+
+WAYS = {"on_demand": "on demand", "spot": "spot"}
 
 
 def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -> None:
@@ -42,10 +45,13 @@ def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -
 def print_plan(plan: dict[str, Any]) -> None:
     """What a run would do. An empty cell is known only when an earlier step has run."""
     console = new_console()
-    priced = [] if plan["cost"] is None else ["cost"]
+    kinds = [kind for kind, cost in plan["costs"].items() if cost is not None]
+    several = kinds not in ([], ["on_demand"])
+    priced = [WAYS[kind] for kind in kinds] if several else [] if plan["cost"] is None else ["cost"]
     numbers = ["rows", "units", "tokens", "time", *priced]
     table = new_table(["step", "task", "input", "dates", *numbers[:2], "model", "engine", *numbers[2:]], numbers)
     for step in plan["steps"]:
+        costs = [step["costs"][kind] for kind in kinds] if several else [step["cost"]] if priced else []
         table.add_row(
             *(plain(step[name]) for name in ("step", "task")),
             plain(", ".join([step["input"], *step["tables"].values()])),
@@ -55,17 +61,28 @@ def print_plan(plan: dict[str, Any]) -> None:
             plain(step["engine"]),
             count(step["tokens"]),
             duration(step["seconds"]),
-            *(money(step[name]) for name in priced),
+            *map(money, costs),
         )
     console.print(table)
     console.print()
+    cluster = plan["cluster"]
     cost = f", cost about {money(plan['cost'])}" if plan["cost"] is not None else ""
+    if several:
+        cost = ", cost about " + " or ".join(f"{money(plan['costs'][kind])} {WAYS[kind]}" for kind in kinds)
+        if plan["cost"] is not None and plan["cost"] not in plan["costs"].values():
+            cost += f", as its pools pay {money(plan['cost'])}"
+    where = "the cluster" if cluster else f"{plan['cpus']} CPUs"
     lines = [
-        ("plan", f"{plan['job']} for {plan['date']}: about {duration(plan['seconds'])} on {plan['cpus']} CPUs{cost}"),
+        ("plan", f"{plan['job']} for {plan['date']}: about {duration(plan['seconds'])} on {where}{cost}"),
         ("warehouse", plan["warehouse"]),
     ]
+    lines += cluster_lines(cluster) if cluster else []
     for name, value in lines:
         console.print(Text.assemble((f"{name:<10}", "dim"), plain(value)), soft_wrap=True)
+    if cluster:
+        console.print()
+        console.print(_placed(plan["steps"]))
+        console.print()
     for step in plan["steps"]:
         for offer in step["smaller"]:
             sizes = (
@@ -76,6 +93,39 @@ def print_plan(plan: dict[str, Any]) -> None:
             console.print(Text.assemble((f"{'smaller':<10}", "dim"), plain(said)), soft_wrap=True)
     for warning in plan["warnings"]:
         console.print(Text.assemble(("warning: ", "yellow"), plain(warning)), soft_wrap=True)
+
+
+def cluster_lines(cluster: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a cluster has: in all, and by kind of node."""
+    gpus = ", ".join(f"{number:g} {name or 'of no told kind'}" for name, number in cluster["accelerators"].items())
+    has = [f"{cluster['nodes']} node{'s' * (cluster['nodes'] != 1)}", f"{cluster['cpus']:g} CPUs"]
+    has += [f"{cluster['gpus']:g} GPUs ({gpus})"] if gpus else []
+    has += [f"{cluster['memory'] / (1 << 30):,.0f} GiB of memory for work"]
+    grows = "an autoscaler may add nodes" if cluster["may_grow"] else "no autoscaler"
+    if cluster["grows_to"]:
+        most = ", ".join(f"{cluster['grows_to'].get(f'{kind}', 0):g} {kind}s" for kind in ("CPU", "GPU"))
+        grows = f"an autoscaler adds up to {most} in all"
+    lines = [("cluster", f"{cluster['address']}: {', '.join(has)}; {grows}")]
+    for kind in cluster["kinds"]:
+        gpu = f", {kind['gpus']:g} GPUs" if kind["gpus"] else ""
+        free = f"{kind['free_cpus']:g} CPUs" + (f" and {kind['free_gpus']:g} GPUs" if kind["gpus"] else "")
+        labels = ", ".join(f"{key}={value}" for key, value in kind["labels"].items())
+        each = f"{kind['nodes']} × {kind['cpus']:g} CPUs{gpu}, of which {free} free" + (f"; {labels}" if labels else "")
+        lines.append(("", each))
+    return lines
+
+
+def _placed(steps: Sequence[dict[str, Any]]) -> Table:
+    """What each step asks for, and how much of that the cluster has."""
+    numbers = ["workers", "CPUs each", "GPUs each", "fit", "fit now"]
+    table = new_table(["step", "pool", *numbers[:3], "nodes with", *numbers[3:]], numbers)
+    for step in steps:
+        asks = step["asks"]
+        labels = ", ".join(f"{key}={value}" for key, value in asks["labels"].items()) or "any"
+        sizes = (f"{asks[name]:g}" for name in ("workers", "cpus", "gpus"))
+        fits = (f"{asks[name]:g}" for name in ("fits", "fits_now"))
+        table.add_row(plain(step["step"]), asks["pool"], *sizes, plain(labels), *fits)
+    return table
 
 
 def print_runs(runs: Sequence[dict[str, Any]]) -> None:

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from bizllm.console.nights import WAYS, cluster_lines
 from bizllm.console.progress import LINE_EVERY_S
-from bizllm.console.terminal import count, duration, new_console, new_table, program, say
+from bizllm.console.terminal import count, duration, money, new_console, new_table, program, say
 from bizllm.plain_text import plain
 from bizllm.train.progress import TrainingObserver
 
@@ -121,9 +122,26 @@ def print_training_plan(plan: Mapping[str, Any]) -> None:
         ("work", f"{count(plan['steps'])} steps, {count(plan['tokens'])} tokens"),
         ("time", f"about {duration(3600.0 * hours)}" if hours is not None else None),
     ]
+    if "cluster" in plan:
+        lines += _on_cluster(plan)
     _print_lines(console, lines)
     for warning in plan["warnings"]:
         console.print(Text.assemble(("warning: ", "yellow"), plain(warning)), soft_wrap=True)
+
+
+def _on_cluster(plan: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """What a training asks of a cluster, what that has, what it costs."""
+    asks, hourly, costs = plan["asks"], plan["costs_per_hour"], plan["costs"]
+    least, most = asks["workers"]
+    number = f"{least}" if least == most else f"{least} to {most}"
+    kind = f"a GPU{' of kind ' + asks['accelerator'] if asks['accelerator'] else ''}" if asks["gpus"] else "CPUs"
+    lines: list[tuple[str, str | None]] = [*cluster_lines(plan["cluster"])]
+    lines.append(("asks", f"{number} workers with {kind} each: {asks['fits']} fit, {asks['fits_now']} now"))
+    for way, words in WAYS.items():
+        if hourly[way] is not None:
+            whole = f", about {money(costs[way])} in all" if costs[way] is not None else ""
+            lines.append(("cost", f"{words} {money(hourly[way])} an hour{whole}"))
+    return lines
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:

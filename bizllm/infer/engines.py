@@ -44,6 +44,7 @@ class ChooseEngine:
     shared: bool = False
     name: str = "engine"
     holds_model: bool = True
+    uses_gpu: bool = True  # what an endpoint computes needs no choice
 
     def open(self) -> None:
         """Each model is loaded when it is its turn."""

@@ -31,9 +31,13 @@ import ray.util.client
 from bizllm import logs
 from bizllm.errors import Cancelled, RunError
 from bizllm.infer import attempts
+from bizllm.infer.doors import WAIT_S, Bell, Door, Part
+from bizllm.infer.pools import READ_CPUS, Capacity, Pools
 from bizllm.infer.receipts import Receipt, ReceiptBook
+from bizllm.infer.room import look
 from bizllm.infer.work import Stage, Unit
-from bizllm.infer.workers import LOST_WORKER_RETRIES, READ_CPUS, Capacity, Lent, Worker, Workers
+from bizllm.infer.workers import LOST_WORKER_RETRIES, Lent, Worker, Workers
+from bizllm.prices import Held
 
 _log = logs.get(__name__)
 
@@ -48,20 +52,25 @@ def run_stage(
     book: ReceiptBook,
     *,
     workers: int | None = None,
+    pools: Pools = Pools(),  # noqa: B008 - frozen
+    wait_s: float = WAIT_S,
     processes: Workers | None = None,
     stop: threading.Event | None = None,
     on_receipt: Callable[[Receipt], None] = lambda _: None,
     log: logs.Logger = _log,
-) -> None:
-    """Work through the units that have no receipt yet. Raises RunError when a unit failed, after all were tried.
+) -> Held:
+    """Work through the units that have no receipt yet; what they held of the cluster.
 
+    Raises RunError when a unit failed, after all were tried, and where the stage finds no room in the cluster.
+    workers, pools: how many workers, and on which nodes. wait_s: how long the stage waits for room.
     processes: those of the run, which stay for the next stage; without, the stage has its own.
     stop: when set, no further unit is begun and Cancelled is raised; receipts taken so far stay.
     """
     todo = [unit for unit in units if unit.id not in book]
     if not todo:
-        return
-    capacity = Capacity.of(stage, len(todo), workers)
+        return Held()
+    room = look()
+    capacity = Capacity.of(stage, len(todo), workers, pools, room)
     many = len(todo) > FEW_UNITS and not ray.util.client.ray.is_connected()  # Ray Data does not run through ray://
     streamed = stage.holds_model and many
     failed: list[Receipt] = []
@@ -77,22 +86,27 @@ def run_stage(
     try:
         with ExitStack() as around:
             of_the_run = processes or around.enter_context(Workers())
+            parts: tuple[Part, ...] = ("read", "work") if stage.holds_model else ("work",)
+            door = around.enter_context(Door(stage.name, capacity, of_the_run.floor, look, wait_s, *parts))
+            door.check(room)
             size = None if streamed else capacity  # Ray Data starts its own
             lent = around.enter_context(of_the_run.lent(size, start=stage.holds_model))
             entering = around.enter_context(_Entering(book, taken))
             if lent:
-                receipts = _with_actors(stage, todo, capacity.threads, lent)
+                receipts = _with_actors(stage, todo, door, lent)
             else:
-                receipts = (_streamed if streamed else _with_tasks)(stage, todo, capacity)
+                receipts = (_streamed if streamed else _with_tasks)(stage, todo, door)
             for receipt in around.enter_context(closing(receipts)):
                 entering.take(receipt)
                 if stop is not None and stop.is_set():
                     raise Cancelled("interrupted")
+                door.wait() if receipt is None else door.through()
     except ray.exceptions.RayError as fault:
         raise RunError(f"{stage.name}: Ray gave up on a worker ({type(fault).__name__})") from fault
     if failed:
         others = f" (and {len(failed) - 1} more units)" if len(failed) > 1 else ""
         raise RunError(f"{stage.name}: unit {failed[0].unit}{others}: {failed[0].error}")
+    return door.held
 
 
 class _Entering:
@@ -138,21 +152,27 @@ class _Entering:
 # -- plain Ray ----------------------------------------------------------------------------------------------------
 
 
-def _both(stage: Stage, unit: Unit, threads: int) -> Receipt:
+def _both(stage: Stage, unit: Unit, threads: int, bell: Bell) -> Receipt:
     """Open, read and work in one go: a stage that holds no model needs no process of its own."""
+    bell.ring("work")
     return Worker(stage, threads).work(unit, attempts.read(stage, unit))
 
 
-def _with_tasks(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
+def _read(stage: Stage, unit: Unit, bell: Bell) -> list[pa.Table] | Receipt:
+    bell.ring("read")
+    return attempts.read(stage, unit)
+
+
+def _with_tasks(stage: Stage, units: Sequence[Unit], door: Door) -> Generator[Receipt | None, None, None]:
     """Ray keeps the processes of tasks, with what they imported, for the next stage."""
-    shared = ray.put(stage)
-    both = ray.remote(num_cpus=capacity.cpus, max_retries=LOST_WORKER_RETRIES)(_both)
+    shared, capacity = ray.put(stage), door.capacity
+    both = ray.remote(max_retries=LOST_WORKER_RETRIES, **capacity.options)(_both)
     waiting = deque(units)
     running: list[Any] = []
     try:
         while waiting or running:
             while waiting and len(running) < 2 * capacity.workers:
-                running.append(both.remote(shared, waiting.popleft(), capacity.threads))
+                running.append(both.remote(shared, waiting.popleft(), capacity.threads, door.bell))
             finished, running = ray.wait(running, num_returns=1, timeout=LOOK_S)
             yield from (ray.get(done) for done in finished)
             if not finished:
@@ -163,30 +183,45 @@ def _with_tasks(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Gene
 
 
 def _with_actors(
-    stage: Stage, units: Sequence[Unit], threads: int, pool: Sequence[Lent]
+    stage: Stage, units: Sequence[Unit], door: Door, pool: Sequence[Lent]
 ) -> Generator[Receipt | None, None, None]:
-    shared = ray.put(stage)
-    read = ray.remote(num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES)(attempts.read)
+    """Those that find room work, while others still wait for it."""
+    shared, capacity = ray.put(stage), door.capacity
+    read = ray.remote(num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES, **capacity.selector)(_read)
     waiting = deque(units)
+    coming = {process.actor.came.remote(door.bell): process for process in pool}
     running: dict[Any, Lent] = {}  # what a process told → the process
+    under_way: dict[Lent, int] = {}  # units of each that came
 
-    def begin(process: Lent) -> None:
-        if waiting:
-            unit = waiting.popleft()
-            tables = read.remote(shared, unit) if stage.holds_model else None
-            running[process.actor.work.remote([shared], threads, unit, tables)] = process
+    def feed() -> None:
+        """A unit for each process, then one to be read meanwhile, unless a process that still comes may want it."""
+        for many in (1, 2):
+            for process, has in under_way.items():
+                if has < many and len(waiting) > (len(coming) if many == 2 else 0):
+                    unit = waiting.popleft()
+                    tables = read.remote(shared, unit, door.bell) if stage.holds_model else None
+                    running[process.actor.work.remote([shared], capacity.threads, unit, tables)] = process
+                    under_way[process] += 1
 
-    # Two units a process: one is worked on while the other is read.
-    for process in [*pool, *pool]:
-        begin(process)
-    while running:
-        finished, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_S)
-        for done in finished:
-            process = running.pop(done)
-            begin(process)
-            yield process.told(ray.get(done))
-        if not finished:
-            yield None
+    try:
+        while running or (waiting and coming):
+            finished, _ = ray.wait([*running, *coming], num_returns=1, timeout=LOOK_S)
+            for done in finished:
+                told = ray.get(done)
+                if done in coming:
+                    under_way[coming.pop(done)] = 0
+                    door.came()
+                    feed()
+                    continue
+                process = running.pop(done)
+                under_way[process] -= 1
+                feed()
+                yield process.told(told)
+            if not finished:
+                yield None
+    finally:
+        for process in coming.values():
+            process.sound = False  # nothing is known of it: it ends with the stage
 
 
 # -- many units of a model: Ray Data ------------------------------------------------------------------------------
@@ -195,30 +230,34 @@ def _with_actors(
 class _RowWorker(Worker):
     """A row of Ray Data: a unit with what was read of it, to a row with its receipt."""
 
+    def __init__(self, stage: Stage, threads: int, bell: Bell) -> None:
+        bell.ring("work")
+        super().__init__(stage, threads)
+
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         receipt = self.work(pickle.loads(row["unit"]), _unpacked(row["tables"]))  # noqa: S301 - written by _packed
         return {"receipt": receipt.to_json()}
 
 
-def _streamed(stage: Stage, units: Sequence[Unit], capacity: Capacity) -> Generator[Receipt | None, None, None]:
+def _streamed(stage: Stage, units: Sequence[Unit], door: Door) -> Generator[Receipt | None, None, None]:
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
+    capacity, bell = door.capacity, door.bell
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None  # a unit is one block, however large
 
     def read(row: dict[str, Any]) -> dict[str, Any]:
-        return {"unit": row["unit"], "tables": _packed(attempts.read(stage, pickle.loads(row["unit"])))}  # noqa: S301
+        return {"unit": row["unit"], "tables": _packed(_read(stage, pickle.loads(row["unit"]), bell))}  # noqa: S301
 
     worker: Any = _RowWorker  # a class whose instances are called; Ray's annotation knows functions only
     rows = from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
-    receipts = rows.map(read, num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES).map(
+    receipts = rows.map(read, num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES, **capacity.selector).map(
         worker,
-        fn_constructor_args=(stage, capacity.threads),
+        fn_constructor_args=(stage, capacity.threads, bell),
         compute=ActorPoolStrategy(size=capacity.workers),
-        num_cpus=capacity.cpus,
-        num_gpus=capacity.gpus or None,
+        **capacity.options,
         max_restarts=LOST_WORKER_RETRIES,
         max_task_retries=LOST_WORKER_RETRIES,
     )

@@ -23,6 +23,7 @@ from bizllm.infer.learned import load
 from bizllm.infer.receipts import Receipt, reject_key
 from bizllm.infer.vectors import Shelf
 from bizllm.models.batches import placement
+from bizllm.models.endpoint import computed_here
 from bizllm.models.engines.base import Engine, Network
 from bizllm.models.engines.choice import engine_of
 from bizllm.models.engines.remembering import Remembering
@@ -59,7 +60,11 @@ class Stage(Protocol):
 
     @property
     def holds_model(self) -> bool:
-        """Whether `work` needs a process that stays, with a model loaded by `open`, and a GPU where there is one."""
+        """Whether `work` needs a process that stays, with a model loaded by `open`."""
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether what `open` loads is computed by that process: on a GPU, where there is one."""
 
     def open(self) -> None: ...
 
@@ -123,6 +128,11 @@ class PlainStage:
         """Never."""
         return False
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Never."""
+        return False
+
     def open(self) -> None:
         """Nothing to load."""
 
@@ -140,6 +150,11 @@ class TaskStage:
     def holds_model(self) -> bool:
         """Whether the task has models."""
         return bool(self.context.task.models())
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether any of its models is computed here, and not behind an endpoint."""
+        return computed_here(self.context.task.models().values())
 
     def open(self) -> None:
         """Load them, once a worker, each with the engine that was chosen."""

@@ -21,38 +21,13 @@ import ray
 
 from bizllm.errors import safe_text
 from bizllm.infer.attempts import read, work
+from bizllm.infer.doors import Bell, Floor
+from bizllm.infer.pools import Capacity
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.work import Stage, Unit
 
-READ_CPUS = 0.15  # a reader mostly waits for storage; odd on purpose: Ray Data fuses operators of equal CPUs
 LOST_WORKER_RETRIES = 2
 KEPT_BYTES = 3 << 30  # a process that takes more ends with its stage: what a large model took goes back to the system
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What a stage may take: `workers` processes of `threads` threads, each `cpus` and `gpus` of Ray's resources."""
-
-    workers: int
-    threads: int
-    cpus: float
-    gpus: float
-
-    @staticmethod
-    def of(stage: Stage, units: int, wanted: int | None) -> Capacity:
-        """Share the cluster's CPUs (or GPUs, for a stage that holds a model) among at most one worker a unit."""
-        resources = ray.cluster_resources()
-        cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-        on_gpu = stage.holds_model and gpus > 0
-        workers = max(1, min(units, wanted or int(gpus if on_gpu else cpus)))
-        threads = max(1, min(int(cpus / workers), _node_cpus()))
-        return Capacity(workers, threads, round(threads * (1 - READ_CPUS), 2), 1.0 if on_gpu else 0.0)
-
-
-def _node_cpus() -> int:
-    """CPUs of the smallest node that takes work; a head that is kept free of it has none."""
-    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return min((count for count in counts if count), default=1)
 
 
 # -- in the processes ---------------------------------------------------------------------------------------------
@@ -102,6 +77,10 @@ class Process:
         self._opened: bytes | None = None
         self._worker: Worker | None = None
 
+    def came(self, bell: Bell) -> None:
+        """Answers once the process is there."""
+        bell.ring("work")
+
     def work(self, stage: list[Any], threads: int, unit: Unit, tables: list[pa.Table] | Receipt | None) -> Told:
         """stage: a reference to it, in a list, so that only a stage that is not open yet is fetched. tables: None where
         this process is to read them itself."""
@@ -127,7 +106,7 @@ def _resident_bytes() -> int:
 # -- on the driver ------------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False)
 class Lent:
     """A process, and what its receipts told of it."""
 
@@ -148,6 +127,7 @@ class Workers:
         self._under_way = 0  # stages
         self._kept: list[tuple[Capacity, Lent]] = []  # only while no stage is under way
         self._over = False
+        self.floor = Floor()
 
     def __enter__(self) -> Workers:
         return self
@@ -166,7 +146,7 @@ class Workers:
             kept, self._kept = self._kept, []
         taken: list[Lent] = []
         if capacity is not None:
-            same = [lent for size, lent in kept if _size(size) == _size(capacity)]
+            same = [lent for one, lent in kept if one.size == capacity.size]
             taken = same[: capacity.workers] if start or len(same) >= capacity.workers else []
         _end([lent for _, lent in kept if all(lent is not one for one in taken)])
         if capacity is not None and start:
@@ -183,14 +163,9 @@ class Workers:
             _end([lent for lent in taken if all(lent is not one for one in keep)])
 
 
-def _size(capacity: Capacity) -> tuple[int, float, float]:
-    return capacity.threads, capacity.cpus, capacity.gpus
-
-
 def _started(capacity: Capacity) -> Lent:
     process: Any = ray.remote(
-        num_cpus=capacity.cpus,
-        num_gpus=capacity.gpus,
+        **capacity.options,
         max_restarts=LOST_WORKER_RETRIES,
         max_task_retries=LOST_WORKER_RETRIES,
     )(Process)

@@ -9,13 +9,16 @@ from datetime import date
 from typing import Any
 
 from bizllm.errors import Fault, UserError
+from bizllm.infer.pools import Capacity, Room
 from bizllm.jobs import engines, offers
 from bizllm.jobs.accounting import cost_of
+from bizllm.jobs.placement import Cluster, costs, held, measured
 from bizllm.jobs.prepare import Night, PreparedStep, check_tables
 from bizllm.jobs.sharing import Shared, shared_of
 from bizllm.models.endpoint import is_endpoint, parsed
 from bizllm.models.engines.choice import Choice
 from bizllm.models.registry_uri import SQLITE
+from bizllm.prices import KINDS
 from bizllm.tables import storage
 from bizllm.tables.manifest import Manifest, freeze
 
@@ -46,13 +49,18 @@ class PlannedStep:
     tokens: int | None
     seconds: float | None
     cost: float | None
+    costs: dict[str, float | None]
+    asks: dict[str, Any] | None
     engine: str | None
     smaller: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job for a date, as it would run on `cpus` CPUs. seconds and cost are rough: constants times rows and bytes."""
+    """A job for a date, as it would run on `cpus` CPUs. seconds and cost are rough: constants times rows and bytes.
+
+    cluster: what it has, where the plan is for one. cost: as the job's pools pay; costs: all in one way.
+    """
 
     job: str
     date: date
@@ -61,6 +69,8 @@ class Plan:
     steps: list[PlannedStep]
     seconds: float
     cost: float | None
+    costs: dict[str, float | None]
+    cluster: dict[str, Any] | None
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,24 +78,42 @@ class Plan:
         return {**asdict(self), "date": self.date.isoformat()}
 
 
-def plan(night: Night, address: str | None = None, max_loss: float = offers.MAX_LOSS) -> Plan:
-    """Estimate a checked night. Raises UserError where a source has nothing for the date.
+def plan(night: Night, address: str | None = None, max_loss: float = offers.MAX_LOSS, room: Room | None = None) -> Plan:
+    """Estimate a checked night. Raises UserError where a source has nothing for the date, or the cluster has no room.
 
-    max_loss: how much of its score a smaller model may lose to be offered.
+    max_loss: how much of its score a smaller model may lose to be offered. room: of the cluster at `address`.
     """
-    cpus = night.job.runtime.num_cpus or os.cpu_count() or 1
-    price = night.job.runtime.cpu_hour_price
+    runtime, cluster = night.job.runtime, Cluster(address or "", room) if room is not None else None
+    cpus = int(cluster.facts()["cpus"]) if cluster else runtime.num_cpus or os.cpu_count() or 1
     check_tables(night)
     faults: list[Fault] = []
-    steps, shared = [], shared_of(night.steps)
+    steps: list[PlannedStep] = []
+    asked: dict[str, Capacity] = {}
+    shared = shared_of(night.steps)
     for step in night.steps.values():
         try:
-            steps.append(_planned(night, step, cpus, price, shared.get(step.name), max_loss))
+            manifest = _manifest(night, step)
         except UserError as fault:
             faults += fault.faults
+            continue
+        units = len(manifest.units) if manifest else None
+        if cluster:
+            asked[step.name] = cluster.asked(night, step, units)
+        here = asked[step.name] if cluster else Capacity(1, cpus, cpus, 0.0)
+        told = cluster.told(here) if cluster else None
+        steps.append(_planned(night, step, manifest, here, told, shared.get(step.name), max_loss))
+    faults += cluster.faults(night, asked) if cluster else []
     if faults:
         raise UserError(*dict.fromkeys(faults))
-    costs = [step.cost for step in steps if step.cost is not None]
+    warnings = _warnings(night, address)
+    if cluster:
+        warnings += cluster.warnings(night, asked)
+        unknown = [step.step for step in steps if step.rows is not None and step.seconds is None]
+        warnings += [
+            f"{night.loaded.place('steps', name)}: time and cost are not known: its model was not measured on "
+            f"{asked[name].accelerator or 'these'} GPUs yet; a first night there measures encoders, not generators"
+            for name in unknown
+        ]
     return Plan(
         night.job.name,
         night.run_date,
@@ -93,28 +121,49 @@ def plan(night: Night, address: str | None = None, max_loss: float = offers.MAX_
         night.warehouse.path,
         steps,
         round(sum(step.seconds or 0.0 for step in steps), 1),
-        round(sum(costs), 6) if costs else None,
-        _warnings(night, address),
+        _sum([step.cost for step in steps]),
+        {kind: _sum([step.costs[kind] for step in steps]) for kind in KINDS},
+        cluster.facts() if cluster else None,
+        warnings,
     )
 
 
+def _sum(costs: Sequence[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return round(sum(known), 6) if known else None
+
+
 def _planned(
-    night: Night, step: PreparedStep, cpus: int, price: float | None, shared: Shared | None, max_loss: float
+    night: Night,
+    step: PreparedStep,
+    manifest: Manifest | None,
+    asked: Capacity,
+    told: dict[str, Any] | None,
+    shared: Shared | None,
+    max_loss: float,
 ) -> PlannedStep:
-    manifest = _manifest(night, step)
     choices = [found.choice for found in engines.standing(engines.urls_of(night, step, shared)).values()]
     follows = shared is not None and shared.leader != step.name
     rows = size = units = files = tokens = None
     seconds = cost = None
+    by_kind: dict[str, float | None] = dict.fromkeys(KINDS)
     if manifest is not None:
         rows, size, units, files = manifest.rows, manifest.bytes, len(manifest.units), len(manifest.files)
         tokens, cpu_s = step.task.estimate(rows, size)
+        choice = measured(choices, asked) if told else next(iter(choices), None)
         if follows and not getattr(step.settings, "explain", False):  # which reads more than others computed
-            cpu_s = rows * HEAD_ROW_S
-        elif choices and tokens:
-            cpu_s = tokens / choices[0].tokens_per_s * choices[0].threads
-        seconds = round(STEP_OVERHEAD_S + cpu_s / cpus, 1)
-        cost = cost_of(None if price is None else seconds / 3600 * cpus * price, _endpoint_cost(step, rows, tokens))
+            work_s: float | None = rows * HEAD_ROW_S / asked.workers / (1 if asked.gpus else asked.threads)
+        elif choice and tokens:
+            workers = asked.workers * (1 if asked.gpus else asked.threads / choice.threads)
+            work_s = tokens / choice.tokens_per_s / workers
+        else:
+            work_s = None if asked.gpus else cpu_s / asked.workers / asked.threads
+        seconds = None if work_s is None else round(STEP_OVERHEAD_S + work_s, 1)
+        endpoint = _endpoint_cost(step, rows, tokens)
+        if seconds is not None:
+            taken = held(asked, seconds)
+            cost = cost_of(night.job.runtime.cost(taken), endpoint)
+            by_kind |= costs(night, taken, endpoint)
     return PlannedStep(
         step.name,
         step.task.name,
@@ -131,6 +180,8 @@ def _planned(
         tokens,
         seconds,
         cost,
+        by_kind,
+        told,
         f"vectors of {shared.leader}" if shared and follows else _engine(step, choices, tokens),
         offers.smaller(step.pinned, max_loss),
     )

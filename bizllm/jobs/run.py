@@ -15,6 +15,7 @@ from typing import Any
 
 from bizllm import logs
 from bizllm.errors import Cancelled, Fault, UserError, safe_text
+from bizllm.infer.room import PRIVATE
 from bizllm.infer.workers import Workers
 from bizllm.jobs import ledger, night_report
 from bizllm.jobs.interrupts import interruptible
@@ -22,6 +23,7 @@ from bizllm.jobs.job import LoadedJob
 from bizllm.jobs.ledger import State, StepResult
 from bizllm.jobs.lock import RunLock
 from bizllm.jobs.observe import Observer
+from bizllm.jobs.placement import check_address
 from bizllm.jobs.prepare import Night, check_tables, prepare
 from bizllm.jobs.runtime import Runtime
 from bizllm.jobs.sharing import shared_of
@@ -195,10 +197,11 @@ def _ray(runtime: Runtime, address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
+    check_address(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("BIZLLM_DEBUG"))}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; the warning is noise
     try:
-        if address:
+        if address and address != "local":
             carried = configured()  # workers elsewhere do not inherit them
             ray.init(address=address, runtime_env={"env_vars": carried} if carried else None, **quiet)
         else:
@@ -207,6 +210,7 @@ def _ray(runtime: Runtime, address: str | None) -> Iterator[None]:
                 address="local",
                 num_cpus=runtime.num_cpus,
                 object_store_memory=store,
+                labels=PRIVATE,
                 include_dashboard=False,
                 **quiet,
             )

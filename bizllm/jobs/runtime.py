@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from bizllm.infer.pools import Pool, Pools
+from bizllm.prices import Held, HourlyPrices, Kind, Prices
 from bizllm.tables.settings import Closed
 
 
@@ -23,9 +25,35 @@ class Runtime(Closed):
     concurrent_steps: PositiveInt | None = Field(
         default=None, description="Independent steps that run at once; derived from the CPUs."
     )
+    pools: Pools = Field(default=Pools(), description="Which nodes of a cluster stages run on.")
+    wait_for_room_s: PositiveFloat = Field(
+        default=900, description="Seconds that a stage waits for its first worker, before its step fails."
+    )
     cpu_hour_price: float | None = Field(
-        default=None, ge=0, description="What an hour of one CPU costs, for the cost in `plan` and `runs`."
+        default=None, ge=0, description="Short for `prices: {on_demand: {cpu_hour: …}}`."
+    )
+    prices: Prices = Field(
+        default=Prices(), description="What an hour of a CPU and of a GPU costs, for the cost in `plan` and `runs`."
     )
     lock_lease_s: PositiveFloat = Field(
         default=300, description="Seconds after which the lock of a run that died may be taken over."
     )
+
+    @model_validator(mode="after")
+    def _one_price(self) -> Runtime:
+        if self.cpu_hour_price is not None and self.prices.on_demand.cpu_hour is not None:
+            raise ValueError("expected either `cpu_hour_price` or `prices.on_demand.cpu_hour`: they are the same")
+        return self
+
+    def hourly(self, kind: Kind) -> HourlyPrices:
+        """The prices of one way to pay."""
+        prices = self.prices.of(kind)
+        if kind == "spot" or self.cpu_hour_price is None:
+            return prices
+        return prices.model_copy(update={"cpu_hour": self.cpu_hour_price})
+
+    def cost(self, held: Held, kind: Kind | None = None) -> float | None:
+        """What work cost that held so much: as its pools pay, or all in one way. None where a price is missing."""
+        pools = (self.pools.cpu or Pool(), self.pools.gpu or Pool())
+        cpus, gpus = (self.hourly(kind or pool.capacity) for pool in pools)
+        return held.cost(cpus, gpus)

@@ -26,6 +26,7 @@ from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, PreparedStep
 from bizllm.jobs.sharing import Shared
 from bizllm.jobs.stages import Asks, EarlierNights
+from bizllm.prices import Held
 from bizllm.tables import storage
 from bizllm.tables.audit import AuditResult
 from bizllm.tables.source import Source
@@ -77,6 +78,7 @@ class StepRun:
         self.details = StepDetails()
         self.engines: dict[str, Kept] = {}
         self.engine: str | None = None  # in words
+        self.held = Held()  # of the cluster
         self.paid: float | None = None  # for the tokens of endpoints that have a price
         self.freezer = Freezer(night, step, self.state_url, fresh=fresh, earlier=self._earlier)
 
@@ -226,11 +228,14 @@ class StepRun:
             if stage.name == "answer":
                 self.observer.unit_done(self.step.name, done[0], total, seen["rows"], seen["rejected"])
 
-        run_stage(
+        runtime = self.job.runtime
+        self.held += run_stage(
             stage,
             units,
             receipts,
-            workers=self.job.runtime.workers,
+            workers=runtime.workers,
+            pools=runtime.pools,
+            wait_s=runtime.wait_for_room_s,
             processes=self.processes,
             stop=self.stop,
             on_receipt=taken,
@@ -294,7 +299,6 @@ class StepRun:
         snapshot_id: int | None = None,
     ) -> StepResult:
         seconds = self.elapsed()
-        price = self.job.runtime.cpu_hour_price
         said = published.properties if published else {}
 
         def number(name: str) -> int:
@@ -315,14 +319,8 @@ class StepRun:
             records_out=number("records_out"),
             tokens=counts.tokens if counts else 0,
             seconds=seconds,
-            cost=cost_of(None if price is None else seconds / 3600 * price * (_cpus() if counts else 0), self.paid),
+            cost=cost_of(self.job.runtime.cost(self.held), self.paid),
             snapshot_id=published.snapshot_id if published else snapshot_id,
             fingerprint=self.step.fingerprint,
             engine=self.engine or said.get("engine"),
         )
-
-
-def _cpus() -> float:
-    import ray
-
-    return float(ray.cluster_resources().get("CPU", 1))

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bizllm.errors import Fault, UserError
+from bizllm.infer.pools import Room, fitting
+from bizllm.jobs.placement import Cluster
 from bizllm.jobs.training_file import LoadedRecipe
+from bizllm.prices import KINDS, Held
 from bizllm.train import memory, zero
 from bizllm.train.batches import BatchPlan, accumulation, share
 from bizllm.train.prepare import Prepared, prepare
@@ -22,9 +26,13 @@ SLOW_GPU = 40e12
 START_S = 25.0  # Ray, workers, DeepSpeed
 
 
-def plan_training(loaded: LoadedRecipe) -> dict[str, Any]:
-    """What `plan TRAIN.yaml --json` prints. Raises UserError for all that `finetune` would refuse."""
+def plan_training(loaded: LoadedRecipe, address: str | None = None, room: Room | None = None) -> dict[str, Any]:
+    """What `plan TRAIN.yaml --json` prints. Raises UserError for all that `finetune` would refuse.
+
+    room: of the cluster at `address`, for which it is planned.
+    """
     recipe = loaded.recipe
+    there = _placed(loaded, address, room) if address and room else {}
     device = zero.device_name()
     prepared = prepare(recipe, loaded.place, device)
     numbers = zero.precision(recipe, device)
@@ -48,6 +56,15 @@ def plan_training(loaded: LoadedRecipe) -> dict[str, Any]:
     operations = tokens * (4 * (shape.parameters - looked_up) + 2 * max(0, shape.trainable - looked_up))
     speed = SPEED.get((device, numbers), SLOW_GPU) * workers
     made = memory.estimates(work, shape, workers, widest, numbers, device)
+    hours: float | None = round((START_S + operations / speed) / 3600, 3)
+    warnings = [*prepared.warnings, *there.pop("warnings", [])]
+    if there and there["asks"]["gpus"] and device == "cpu":
+        hours = None
+        warnings.append(
+            "time and memory are those of this machine, which has no GPU: on the cluster they are not known"
+        )
+    hourly = there.get("costs_per_hour", {})
+    costs = {kind: None if hours is None or cost is None else round(hours * cost, 4) for kind, cost in hourly.items()}
     return {
         "name": recipe.name,
         "base": prepared.base.uri,
@@ -68,9 +85,41 @@ def plan_training(loaded: LoadedRecipe) -> dict[str, Any]:
             "workers": workers,
         },
         "memory": [{"stage": e.stage, "offload": e.offload, "mb": round(e.mb), "chosen": e.chosen} for e in made],
-        "hours": round((START_S + operations / speed) / 3600, 3),
+        "hours": hours,
         "registry": prepared.registry,
-        "warnings": list(prepared.warnings),
+        **(there | {"costs": costs} if there else {}),
+        "warnings": warnings,
+    }
+
+
+def _placed(loaded: LoadedRecipe, address: str, room: Room) -> dict[str, Any]:
+    """What the training asks of the cluster, and what that costs by the hour. Raises UserError where it never fits."""
+    recipe = loaded.recipe
+    least, most, gpus = recipe.least_workers, recipe.most_workers, 1.0 if room.has_gpus else 0.0
+    with_gpus = [node for node in room.nodes if node.gpus] if gpus else room.nodes
+    fits, now = fitting(room.nodes, 1, gpus), fitting(room.nodes, 1, gpus, free=True)
+    kind = "GPU" if gpus else "CPU"
+    if fits < least and not room.grows:
+        told = f"the cluster at {address} has room for {fits} workers with a {kind} each; it has {room}"
+        raise UserError(Fault(loaded.place("workers"), recipe.workers, told, f"use at most {fits}" if fits else ""))
+    workers = most if room.grows else min(most, fits)
+    warnings = []
+    if now < least:
+        told = "; an autoscaler may add nodes" if room.grows else ": it waits until there is"
+        warnings.append(f"{loaded.place('workers')}: {least} workers are asked for, and {now} find room now{told}")
+    kinds = {node.accelerator for node in with_gpus}
+    accelerator = kinds.pop() if len(kinds) == 1 else ""
+    # Of the CPUs a worker takes its share: as many as let all of them stand side by side.
+    cpus = next(
+        (n for n in range(int(max(n.cpus for n in with_gpus)), 1, -1) if fitting(room.nodes, n, gpus) >= workers), 1
+    )
+    hour = Held(gpu_hours={accelerator: workers * gpus}) if gpus else Held(float(workers * cpus))
+    prices = {way: recipe.prices.of(way) for way in KINDS}
+    return {
+        "cluster": Cluster(address, room).facts(),
+        "asks": {"workers": [least, most], "gpus": gpus, "accelerator": accelerator, "fits": fits, "fits_now": now},
+        "costs_per_hour": {way: hour.cost(price, price) for way, price in prices.items()},
+        "warnings": warnings,
     }
 
 

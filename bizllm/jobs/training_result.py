@@ -99,7 +99,7 @@ def register(
     the result says of that."""
     recipe, info = run.recipe, read_info(folder)
     assert info is not None, "an exported model says what it is"
-    settings = dict(flat_params(recipe.model_dump(mode="json", exclude={"data", "registry", "output"})))
+    settings = dict(flat_params(recipe.model_dump(mode="json", exclude={"data", "prices", "registry", "output"})))
     card = model_card(
         {
             **asdict(info),

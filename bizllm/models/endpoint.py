@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
@@ -107,6 +108,11 @@ class Endpoint(BaseModel):
 def is_endpoint(uri: str) -> bool:
     """Whether a model's URI names an endpoint."""
     return uri.startswith(f"{SCHEME}:")
+
+
+def computed_here(uris: Iterable[str]) -> bool:
+    """Whether any of these models is computed by our own workers, and not behind an endpoint."""
+    return any(not is_endpoint(uri) for uri in uris)
 
 
 def parsed(uri: str) -> Endpoint:

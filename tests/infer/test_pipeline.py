@@ -288,8 +288,9 @@ import ray
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
 cluster.add_node(num_cpus=4, object_store_memory=100_000_000)
 ray.init(address=cluster.address, log_to_driver=False)
-from bizllm.infer.workers import Capacity
-capacity = Capacity.of(SimpleNamespace(holds_model=False), 2, None)
+from bizllm.infer.pools import Capacity, Pools
+from bizllm.infer.room import look
+capacity = Capacity.of(SimpleNamespace(uses_gpu=False), 2, None, Pools(), look())
 print(capacity.workers, capacity.threads)
 ray.shutdown()
 cluster.shutdown()

@@ -25,6 +25,7 @@ class Stage:
     faults: list[Exception]
     name: str = "answer"
     holds_model: bool = False
+    uses_gpu: bool = False
     calls: int = 0
     tables: list[Any] = field(default_factory=list)
 

@@ -45,6 +45,7 @@ class Tells:
 
     name: str
     holds_model: bool = True
+    uses_gpu: bool = True
     dies: str = ""  # a file: the first time, the process dies and leaves it
     opened: list[int] = field(default_factory=list)
 

@@ -79,9 +79,12 @@ def test_a_night_in_an_object_store(lake: str, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.parquet")), "no row was written to local disk"
 
 
-def test_plan_tells_of_paths_that_other_nodes_do_not_have(job: Job, lake: str, tmp_path: Path) -> None:
+def test_plan_tells_of_paths_that_other_nodes_do_not_have(
+    job: Job, lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster = "ray://head:10001"
-    assert api.plan(lake, date=NIGHT, address=cluster).warnings == []
+    monkeypatch.setenv("RAY_ADDRESS", cluster)  # where a run would go; the flag would have it looked at, too
+    assert api.plan(lake, date=NIGHT).warnings == []
     boto3.client("s3").download_file("shop", "raw/orders/part-0.parquet", str(tmp_path / "orders/part-0.parquet"))
     (tmp_path / f"tickets/dt={NIGHT}").mkdir(exist_ok=True)
     boto3.client("s3").download_file(
@@ -89,7 +92,8 @@ def test_plan_tells_of_paths_that_other_nodes_do_not_have(job: Job, lake: str, t
     )
     assert pq.read_metadata(tmp_path / "orders/part-0.parquet").num_rows > 0
     local = job(sources__orders__path="orders", warehouse={"path": "wh"})
-    told = api.plan(local, date=NIGHT, address=cluster).warnings
+    told = api.plan(local, date=NIGHT).warnings
     assert [warning.split(": ")[0].split(" ")[1] for warning in told] == ["sources.orders.path", "warehouse.path"]
     assert all("local path" in warning and cluster in warning for warning in told)
+    monkeypatch.delenv("RAY_ADDRESS")
     assert api.plan(local, date=NIGHT).warnings == []

@@ -124,8 +124,9 @@ def test_a_plan_for_a_cluster_warns_of_a_registry_on_this_disk(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     registered(default_uri(None, {}, str(tmp_path / "out")), tmp_path / "model", b"one")
     assert not api.plan(str(job), date="2026-06-30").warnings
-    warned = api.plan(str(job), date="2026-06-30", address="ray://head:10001").warnings
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")  # where a run would go; the flag would have it looked at, too
+    warned = api.plan(str(job), date="2026-06-30").warnings
     assert sum(f"registry: {tmp_path}/out/registry.db is a local path" in line for line in warned) == 1
     sets = ["models.encoder=builtin:minilm"]
-    other = api.plan(str(job), date="2026-06-30", address="ray://head:10001", sets=sets).warnings
+    other = api.plan(str(job), date="2026-06-30", sets=sets).warnings
     assert other and not any("registry" in line for line in other)
