@@ -20,7 +20,7 @@ from bizllm.infer.workers import Workers
 from bizllm.jobs import ledger, night_report
 from bizllm.jobs.job import LoadedJob
 from bizllm.jobs.ledger import State, StepResult
-from bizllm.jobs.lock import RunLock
+from bizllm.jobs.lock import RunLock, lock_url
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, check_tables, prepare
 from bizllm.jobs.runtime import Runtime
@@ -28,7 +28,6 @@ from bizllm.jobs.sharing import shared_of
 from bizllm.jobs.step import StepRun
 from bizllm.tables import storage
 from bizllm.tables.store_settings import configured
-from bizllm.tables.warehouse import Warehouse
 
 STOP_WAIT_S = 10.0  # for the units at work when a run is interrupted
 
@@ -80,7 +79,7 @@ def run(
     night.warehouse.check_writable()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     lease_s = night.job.runtime.lock_lease_s
-    with RunLock(lock_url(night.warehouse, night.job.name, run_date), holder=run_id, lease_s=lease_s) as lock:
+    with RunLock(lock_url(night.warehouse.path, night.job.name, run_date), holder=run_id, lease_s=lease_s) as lock:
         stop, processes = threading.Event(), Workers()
         shared = shared_of(night.steps)
         runs = {
@@ -114,11 +113,6 @@ def run(
     )
     observer.run_finished(result.to_dict())
     return result
-
-
-def lock_url(warehouse: Warehouse, job: str, run_date: date) -> str:
-    """Where the lock of a job and date is."""
-    return storage.join(warehouse.path, "_bizllm", job, "locks", run_date.isoformat())
 
 
 # -- before the work ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from bizllm.models.saved import Inputs, Pooling
+from bizllm.receivers import Receiver
 from bizllm.tables.settings import Closed, SourceSettings
 from bizllm.tables.store_settings import StorageSettings
 from bizllm.train.augment import AugmentSettings
@@ -330,6 +331,7 @@ class Recipe(Closed):
     output: str = Field(default="../out/models", description="Folder of runs and models.")
     registry: str | None = Field(default=None, description="MLflow registry of models: a URL or a SQLite file.")
     storage: StorageSettings | None = Field(default=None, description="How object stores are reached, as in a job.")
+    notify: list[Receiver] = Field(default=[], description="Webhooks that are told of a training's end, as in a job.")
     license: str | None = Field(default=None, description="Of the new model, for its card.")
     seed: int = Field(default=1, description="Of the order of rows, dropout, a fresh head, augmentation.")
 
