@@ -26,8 +26,9 @@ class RayMetrics(Observer):
 
     def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
         self._job = job
-        self._metrics = self._metrics or _made()
-        self._clear()
+        self._metrics = _made()
+        if not self._metrics:
+            return
         self._set("bizllm_run_alive", 1)
         self._set("bizllm_run_started_timestamp_seconds", time.time())
         self._progress()
@@ -70,7 +71,6 @@ class RayMetrics(Observer):
 
     def ended(self) -> None:
         """The run is over, however it ended."""
-        self._set("bizllm_run_alive", 0)
         self._clear()
 
     # -- Ray ------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ OF_NIGHTS = (
 
 # Of a run that lives, by its driver through Ray, which puts `ray_` before the names.
 OF_RUNS = (
-    Metric("bizllm_run_alive", "gauge", "1 while the run works, 0 after."),
+    Metric("bizllm_run_alive", "gauge", "1 while the run works, then 0; gone once its process is."),
     Metric("bizllm_run_started_timestamp_seconds", "gauge", "When it began its work."),
     Metric(
         "bizllm_run_progress_timestamp_seconds",

@@ -40,7 +40,7 @@ def watched(loaded: LoadedJob, day: date, observer: Observer | None) -> Iterator
     state = "failed"
     message: Message | None = None
     try:
-        yield Several(observer or Observer(), ended, live, *([spans] if spans else []))
+        yield Several(live, *([spans] if spans else []), ended, observer or Observer())
         if ended.result is not None:
             state = ended.result["state"]
             message = _of_result(loaded, ended.result)
@@ -113,9 +113,7 @@ def _of_result(loaded: LoadedJob, result: dict[str, Any]) -> Message | None:
 
 def _of_fault(loaded: LoadedJob, day: date, state: str, fault: BaseException) -> Message:
     name = loaded.job.name
-    said = (
-        "interrupted" if state == "cancelled" else "failed before or after its steps; nothing tells of it in the ledger"
-    )
+    said = "interrupted" if state == "cancelled" else "failed, without an entry in the ledger"
     look = f"bizllm plan {loaded.path} --date {day}"
     error = None if isinstance(fault, KeyboardInterrupt) else safe_text(fault)
     return Message("failed", name, f"{name} for {day}", said, look, day.isoformat(), state=state, error=error)
