@@ -151,9 +151,10 @@ def _warnings(loaded: LoadedJob) -> Iterator[str]:
     for keys, path in rooted:
         yield f"{loaded.place(*keys)}: {path} is a local path; every node must see the same files there"
     for place in document.from_environment():
+        sent = "" if place[0] == "notify" else f"; `--set {dotted(place)}=…` sends one"
         yield (
             f"{loaded.place(*place)}: {document.shown(place)} takes its value from the environment of the cluster, not"
-            f" of this machine; `--set {dotted(place)}=…` sends one"
+            f" of this machine{sent}"
         )
 
 

@@ -6,8 +6,10 @@ makes the run a part of its scheduler's trace. Attributes are names of the job f
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date
@@ -49,13 +51,23 @@ class Traces(Observer):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "bizllm"}
+        lost = self._lost = [0]
+
+        class Counting(OTLPSpanExporter):
+            def export(self, spans: Sequence[Any]) -> SpanExportResult:
+                result = super().export(spans)
+                lost[0] += 0 if result is SpanExportResult.SUCCESS else len(spans)
+                return result
+
         # Of its own: the application that calls `bizllm.run` may have one already.
         self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(Counting()))
+        self._leaving = threading.Thread(target=self._leave, name="traces", daemon=True)
+        logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)  # one line of ours is enough
         self._tracer = self._provider.get_tracer("bizllm")
         carried = {
             name: os.environ[name.upper()] for name in ("traceparent", "tracestate") if name.upper() in os.environ
@@ -65,6 +77,7 @@ class Traces(Observer):
         self._run.set_attributes({"bizllm.job": job, "bizllm.date": day.isoformat()})
         self._steps: dict[str, Any] = {}
         self._stages: dict[str, Any] = {}
+        self._deadline = 0.0
 
     def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
         self._run.set_attribute("bizllm.run_id", run_id)
@@ -87,13 +100,18 @@ class Traces(Observer):
         self._end(span, result["state"])
 
     def ended(self, state: str) -> None:
-        """The run is over; the spans leave within END_S, or are lost."""
+        """The run is over; its last spans are on their way, see `left`."""
         for span in (*self._stages.values(), *self._steps.values()):
             span.end()
         self._end(self._run, state)
-        thread = threading.Thread(target=self._leave, name="traces", daemon=True)
-        thread.start()
-        thread.join(END_S)
+        self._deadline = time.monotonic() + END_S
+        self._leaving.start()
+
+    def left(self) -> None:
+        """Wait for the last spans; END_S after `ended` was called they are lost."""
+        self._leaving.join(max(0.0, self._deadline - time.monotonic()))
+        if self._leaving.is_alive() or self._lost[0]:
+            _log.warning("spans_lost", reason="the collector does not take them")
 
     def _leave(self) -> None:
         with suppress(Exception):

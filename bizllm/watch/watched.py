@@ -57,6 +57,9 @@ def watched(loaded: LoadedJob, day: date, observer: Observer | None) -> Iterator
                 spans.ended(state)
         if message is not None:
             tell(receivers, message, told_url(loaded.job.warehouse.path, loaded.job.name, day))
+        if spans is not None:
+            with suppress(Exception):
+                spans.left()
 
 
 @contextmanager

@@ -231,6 +231,13 @@ def test_readers_need_no_variable_and_runs_do(shop: Make, monkeypatch: pytest.Mo
     assert found.url == SECRET and "XyZ" not in repr(found)
 
 
+def test_submit_says_that_the_cluster_needs_the_variable(shop: Make) -> None:
+    from bizllm.jobs.submit import _warnings
+
+    (said,) = (line for line in _warnings(shop(notify=[{"url": HOOK}]).loaded) if "notify" in line)
+    assert "${TEST_HOOK} takes its value from the environment of the cluster" in said and "--set" not in said
+
+
 # -- runs and checks ----------------------------------------------------------------------------------------------
 
 
