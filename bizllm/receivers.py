@@ -21,7 +21,7 @@ class Receiver(Closed):
         description="`${VARIABLE}` that holds the webhook's URL, a secret; read when a night is run or checked.",
     )
     format: Literal["json", "slack"] = Field(
-        default="json", description="json: the facts as one object. slack: a message as Slack and Mattermost show it."
+        default="json", description="json: the facts as one object. slack: a message as Slack shows it."
     )
     on: list[Event] = Field(
         default=["failed", "late", "recovered"],
