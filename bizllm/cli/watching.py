@@ -13,7 +13,7 @@ from bizllm.cli.parameters import JobPath, Sets
 def check(
     job: JobPath,
     by: Annotated[
-        str | None, typer.Option("--by", metavar="HH:MM", help="In the job's time zone, before its `due`.")
+        str | None, typer.Option("--by", metavar="HH:MM", help="In the job's time zone, instead of its `due`.")
     ] = None,
     sets: Sets = None,
     json: Json = False,
@@ -31,7 +31,7 @@ def check(
 
 
 def metrics(
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB.yaml…", help="The job files.", show_default=False)],
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB.yaml", help="The job files.", show_default=False)],
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where to listen; 0: any free one.")] = 9464,
     host: Annotated[
         str, typer.Option("--host", help="The address to listen at; 0.0.0.0 for all of them.")
@@ -40,7 +40,7 @@ def metrics(
         float, typer.Option("--every", min=1.0, metavar="SECONDS", help="How often the warehouses are read.")
     ] = 60.0,
     once: Annotated[
-        bool, typer.Option("--once", help="Print the metrics and end; status 1 where one is missing.")
+        bool, typer.Option("--once", help="Print the metrics and end; status 1 where a warehouse can't be read.")
     ] = False,
     sets: Sets = None,
     json: Json = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -75,7 +75,7 @@ def _said(nights: Nights, night: date, state: str, due: str | None) -> str:
     held = next((lock for lock in nights.locks if lock.run_date == night), None)
     ran = nights.newest == night and nights.state is not None
     if held is not None:
-        why = f"a run has been at it since {datetime.fromtimestamp(held.taken).astimezone():%H:%M}, or died"
+        why = f"a run has been at it since {datetime.fromtimestamp(held.taken, UTC):%Y-%m-%d %H:%M} UTC, or died"
     elif ran:
         bad = [f"{name} {step.state}" for name, step in nights.steps.items() if step.published is None]
         why = f"its last run ended so: {', '.join(bad)}" if bad else "not all of its steps have run"

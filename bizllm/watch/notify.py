@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -87,7 +87,7 @@ def _told(addresses: Sequence[Address], message: Message, told: str | None, dead
     reached: dict[int, str | None] = {}
 
     def post(i: int, event: Event) -> None:
-        body = Message(**{**vars(message), "event": event}).body(addresses[i].receiver.format)
+        body = replace(message, event=event).body(addresses[i].receiver.format)
         reached[i] = _post(addresses[i].url, body, deadline)
 
     threads = [threading.Thread(target=post, args=one, daemon=True) for one in todo.items()]

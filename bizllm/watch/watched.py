@@ -45,6 +45,7 @@ def watched(loaded: LoadedJob, day: date, observer: Observer | None) -> Iterator
             state = ended.result["state"]
             message = _of_result(loaded, ended.result)
     except LockHeld:
+        state = "locked"
         raise  # the run that holds it tells
     except BaseException as fault:
         state = "cancelled" if isinstance(fault, (KeyboardInterrupt, Cancelled)) else "failed"

@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from typer.testing import CliRunner
 
 from bizllm import api
 from bizllm.cli import app
-from bizllm.errors import UserError
+from bizllm.errors import LockHeld, UserError
 from bizllm.jobs.job import load_job
+from bizllm.jobs.lock import RunLock, lock_url
 from bizllm.jobs.notices import Address, addresses
 from bizllm.jobs.training_file import load_recipe
 from bizllm.receivers import Receiver
@@ -153,10 +155,10 @@ def test_each_event_of_a_night_once_until_it_is_there(tmp_path: Path) -> None:
 
         assert heard(FAILED) == [["failed"], ["failed"]]
         assert heard(FAILED) == [[], []], "a scheduler's retry"
-        assert heard(Message(**{**vars(FAILED), "event": "late"})) == [["late"], []]
+        assert heard(replace(FAILED, event="late")) == [["late"], []]
         assert heard(DONE) == [["recovered"], ["done"]]
         assert not Path(kept).exists()
-        assert heard(Message(**{**vars(DONE), "state": "unchanged"})) == [[], []]
+        assert heard(replace(DONE, state="unchanged")) == [[], []]
         assert heard(FAILED) == [["failed"], ["failed"]], "it failed anew"
 
 
@@ -174,7 +176,7 @@ def test_the_shapes() -> None:
     good = {"step": "a", "task": "embed", "state": "done", "rows_in": 9000, "seconds": 61.4, "error": None, **numbers}
     bad = {**good, "step": "b", "state": "failed", "error": "<!here> `x` & " + "y" * 900}
     steps = [good, bad]
-    message = Message(**{**vars(FAILED), "steps": steps * 40, "report": "s3://lake/r.html", "error": "one\ntwo"})
+    message = replace(FAILED, steps=steps * 40, report="s3://lake/r.html", error="one\ntwo")
     slack = message.body("slack")
     assert slack["text"] == "shop for 2026-06-30: failed: summary"
     texts = [block["text"]["text"] for block in slack["blocks"]]
@@ -300,3 +302,12 @@ def test_a_training_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         (body,) = hook.take()
         assert (body["event"], body["job"], body["text"]) == ("failed", "kinds", "training of kinds: failed")
         assert "data.train.path" in body["error"]
+
+
+def test_who_finds_the_lock_held_tells_nobody(shop: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = shop(notify=[{"url": HOOK}])
+    with listening() as hook, RunLock(lock_url(one.warehouse.path, "shop", LAST), holder="the other"):
+        monkeypatch.setenv("TEST_HOOK", hook.url)
+        with pytest.raises(LockHeld):
+            api.run(str(one.path), date=str(LAST))
+        assert hook.take() == []
