@@ -12,8 +12,11 @@ from contextlib import suppress
 from datetime import date
 from typing import Any
 
+from bizllm import logs
 from bizllm.jobs.observe import Observer
 from bizllm.watch.metrics import OF_RUNS, ROWS, STATES
+
+_log = logs.get(__name__)
 
 
 class RayMetrics(Observer):
@@ -26,7 +29,10 @@ class RayMetrics(Observer):
 
     def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
         self._job = job
-        self._metrics = _made()
+        try:
+            self._metrics = _made()
+        except Exception as fault:
+            _log.warning("no_metrics", reason=type(fault).__name__)
         if not self._metrics:
             return
         self._set("bizllm_run_alive", 1)

@@ -21,7 +21,7 @@ ROWS = ("in", "out", "rejected", "reused")
 
 @dataclass(frozen=True)
 class Metric:
-    """labels: beside `job_name`, which all have."""
+    """labels: beside `job_name`, which all have. help: in ASCII, for Ray takes nothing else."""
 
     name: str
     kind: Literal["gauge", "counter"]
@@ -123,7 +123,7 @@ OF_RUNS = (
     Metric(
         "bizllm_run_stage",
         "gauge",
-        "1 for the stage that the step is in (scatter, answer, audit, publish, …), else 0.",
+        "1 for the stage that the step is in (scatter, answer, audit, publish and others), else 0.",
         ("step", "stage"),
     ),
     Metric("bizllm_run_units", "gauge", "Units of the stage that answers: done, total.", ("step", "kind")),
