@@ -51,7 +51,7 @@ class Pausing(Observer):
 
     def unit_done(self, step: str, done: int, total: int, rows: int, rejected: int) -> None:
         if step == "summary" and done == 1 and not self.text:
-            wait_for(lambda: values(scrape()).get(("ray_bizllm_run_units", "shop", "summary", "done")) == 1, 40)
+            wait_for(lambda: values(scrape()).get(("ray_bizllm_run_units", "shop", "summary", "done")) == 1, 60)
             self.text = scrape()
 
 
@@ -65,6 +65,8 @@ class Night:
 @pytest.fixture(scope="module")
 def night(local_ray: None, tmp_path_factory: pytest.TempPathFactory, shop_in: Callable[[Path], Job]) -> Iterator[Night]:
     path = shop_in(tmp_path_factory.mktemp("watched"))(
+        steps__summary__model="builtin:minilm",
+        steps__summary__engine="torch",
         due="06:00",
         budget=9.0,
         notify=[{"url": "${HOOK}", "format": "slack", "on": ["done", "failed"]}, {"url": "${HOOK}", "on": ["late"]}],
@@ -91,6 +93,7 @@ def test_a_scrape_of_a_running_night_tells_how_far_it_is(night: Night) -> None:
     assert live["ray_bizllm_run_stage", "shop", "summary", "answer"] == 1
     assert live["ray_bizllm_run_step_state", "shop", "summary", "running"] == 1
     assert live["ray_bizllm_run_model_seconds_total", "shop", "summary"] > 0
+    assert live["ray_bizllm_run_tokens_total", "shop", "summary"] > 0
     # What is there has a help text and a type that Prometheus knows, and Ray's own labels name the process.
     assert "# HELP ray_bizllm_run_units " in night.live and "# TYPE ray_bizllm_run_tokens_total counter" in night.live
     assert all('WorkerId="' in line for line in night.live.splitlines() if line[0] != "#")
@@ -132,6 +135,7 @@ def test_the_trace_is_the_schedulers(night: Night) -> None:
     steps = {span.name: span for span in spans.values() if span.parent_span_id == run.span_id}
     assert steps.keys() == {"step summary", "step segments"}
     counts = {name: night.result["steps"][0][name] for name in ("rows_in", "rows_out", "rows_rejected", "tokens")}
+    assert counts["tokens"] > 0
     said = attributes(steps["step summary"])
     assert {name: said[f"bizllm.{name}"] for name in counts} == counts
     for step, stages in (("summary", {"answer", "audit", "publish"}), ("segments", {"scatter", "fit", "publish"})):
@@ -162,6 +166,7 @@ def test_the_exporter_tells_the_same_as_the_run(night: Night) -> None:
         assert found["bizllm_step_published_records", *own] == step["records_out"] > 0
         assert found["bizllm_step_cost", *own] == pytest.approx(step["cost"])
         assert found["bizllm_step_seconds", *own] == step["seconds"]
+        assert found["bizllm_step_tokens", *own] == step["tokens"]
         assert found["bizllm_step_state", *own, "done"] == 1
     assert found["bizllm_night_state", "shop", "done"] == 1
     assert {name for name, *_ in found} <= {metric.name for metric in OF_NIGHTS}
