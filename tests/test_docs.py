@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from textwrap import indent
@@ -27,6 +27,7 @@ from bizllm.tasks.base import StepInput, Task, task_class, task_names
 from bizllm.tasks.base import TaskSettings as Common
 from bizllm.train.compression import Compression
 from bizllm.train.recipe import Recipe
+from bizllm.watch.metrics import OF_NIGHTS, OF_RUNS, Metric
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -36,7 +37,8 @@ TASKS = {name: ROOT / f"docs/tasks/{name}.md" for name in task_names()}
 TASK_LIST = ROOT / "docs/tasks/README.md"
 TRAINING = ROOT / "docs/finetune.md"
 COMPRESSION = ROOT / "docs/compress.md"
-WITH_SETTINGS = [TASK_LIST, *TASKS.values(), TRAINING, COMPRESSION]
+MONITORING = ROOT / "docs/deploy/monitoring.md"
+WITH_SETTINGS = [TASK_LIST, *TASKS.values(), TRAINING, COMPRESSION, MONITORING]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 each_paper = pytest.mark.parametrize("paper", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -278,6 +280,9 @@ def with_tables(paper: Path) -> str:
     """The paper with its tables written anew."""
     if paper == TASK_LIST:
         return written(paper, "tasks", task_list())
+    if paper == MONITORING:
+        text = filled(paper.read_text(), "metrics: of nights", metrics_table(OF_NIGHTS))
+        return filled(text, "metrics: of runs", metrics_table(OF_RUNS))
     if paper in TASKS.values():
         return written(paper, f"settings: {paper.stem}", task_tables(paper.stem))
     if paper == COMPRESSION:
@@ -294,6 +299,12 @@ def with_tables(paper: Path) -> str:
     for name, table in tables.items():
         text = filled(text, f"settings: {name}", table)
     return text
+
+
+def metrics_table(metrics: Sequence[Metric]) -> str:
+    """Every metric with its labels and meaning."""
+    lines = [row(f"`{m.name}`", ", ".join(f"`{label}`" for label in m.labels), m.help) for m in metrics]
+    return "\n".join(["| metric | labels beside `job_name` | meaning |", "|---|---|---|", *lines])
 
 
 def written(paper: Path, name: str, table: str) -> str:

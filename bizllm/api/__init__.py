@@ -18,14 +18,17 @@ from bizllm.api.models import (
 )
 from bizllm.api.nights import backfill, plan, report, run, runs, show
 from bizllm.api.upkeep import gc, recover, rollback
+from bizllm.api.watching import check, metrics, serve_metrics
 
 __all__ = [
     "backfill",
+    "check",
     "compress",
     "evaluate",
     "finetune",
     "gc",
     "list_models",
+    "metrics",
     "plan",
     "promote_model",
     "recover",
@@ -35,6 +38,7 @@ __all__ = [
     "run",
     "runs",
     "schema",
+    "serve_metrics",
     "show",
     "show_model",
     "stop",

@@ -32,8 +32,11 @@ def finetune(
     loaded = load_recipe(train_path, sets, registry)
     configure(loaded.recipe.storage)
     from bizllm.jobs.finetune import finetune as run_training
+    from bizllm.watch.watched import watched_training
 
-    return run_training(loaded, address=address, resume=resume, observer=observer)
+    with watched_training(loaded) as results:
+        results.append(run_training(loaded, address=address, resume=resume, observer=observer))
+    return results[0]
 
 
 def compress(

@@ -86,10 +86,12 @@ def run(
     loaded = loaded_job(job_path, sets)
     day = run_date(loaded.job, date, datetime.now(UTC))
     from bizllm.jobs.run import run as run_night
+    from bizllm.watch.watched import watched
 
-    return run_night(
-        loaded, day, only=only, address=address, fresh=fresh, retry_rejects=retry_rejects, observer=observer
-    )
+    with watched(loaded, day, observer) as watching:
+        return run_night(
+            loaded, day, only=only, address=address, fresh=fresh, retry_rejects=retry_rejects, observer=watching
+        )
 
 
 def backfill(
@@ -109,11 +111,14 @@ def backfill(
         raise UserError(Fault("--from", start, f"is after --to {end}"))
     from bizllm.jobs.run import cluster
     from bizllm.jobs.run import run as run_night
+    from bizllm.watch.watched import watched
 
     results = []
     with cluster(loaded.job.runtime, address):
         for offset in range((last - first).days + 1):
-            results.append(run_night(loaded, first + timedelta(days=offset), address=address, observer=observer))
+            day = first + timedelta(days=offset)
+            with watched(loaded, day, observer) as watching:
+                results.append(run_night(loaded, day, address=address, observer=watching))
             if results[-1].state in ("failed", "cancelled"):
                 break
     return results

@@ -19,6 +19,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.explain import validate
+from bizllm.jobs.notices import held_back
 from bizllm.jobs.overrides import override
 from bizllm.jobs.runtime import Runtime
 from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, kind_of, read_document
@@ -26,11 +27,13 @@ from bizllm.models.endpoint import VARIABLE as VARIABLE_NAME
 from bizllm.models.endpoint import Endpoint
 from bizllm.models.load import check as check_model
 from bizllm.models.registry_uri import checked_uri
+from bizllm.receivers import Receiver
 from bizllm.tables.settings import Closed, SourceSettings, WarehouseSettings
 from bizllm.tables.store_settings import ADDRESSES, StorageSettings
 from bizllm.tasks.base import TaskSettings, task_class
 
 NAME = r"[a-z][a-z0-9_]{0,62}"
+DUE = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 MODEL_SETTINGS = ("model", "generator", "reranker")  # settings of a step that name a model, whatever its task
 _SECRET = re.compile(r"password|passwd|secret|token$|credential|api[-_.]?key|private[-_.]?key|account[-_.]?key", re.I)
 
@@ -52,6 +55,15 @@ class Job(Closed):
     )
     steps: dict[str, SerializeAsAny[TaskSettings]] = Field(min_length=1, description="The work, by name.")
     runtime: Runtime = Field(default=Runtime(), description="How much of the machine or cluster a run takes.")
+    due: str | None = Field(
+        default=None,
+        pattern=DUE,
+        description="HH:MM in the time zone: when last night's tables should be there. `check` and alerts go by it.",
+    )
+    budget: float | None = Field(
+        default=None, ge=0, description="What a night may cost before an alert tells; nothing is stopped."
+    )
+    notify: list[Receiver] = Field(default=[], description="Webhooks that are told of failed and late nights.")
 
     @field_validator("timezone")
     @classmethod
@@ -127,7 +139,7 @@ def load_job(path: str, sets: Sequence[str] = ()) -> LoadedJob:
     document = read_document(path)
     override(document, sets, lambda keys: _check_place(document, keys))
     check_secrets(document)
-    document.expand_environment(os.environ)
+    document.expand_environment(os.environ, but=held_back(document))
     _check_names(document)
     _make_paths_absolute(document)
     for name, uri in _mapping(document.values.get("models")).items():

@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -180,31 +181,49 @@ class RunLock:
     # -- files ----------------------------------------------------------------------------------------------------
 
     def _file(self, epoch: int) -> str:
-        return storage.join(self.url, f"{epoch:08d}.json")
+        return _file(self.url, epoch)
 
     def _write(self, lease: Lease) -> None:
         storage.write_bytes(self._file(lease.epoch), _encoded(lease))
 
     def _epochs(self) -> list[int]:
-        while True:
-            try:
-                listed = storage.list_files(self.url, recursive=False)
-            except FileNotFoundError:
-                continue  # a file went while the folder was listed
-            names = (_EPOCH_FILE.search(file.url) for file in listed)
-            return sorted(int(name[1]) for name in names if name)
+        return _epochs(self.url)
 
     def _newest(self) -> Lease | None:
-        while epochs := self._epochs():
-            try:
-                return Lease(**json.loads(storage.read_bytes(self._file(epochs[-1]))))
-            except FileNotFoundError:
-                continue  # cleared away by the holder of a newer one
-        return None
+        return newest(self.url)
 
     def _is_newest(self, lease: Lease) -> bool:
         newest = self._newest()
         return newest is not None and newest.token == lease.token
+
+
+def lock_url(warehouse: str, job: str, run_date: date) -> str:
+    """Where the lock of a job and date is. warehouse: its path."""
+    return storage.join(warehouse, "_bizllm", job, "locks", run_date.isoformat())
+
+
+def newest(url: str) -> Lease | None:
+    """Who holds the lock at `url`, or held it last; None where nobody ever did."""
+    while epochs := _epochs(url):
+        try:
+            return Lease(**json.loads(storage.read_bytes(_file(url, epochs[-1]))))
+        except FileNotFoundError:
+            continue  # cleared away by the holder of a newer one
+    return None
+
+
+def _file(url: str, epoch: int) -> str:
+    return storage.join(url, f"{epoch:08d}.json")
+
+
+def _epochs(url: str) -> list[int]:
+    while True:
+        try:
+            listed = storage.list_files(url, recursive=False)
+        except FileNotFoundError:
+            continue  # a file went while the folder was listed
+        names = (_EPOCH_FILE.search(file.url) for file in listed)
+        return sorted(int(name[1]) for name in names if name)
 
 
 def _encoded(lease: Lease) -> bytes:

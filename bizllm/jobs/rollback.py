@@ -8,8 +8,7 @@ from typing import Any
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.job import LoadedJob
-from bizllm.jobs.lock import RunLock
-from bizllm.jobs.run import lock_url
+from bizllm.jobs.lock import RunLock, lock_url
 from bizllm.tables.upkeep import restore
 from bizllm.tables.warehouse import Published, Warehouse
 
@@ -41,7 +40,7 @@ def rollback(loaded: LoadedJob, step: str, to: str) -> Restored:
         raise UserError(Fault("STEP", step, known, nearest(step, job.steps)))
     warehouse = Warehouse(job.warehouse)
     night = _night_of(warehouse.history(job.name, step), to, f"{job.name}.{step}")
-    with RunLock(lock_url(warehouse, job.name, night.run_date), holder=f"rollback to {to}") as lock:
+    with RunLock(lock_url(warehouse.path, job.name, night.run_date), holder=f"rollback to {to}") as lock:
         now = warehouse.newest(job.name, step, night.run_date)
         assert now is not None, "the night's date was published"
         if now.run_id == to:

@@ -21,7 +21,7 @@ from bizllm.jobs import ledger, night_report
 from bizllm.jobs.interrupts import interruptible
 from bizllm.jobs.job import LoadedJob
 from bizllm.jobs.ledger import State, StepResult
-from bizllm.jobs.lock import RunLock
+from bizllm.jobs.lock import RunLock, lock_url
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.placement import check_address
 from bizllm.jobs.prepare import Night, check_tables, prepare
@@ -31,7 +31,6 @@ from bizllm.jobs.step import StepRun
 from bizllm.jobs.submitted import new_run_id, refuse_copies
 from bizllm.tables import storage
 from bizllm.tables.store_settings import configured
-from bizllm.tables.warehouse import Warehouse
 
 STOP_WAIT_S = 10.0  # for the units at work when a run is interrupted
 
@@ -84,7 +83,7 @@ def run(
     night.warehouse.check_writable()
     run_id = new_run_id()
     lease_s = night.job.runtime.lock_lease_s
-    with RunLock(lock_url(night.warehouse, night.job.name, run_date), holder=run_id, lease_s=lease_s) as lock:
+    with RunLock(lock_url(night.warehouse.path, night.job.name, run_date), holder=run_id, lease_s=lease_s) as lock:
         stop, processes = threading.Event(), Workers()
         shared = shared_of(night.steps)
         runs = {
@@ -120,11 +119,6 @@ def run(
     log.info("run_done", date=run_date.isoformat(), state=result.state, seconds=round(time.monotonic() - started, 1))
     observer.run_finished(result.to_dict())
     return result
-
-
-def lock_url(warehouse: Warehouse, job: str, run_date: date) -> str:
-    """Where the lock of a job and date is."""
-    return storage.join(warehouse.path, "_bizllm", job, "locks", run_date.isoformat())
 
 
 # -- before the work ----------------------------------------------------------------------------------------------

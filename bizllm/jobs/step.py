@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -109,20 +110,33 @@ class StepRun:
         self.engine = engines.told(context, self.engines, receipts, self.shared)
         self.paid = paid(receipts)
         properties = self._properties(frozen, counts, receipts)
-        name = self.step.name
-        self.check()
-        self.warehouse.publish(
-            self.job.name, f"{name}__rejects", self.step.reject_schema, self.run_date, rejects, properties, self.check
-        )
-        snapshot = self.warehouse.publish(
-            self.job.name, name, self.step.schema, self.run_date, files, properties, self.check
-        )
+        with self._stage("publish", 1):
+            snapshot = self._publish(files, rejects, properties)
         self.details.exhibit = merged_exhibit(receipts)
         storage.delete_tree(self.state_url)
         failed = storage.delete_each(replaced(receipts, [*files, *rejects]))
         if failed:  # the night is published all the same
             self.log.warning("staged_files_stay", files=len(failed), error=failed[0])
         return self._result("done", counts, snapshot_id=snapshot)
+
+    def _publish(self, files: Sequence[StagedFile], rejects: Sequence[StagedFile], properties: dict[str, str]) -> int:
+        """The id of the table's snapshot, which is the commit point."""
+        job, name, step = self.job.name, self.step.name, self.step
+        self.check()
+        self.warehouse.publish(
+            job, f"{name}__rejects", step.reject_schema, self.run_date, rejects, properties, self.check
+        )
+        return self.warehouse.publish(job, name, step.schema, self.run_date, files, properties, self.check)
+
+    @contextmanager
+    def _stage(self, name: str, units: int) -> Iterator[None]:
+        """Tells the observer of a stage, whatever becomes of it."""
+        began = time.perf_counter()
+        self.observer.stage_started(self.step.name, name, units)
+        try:
+            yield
+        finally:
+            self.observer.stage_finished(self.step.name, name, round(time.perf_counter() - began, 3))
 
     def elapsed(self) -> float:
         """Seconds since the step began."""
@@ -225,22 +239,24 @@ class StepRun:
             done[0] += 1
             seen["rows"] += receipt.rows_in
             seen["rejected"] += sum(receipt.rejected.values())
+            self.observer.unit_worked(self.step.name, stage.name, receipt.seconds, receipt.tokens)
             if stage.name == "answer":
                 self.observer.unit_done(self.step.name, done[0], total, seen["rows"], seen["rejected"])
 
         runtime = self.job.runtime
-        self.held += run_stage(
-            stage,
-            units,
-            receipts,
-            workers=runtime.workers,
-            pools=runtime.pools,
-            wait_s=runtime.wait_for_room_s,
-            processes=self.processes,
-            stop=self.stop,
-            on_receipt=taken,
-            log=self.log,
-        )
+        with self._stage(stage.name, total):
+            self.held += run_stage(
+                stage,
+                units,
+                receipts,
+                workers=runtime.workers,
+                pools=runtime.pools,
+                wait_s=runtime.wait_for_room_s,
+                processes=self.processes,
+                stop=self.stop,
+                on_receipt=taken,
+                log=self.log,
+            )
         return list(receipts)
 
     # -- the end --------------------------------------------------------------------------------------------------

@@ -164,7 +164,8 @@ def _warnings(document: Document) -> Iterator[str]:
     for keys in sorted(document.rooted, key=str):
         yield f"{document.place(*keys)}: {document.shown(keys)} is a local path; every node must see the same there"
     for place in document.from_environment():
+        sent = "" if place[0] == "notify" else f"; `--set {dotted(place)}=…` sends one"
         yield (
             f"{document.place(*place)}: {document.shown(place)} takes its value from the environment of the cluster,"
-            f" not of this machine; `--set {dotted(place)}=…` sends one"
+            f" not of this machine{sent}"
         )

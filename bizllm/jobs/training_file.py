@@ -13,6 +13,7 @@ from pydantic import Field
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.jobs.explain import validate
 from bizllm.jobs.job import NAME, check_registry, check_secrets
+from bizllm.jobs.notices import held_back
 from bizllm.jobs.overrides import override
 from bizllm.jobs.yaml_places import Document, Key, Keys, dotted, read_document
 from bizllm.models.load import check as check_model
@@ -126,7 +127,7 @@ def load_evaluation(path: str) -> tuple[EvaluationFile, Document]:
 
 def _settle(document: Document) -> None:
     """Put variables in, and make paths absolute."""
-    document.expand_environment(os.environ)
+    document.expand_environment(os.environ, but=held_back(document))
     for keys in _PATHS:
         document.make_absolute(keys)
     for keys in _MODELS:

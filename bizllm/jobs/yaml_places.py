@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,11 @@ class Document:
         parent[last] = value
         self.overridden.add(keys)
 
-    def expand_environment(self, environment: Mapping[str, str]) -> None:
-        """Replace `${NAME}` and `${NAME:-default}` (NAME unset or empty) in every text; `$$` stands for `$`."""
+    def expand_environment(self, environment: Mapping[str, str], but: Collection[Keys] = ()) -> None:
+        """Replace `${NAME}` and `${NAME:-default}` (NAME unset or empty) in every text; `$$` stands for `$`. What
+        stands at the places `but` stays as it is written: it is asked for later."""
+        for keys in but:
+            self._from_environment[keys] = [range(0)]
         self._expand((), self.values, environment)
 
     def _expand(self, keys: Keys, value: Any, environment: Mapping[str, str]) -> Any:
@@ -133,7 +136,7 @@ class Document:
                 value[key] = self._expand((*keys, key), value[key], environment)
         elif isinstance(value, list):
             value[:] = [self._expand((*keys, i), item, environment) for i, item in enumerate(value)]
-        elif isinstance(value, str) and "$" in value:
+        elif isinstance(value, str) and "$" in value and keys not in self._from_environment:
             return self._expand_text(keys, value, environment)
         return value
 

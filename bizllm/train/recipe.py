@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from bizllm.models.saved import Inputs, Pooling
 from bizllm.prices import Prices
+from bizllm.receivers import Receiver
 from bizllm.tables.settings import Closed, SourceSettings
 from bizllm.tables.store_settings import StorageSettings
 from bizllm.train.augment import AugmentSettings
@@ -341,6 +342,7 @@ class Recipe(Closed):
         default=Prices(), description="What an hour of a CPU and of a GPU costs, for `plan` on a cluster."
     )
     storage: StorageSettings | None = Field(default=None, description="How object stores are reached, as in a job.")
+    notify: list[Receiver] = Field(default=[], description="Webhooks that are told of a training's end, as in a job.")
     license: str | None = Field(default=None, description="Of the new model, for its card.")
     seed: int = Field(default=1, description="Of the order of rows, dropout, a fresh head, augmentation.")
 
