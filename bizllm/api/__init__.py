@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bizllm.api.about import schema, tasks, unmask
 from bizllm.api.cluster import submit
+from bizllm.api.consumers import contract, export
 from bizllm.api.models import (
     compress,
     evaluate,
@@ -22,7 +23,9 @@ from bizllm.api.upkeep import gc, rollback
 __all__ = [
     "backfill",
     "compress",
+    "contract",
     "evaluate",
+    "export",
     "finetune",
     "gc",
     "list_models",

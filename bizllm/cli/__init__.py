@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bizllm.cli import about, cluster, models, nights, training, upkeep
+from bizllm.cli import about, cluster, consumers, models, nights, training, upkeep
 
 app = typer.Typer(
     name="bizllm",
@@ -32,7 +32,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit(0)
 
 
-for verbs in (nights, about, models, training, cluster, upkeep):
+for verbs in (nights, consumers, about, models, training, cluster, upkeep):
     verbs.add_to(app)
 
 
