@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from bizllm.errors import nearest
 from bizllm.jobs.explain import validate
 from bizllm.jobs.job import LoadedJob, run_date
+from bizllm.jobs.ledger import TABLE as LEDGER_TABLE
 from bizllm.jobs.yaml_places import read_document
 from bizllm.tables.contract import CONTRACT, LEDGER, MEANINGS, reject_schema
 from bizllm.tables.evolution import arrow_schema, nullable, widens
@@ -90,15 +91,15 @@ def promise(loaded: LoadedJob, planned: bool = False) -> Promise:
     """
     warehouse = Warehouse(loaded.job.warehouse)
     names = [name for step in loaded.order() for name in (step, f"{step}__rejects")]
-    found: dict[str, pa.Schema] = {}
-    for name in names:
-        table = None if planned else warehouse.load(loaded.job.name, name)
-        if table is not None:
-            found[name] = arrow_schema(table.schema())
-    written = _written(loaded) if len(found) < len(names) else {}
-    tables = {name: _table(loaded, name, found.get(name, written.get(name, LEDGER))) for name in names}
-    ledger = None if planned else warehouse.load(loaded.job.name, "runs")
-    tables["runs"] = _table(loaded, "runs", arrow_schema(ledger.schema()) if ledger is not None else LEDGER)
+    found: dict[str, tuple[pa.Schema, list[str]]] = {}  # columns, partition
+    for name in [] if planned else [*names, LEDGER_TABLE]:
+        if (table := warehouse.load(loaded.job.name, name)) is not None:
+            found[name] = arrow_schema(table.schema()), [field.name for field in table.spec().fields]
+    written = {LEDGER_TABLE: LEDGER} | (_written(loaded) if not found.keys() >= set(names) else {})
+    tables = {
+        name: _table(loaded, name, *(found.get(name) or (written[name], ["run_date"])))
+        for name in [*names, LEDGER_TABLE]
+    }
     return Promise(job=loaded.job.name, tables=tables)
 
 
@@ -131,11 +132,11 @@ def _written(loaded: LoadedJob) -> dict[str, pa.Schema]:
     }
 
 
-def _table(loaded: LoadedJob, name: str, schema: pa.Schema) -> TablePromise:
+def _table(loaded: LoadedJob, name: str, schema: pa.Schema, partition: list[str]) -> TablePromise:
     step = name.removesuffix("__rejects")
     key: list[str] = []
     meanings: Mapping[str, str] = MEANINGS
-    if name == "runs":
+    if name == LEDGER_TABLE:
         never = {field.name for field in LEDGER if not field.nullable}
     elif name != step:
         never = {field.name for field in _REJECTS if not field.nullable}
@@ -150,7 +151,7 @@ def _table(loaded: LoadedJob, name: str, schema: pa.Schema) -> TablePromise:
         )
         for field in schema
     }
-    return TablePromise(key=key, columns=columns)
+    return TablePromise(key=key, partition=partition, columns=columns)
 
 
 def _meanings(task: Task, columns: list[str]) -> Iterator[tuple[str, str]]:
@@ -225,7 +226,7 @@ def compare(promised: Promise, now: Promise) -> list[Change]:
 
 
 def _changes(name: str, before: TablePromise, after: TablePromise) -> Iterator[Change]:
-    if before.key != after.key:
+    if set(before.key) != set(after.key):
         yield Change(name, None, "key", True, f"the key was {_listed(before.key)} and is {_listed(after.key)} now")
     if before.partition != after.partition:
         told = f"was partitioned by {_listed(before.partition)} and is by {_listed(after.partition)} now"
