@@ -47,7 +47,7 @@ class ClickHouse:
     def replace(self, night: date, rows: pa.RecordBatchReader) -> int:
         """REPLACE PARTITION and DROP PARTITION are atomic; what was loaded before is a table that nobody reads."""
         columns = {f.name: _column(f.name, widest(f.type), self._keys) for f in rows.schema}
-        sent, ask = Counted(converted(rows, deep)), self._client.command
+        sent, ask = Counted(converted(rows, _is_text)), self._client.command
         aside = f"{_quoted(self._table.schema)}.{_quoted(f'bizllm_export_{uuid4().hex}')}"
         try:
             self._declare(columns)
@@ -80,6 +80,11 @@ class ClickHouse:
         )
         for name, kind in columns.items():
             ask(f"alter table {self._name} add column if not exists {_quoted(name)} {kind}")
+        there = {row[0]: row[1] for row in self._client.query(f"describe table {self._name}").result_rows}
+        for name, kind in columns.items():
+            # ClickHouse would make what it can of another type: null, mostly.
+            if ("String" in there[name]) != ("String" in kind):
+                raise RunError(f"clickhouse {self._table}: column '{name}' is {there[name]} there and {kind} here")
 
 
 def _quoted(name: str) -> str:
@@ -105,6 +110,10 @@ def _type(kind: pa.DataType) -> str:
         pa.float64(): "Float64",
         pa.binary(): "String",
         pa.date32(): "Date32",
-        pa.time64("us"): "Int64",  # microseconds since midnight
     }
-    return names.get(kind, "String")  # text, and what became JSON
+    return names.get(kind, "String")  # text, and what became text
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Times of day, which ClickHouse has in few versions; and what is more than a list."""
+    return deep(kind) or types.is_time(kind)

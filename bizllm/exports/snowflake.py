@@ -26,6 +26,7 @@ _OPTIONS = ("warehouse", "role", "authenticator")
 _SECRETS = {"SNOWFLAKE_PASSWORD": "password", "SNOWFLAKE_TOKEN": "token"}
 _SECRETS |= {"SNOWFLAKE_PRIVATE_KEY_FILE": "private_key_file", "SNOWFLAKE_PRIVATE_KEY_FILE_PWD": "private_key_file_pwd"}
 _ASIDE = "BIZLLM_EXPORT"
+_CHUNK_ROWS = 200_000
 
 
 @contextmanager
@@ -37,8 +38,10 @@ def connect(target: str, table: TableName, keys: list[str]) -> Iterator[Snowflak
     with client_of("snowflake", EXTRA):
         from snowflake import connector
     secrets = {key: os.environ[name] for name, key in _SECRETS.items() if os.environ.get(name)}
+    formats = {f"{kind}_INPUT_FORMAT": "AUTO" for kind in ("DATE", "TIME", "TIMESTAMP")}
+    login = {**options, **secrets, "session_parameters": formats}
     try:
-        session = connector.connect(user=user, account=account, database=path[0].upper(), **options, **secrets)
+        session = connector.connect(user=user, account=account, database=path[0].upper(), **login)
     except connector.errors.Error as fault:
         raise UserError(Fault(PLACE, shown(target), f"can't log in (error {fault.errno})", "see its log")) from None
     try:
@@ -64,14 +67,16 @@ class Snowflake:
             with self._session.cursor() as cursor:
                 cursor.execute(f"create schema if not exists {quoted(self._table.schema)}")
                 cursor.execute(f"use schema {quoted(self._table.schema)}")
-                aside = ", ".join(f"{quoted(name)} {_aside_type(kind)}" for name, kind in columns.items())
+                # Under numbers: the connector does not escape names.
+                aside = ", ".join(f"C{i} {_aside_type(kind)}" for i, kind in enumerate(columns.values()))
                 cursor.execute(f"create or replace temporary table {_ASIDE} ({aside})")
-                for batch in sent.reader:
-                    frame = _as_text(batch).rename_columns(list(columns)).to_pandas(integer_object_nulls=True)
+                for chunk in _chunks(sent.reader):
+                    # pandas has one word for null and for NaN: both are null there.
+                    frame = _as_text(chunk).to_pandas(integer_object_nulls=True)
                     write_pandas(self._session, frame, _ASIDE, quote_identifiers=True)
                 self._declare(cursor, columns)
                 names = ", ".join(map(quoted, columns))
-                values = ", ".join(_value(name, kind) for name, kind in columns.items())
+                values = ", ".join(_value(f"C{i}", kind) for i, kind in enumerate(columns.values()))
                 cursor.execute("begin")
                 cursor.execute(f"delete from {self._name} where run_date = '{night}'::date")
                 cursor.execute(f"insert into {self._name} ({names}) select {values} from {_ASIDE}")
@@ -126,19 +131,31 @@ def _aside_type(kind: pa.DataType) -> str:
     return _type(kind) if travels else "varchar"
 
 
-def _as_text(batch: pa.RecordBatch) -> pa.Table:
+def _chunks(rows: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Each costs an upload and a COPY, so they are larger than batches."""
+    held: list[pa.RecordBatch] = []
+    for batch in rows:
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= _CHUNK_ROWS:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _as_text(chunk: pa.Table) -> pa.Table:
     columns = []
-    for column in batch.columns:
+    for column in chunk.columns:
         if types.is_timestamp(column.type):
-            told = pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%d %H:%M:%S")
-            column = pc.binary_join_element_wise(told, pa.scalar(" +0000"), "") if column.type.tz else told
+            told = pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%dT%H:%M:%S")
+            column = pc.binary_join_element_wise(told, pa.scalar("+00:00"), "") if column.type.tz else told
         elif types.is_date(column.type) or types.is_time(column.type) or types.is_decimal(column.type):
             column = column.cast(pa.string())
         columns.append(column)
-    return pa.table(columns, names=batch.schema.names)
+    return pa.table(columns, names=[f"C{i}" for i in range(len(columns))])
 
 
 def _value(name: str, kind: pa.DataType) -> str:
     if types.is_nested(kind):
-        return f"parse_json({quoted(name)})"
-    return quoted(name) if _aside_type(kind) != "varchar" or kind == pa.string() else f"{quoted(name)}::{_type(kind)}"
+        return f"parse_json({name})"
+    return name if _aside_type(kind) == _type(kind) else f"{name}::{_type(kind)}"

@@ -41,17 +41,17 @@ def deep(kind: pa.DataType) -> bool:
 
 
 def converted(
-    rows: pa.RecordBatchReader, as_json: Callable[[pa.DataType], bool] = lambda kind: False
+    rows: pa.RecordBatchReader, as_text: Callable[[pa.DataType], bool] = lambda kind: False
 ) -> pa.RecordBatchReader:
-    """The rows in the widest types, batch by batch. as_json: which columns become JSON text instead."""
+    """The rows in the widest types, batch by batch. as_text: which become text instead, JSON where they are nested."""
     plain = pa.schema([pa.field(f.name, widest(f.type)) for f in rows.schema])
-    texts = {f.name for f in plain if as_json(f.type)}
+    texts = {f.name for f in plain if as_text(f.type)}
     schema = pa.schema([pa.field(f.name, pa.string() if f.name in texts else f.type) for f in plain])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in rows:
             columns = [
-                json_column(column) if field.name in texts else column.cast(field.type)
+                _as_text(column) if field.name in texts else column.cast(field.type)
                 for field, column in zip(schema, batch.columns, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -59,8 +59,10 @@ def converted(
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def json_column(column: pa.Array) -> pa.Array:
-    """Each value as compact JSON text; null stays null."""
+def _as_text(column: pa.Array) -> pa.Array:
+    """Each value as text, a nested one as compact JSON; null stays null."""
+    if not types.is_nested(column.type):
+        return column.cast(pa.string())
     values = column.to_pylist(maps_as_pydicts="lossy") if _has_map(column.type) else column.to_pylist()
     return pa.array([None if value is None else _json(value) for value in values], pa.string())
 
