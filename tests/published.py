@@ -34,18 +34,13 @@ steps:
 """
 
 
-class Shop:
-    """A job's folder with its sources, and nights put into its tables by hand."""
+class Tables:
+    """The tables of a job, into which nights are put by hand. The job's sources must be there."""
 
-    def __init__(self, folder: Path, job: str = JOB) -> None:
-        self.path = str(folder / "shop.yaml")
-        Path(self.path).write_text(job)
-        pq.write_table(
-            pa.table({"ticket_id": ["t1", "t2"], "body": ["Lid broke.", "盖子坏了。"]}), folder / "tickets.parquet"
-        )
-        days = [date(2026, 6, day) for day in (28, 29, 30)]
-        pq.write_table(pa.table({"store": ["s1"] * 3, "day": days, "units": [1, 2, 3]}), folder / "sales.parquet")
-        loaded = load_job(self.path)
+    def __init__(self, path: str) -> None:
+        self.path = path
+        loaded = load_job(path)
+        self.name = loaded.job.name
         self.steps = prepare(loaded, D2).steps
         self.warehouse = Warehouse(loaded.job.warehouse)
         self._files = 0
@@ -62,23 +57,64 @@ class Shop:
         known = {name: value for name, value in made.items() if name in schema.names}
         filled = pa.Table.from_pylist([{**known, **row} for row in rows], schema=schema)
         self._files += 1
-        folder = storage.join(self.warehouse.table_location("shop", table), f"data/run_date={day}")
+        folder = storage.join(self.warehouse.table_location(self.name, table), f"data/run_date={day}")
         url, footer, files = storage.join(folder, f"{run}-{self._files}.parquet"), [], []
         if rows:
             with storage.open_output(url) as stream:
                 pq.write_table(filled, stream, metadata_collector=footer)
                 files = [describe(url, footer[0], stream.tell())]
-        return self.warehouse.publish("shop", table, schema, day, files, {"run_id": run}, lambda: None)
+        return self.warehouse.publish(self.name, table, schema, day, files, {"run_id": run}, lambda: None)
 
-    def note(self, day: date, run: str, rows: int, step: str = "summary") -> None:
-        """A row of the ledger."""
-        done = ledger.StepResult(
-            day, run, step, "summarize", f"shop.{step}", "done", MADE, rows, rows, records_out=rows
+    def note(
+        self, day: date, run: str, rows: int, *steps: str, state: ledger.State = "done", at: datetime = MADE
+    ) -> None:
+        """A run's rows in the ledger; of `summary` by default."""
+        done = [
+            ledger.StepResult(day, run, step, task, f"{self.name}.{step}", state, at, rows, rows, records_out=rows)
+            for step in steps or ("summary",)
+            for task in [self.steps[step].settings.task]
+        ]
+        ledger.write(self.warehouse, self.name, run, day, done)
+
+
+class Shop(Tables):
+    """A job in a folder, with its sources."""
+
+    def __init__(self, folder: Path, job: str = JOB) -> None:
+        path = folder / "shop.yaml"
+        path.write_text(job)
+        pq.write_table(
+            pa.table({"ticket_id": ["t1", "t2"], "body": ["Lid broke.", "盖子坏了。"]}), folder / "tickets.parquet"
         )
-        ledger.write(self.warehouse, "shop", run, day, [done])
+        days = [date(2026, 6, day) for day in (28, 29, 30)]
+        pq.write_table(pa.table({"store": ["s1"] * 3, "day": days, "units": [1, 2, 3]}), folder / "sales.parquet")
+        super().__init__(str(path))
 
 
 def ticket(key: str, summary: str | None, **more: Any) -> dict[str, Any]:
     """A row of `summary`."""
     spans = [{"document": 0, "start": 0, "end": 3}]
     return {"ticket_id": key, "summary": summary, "spans": spans, "input_tokens": 7, "coverage": 0.5, **more}
+
+
+def demo() -> Tables:
+    """Two nights of jobs/demo.yaml in the warehouse that BIZLLM_WAREHOUSE names, one of them rerun, a third failed."""
+    made = Tables(str(Path(__file__).parents[1] / "jobs/demo.yaml"))
+
+    def segments(day: date, run: str, **customers: str) -> None:
+        made.publish("customer_segment__rejects", day, run, [])
+        rows = [{"customer_id": name, "segment": label, "segment_id": 1} for name, label in customers.items()]
+        made.publish("customer_segment", day, run, rows)
+
+    segments(D1, "r1", C1="loyal", C2="new")
+    segments(D2, "r2", C1="loyal", C2="loyal", C3="new")
+    reject = {"scope": "row", "code": "empty"}
+    made.publish("ticket_summary__rejects", D2, "r2", [{"ticket_id": "T260630-0003", **reject}])
+    rows = [ticket("T260630-0001", "孩子睡不好。"), ticket("T260630-0002", "想退货。")]
+    made.publish("ticket_summary", D2, "r2", [row | {"model": "builtin:minilm"} for row in rows])
+    segments(D1, "r3", C1="loyal", C2="lost")
+    made.note(D1, "r1", 2, "customer_segment")
+    made.note(D2, "r2", 3, "customer_segment", "ticket_summary")
+    made.note(D1, "r3", 2, "customer_segment")
+    made.note(date(2026, 7, 1), "r4", 0, "customer_segment", state="failed")
+    return made

@@ -51,6 +51,7 @@ class BigQuery:
 
     def replace(self, night: date, rows: pa.RecordBatchReader) -> int:
         """A load job is atomic and takes one file, so the night is written to a local one first."""
+        from google.api_core.exceptions import NotFound
         from google.cloud import bigquery
 
         sent = Counted(converted(rows, _is_json))
@@ -72,7 +73,10 @@ class BigQuery:
             )
             try:
                 project = self._client.project
-                self._client.create_dataset(f"{project}.{self._table.schema}", exists_ok=True)
+                try:
+                    self._client.get_dataset(f"{project}.{self._table.schema}")
+                except NotFound:  # making one wants a right of its own
+                    self._client.create_dataset(f"{project}.{self._table.schema}", exists_ok=True)
                 place = f"{project}.{self._table.schema}.{self._table.name}${night:%Y%m%d}"
                 job = self._client.load_table_from_file(file, place, job_config=config)
                 job.result()

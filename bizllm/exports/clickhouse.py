@@ -71,7 +71,8 @@ class ClickHouse:
 
     def _declare(self, columns: dict[str, str]) -> None:
         ask = self._client.command
-        ask(f"create database if not exists {_quoted(self._table.schema)}")
+        if not int(ask(f"exists database {_quoted(self._table.schema)}")):  # making one wants a right of its own
+            ask(f"create database if not exists {_quoted(self._table.schema)}")
         listed = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns.items())
         order = ", ".join(map(_quoted, self._keys))
         ask(

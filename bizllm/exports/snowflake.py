@@ -65,7 +65,11 @@ class Snowflake:
         sent = Counted(converted(rows, types.is_nested))
         try:
             with self._session.cursor() as cursor:
-                cursor.execute(f"create schema if not exists {quoted(self._table.schema)}")
+                cursor.execute(
+                    "select 1 from information_schema.schemata where schema_name = %s", (self._table.schema,)
+                )
+                if cursor.fetchone() is None:  # making one wants a right of its own
+                    cursor.execute(f"create schema if not exists {quoted(self._table.schema)}")
                 cursor.execute(f"use schema {quoted(self._table.schema)}")
                 # Under numbers: the connector does not escape names.
                 aside = ", ".join(f"C{i} {_aside_type(kind)}" for i, kind in enumerate(columns.values()))
