@@ -55,6 +55,8 @@ def test_the_python_of_the_page(tables: Tables) -> None:
     assert (names["nights"], names["again"]) == (["2026-06-29", "2026-06-30"], [])
     tables.publish("customer_segment", date(2026, 6, 29), "r5", [{"customer_id": "C1", "segment": "lost"}])
     assert names["changed_nights"](names["table"].refresh(), names["seen"])[0] == ["2026-06-29"]
+    with pytest.raises(LookupError, match="has expired"):
+        names["changed_nights"](names["table"], since=42)
     assert [(key, summary) for key, _, summary in names["answered"]] == [
         ("T260630-0001", "孩子睡不好。"),
         ("T260630-0002", "想退货。"),
