@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: docs help setup demo demo-finetune test test-slow test-objectstore test-nodes test-azurite test-image chaos lint check-lock lock clean build/peers build/hadolint bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
+.PHONY: docs help setup demo demo-finetune test test-slow test-objectstore test-nodes test-azurite test-image test-consumers chaos lint check-lock lock clean build/peers build/hadolint build/consumer-engines build/consumer-clients bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -75,6 +75,28 @@ test-image: setup build/hadolint ## the image, built on a new Debian in a chroot
 	@$(BIN)/python -m pytest tests/infra/test_image_built.py -m "image or not image" --junitxml=build/test-image.xml; status=$$?; \
 	$(BIN)/python .ci/slow_results.py build/test-image.xml benchmarks/results/test-image.md "make test-image"; exit $$status
 
+test-consumers: setup build/consumer-engines build/consumer-clients ## Spark, dbt, DuckDB's Iceberg, ClickHouse and others on published tables (Java 17)
+	@rm -f build/test-consumers.xml
+	@build/consumer-clients/bin/python -m pytest -m consumers tests/consumers --junitxml=build/test-consumers.xml; status=$$?; \
+	$(BIN)/python .ci/slow_results.py build/test-consumers.xml benchmarks/results/test-consumers.md "make test-consumers" \
+	"Spark $$(build/consumer-engines/bin/python -c 'import pyspark; print(pyspark.__version__)') with Iceberg's runtime, \
+	dbt, DuckDB's Iceberg extension, chDB, fakesnow and Google's BigQuery client: tests/consumers/*.lock has the versions."; exit $$status
+
+build/consumer-engines: build/consumer-engines/.installed ## engines that read the tables, in an environment of their own
+
+build/consumer-engines/.installed: tests/consumers/engines.lock .venv/.installed
+	@$(PYTHON) -m venv build/consumer-engines
+	@$(BIN)/uv pip sync -q --python build/consumer-engines/bin/python $<
+	@touch $@
+
+build/consumer-clients: build/consumer-clients/.installed ## clients of systems that nights are copied to, beside .venv's packages
+
+build/consumer-clients/.installed: tests/consumers/clients.lock .venv/.installed
+	@$(PYTHON) -m venv build/consumer-clients
+	@$(BIN)/uv pip sync -q --python build/consumer-clients/bin/python $<
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(echo build/consumer-clients/lib/python3*/site-packages)/bizllm.pth"
+	@touch $@
+
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -87,6 +109,7 @@ check-lock: setup ## the lock files hold what pyproject.toml asks for
 lock: ## resolve requirements/*.lock anew (PyPI, and PIP_FIND_LINKS for the CPU build of torch)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'; }
 	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --python-version 3.11 $(UV_SOURCES) -o requirements/cpu.lock
+	@for each in engines clients; do $(BIN)/uv pip compile -q --python-version 3.11 tests/consumers/$$each.in -o tests/consumers/$$each.lock; done
 	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --extra gpu --python-version 3.11 -o requirements/gpu.lock
 
 build/peers: build/peers/.installed ## an environment of their own for benchmarks' peers that ours does not hold

@@ -99,6 +99,15 @@ def _aws_server(endpoint: str = "") -> Iterator[str]:
                 os.environ[name] = value
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """`postgresql://…` of a database in a server of its own, for the session."""
+    from tests.postgres import postgres_server
+
+    with postgres_server() as url:
+        yield url
+
+
 @pytest.fixture
 def azurite(monkeypatch: pytest.MonkeyPatch) -> str:
     """`abfs://CONTAINER@devstoreaccount1` of a new container in the Azurite that `make test-azurite` has started."""

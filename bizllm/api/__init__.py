@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bizllm.api.about import schema, tasks, unmask
 from bizllm.api.cluster import stop, submit
+from bizllm.api.consumers import contract, export
 from bizllm.api.models import (
     compress,
     evaluate,
@@ -24,7 +25,9 @@ __all__ = [
     "backfill",
     "check",
     "compress",
+    "contract",
     "evaluate",
+    "export",
     "finetune",
     "gc",
     "list_models",

@@ -171,8 +171,8 @@ def show(
     if day is None and wanted != "runs":
         newest = max((night.run_date for night in warehouse.history(name, base)), default=None)
         day = newest
-    if not reveal and base not in loaded.job.steps and any(s.sensitive for s in loaded.job.sources.values()):
-        hidden.add(base)  # a step that the job no longer has: nobody knows what it read
+    if not reveal and loaded.hides(base):
+        hidden.add(base)
     connection = connect(warehouse, name, [base], day, hidden)
     return select(connection, f"select * from {quoted(wanted)} limit {int(limit)}", sorted(known))
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from bizllm import __version__
-from bizllm.cli import about, cluster, models, nights, training, upkeep, watching
+from bizllm.cli import about, cluster, consumers, models, nights, training, upkeep, watching
 from bizllm.cli.answering import answering
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def _before(
                 print(f"warning: {warning}", file=sys.stderr)
 
 
-for verbs in (nights, about, models, training, cluster, watching, upkeep):
+for verbs in (nights, consumers, about, models, training, cluster, watching, upkeep):
     verbs.add_to(app)
 
 

@@ -112,6 +112,13 @@ class LoadedJob:
                 return name
         return None
 
+    def hides(self, step: str) -> bool:
+        """Whether texts of its table are shown to nobody unasked. Of a step that the job no longer has, nobody knows
+        what it read."""
+        if step in self.job.steps:
+            return self.sensitive(step) is not None
+        return any(source.sensitive for source in self.job.sources.values())
+
     def descendants(self, step: str) -> list[str]:
         """The steps that read this one, directly or through others, in the order in which they can run."""
         found = {step}

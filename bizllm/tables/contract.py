@@ -22,6 +22,15 @@ CONTRACT = pa.schema(
     ]
 )
 
+MEANINGS = {
+    "run_date": "the night; the partition",
+    "run_id": "the run that published the row",
+    "model": "model URI as the job wrote it; null where no model took part",
+    "model_version": "hash of the model's content; for a registered model its version and the start of the hash",
+    "input_hash": "hash of the used input columns of the row, or of all rows of the group",
+    "produced_at": "when the answer was made; a copied one keeps it",
+}
+
 _REJECT = pa.schema(
     [
         pa.field("scope", pa.string(), nullable=False),  # row | group

@@ -42,7 +42,7 @@ def clash(old: pa.Schema, new: pa.Schema) -> tuple[str, str] | None:
     """The first column that the table can't take, and why; None where the new schema only adds and widens."""
     for field in new:
         index = old.get_field_index(field.name)
-        if index >= 0 and not _widens(old.field(index).type, field.type):
+        if index >= 0 and not widens(old.field(index).type, field.type):
             why = f"is {old.field(index).type} in the table and {field.type} now: columns are only added and types only"
             return field.name, f"{why} widened; give the new column another name"
     return None
@@ -55,14 +55,14 @@ def grows(name: str, old: pa.Schema, new: pa.Schema) -> bool:
     return any(field.name not in old.names or old.field(field.name).type != field.type for field in new)
 
 
-def _widens(old: pa.DataType, new: pa.DataType) -> bool:
+def widens(old: pa.DataType, new: pa.DataType) -> bool:
     """Iceberg v2's promotions (spec, "Schema Evolution"), and new fields inside structs."""
     if old.equals(new) or (old, new) in ((pa.int32(), pa.int64()), (pa.float32(), pa.float64())):
         return True
     if pa.types.is_decimal(old) and pa.types.is_decimal(new):
         return bool(old.scale == new.scale and old.precision <= new.precision)
     if pa.types.is_list(old) and pa.types.is_list(new):
-        return _widens(old.value_type, new.value_type)
+        return widens(old.value_type, new.value_type)
     if pa.types.is_struct(old) and pa.types.is_struct(new):
-        return all(new.get_field_index(f.name) < 0 or _widens(f.type, new.field(f.name).type) for f in old)
+        return all(new.get_field_index(f.name) < 0 or widens(f.type, new.field(f.name).type) for f in old)
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import Snapshot
 
 _PREFIX = "bizllm."
+_EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +72,13 @@ def published(table: Table, until: int | None = None) -> Iterator[Published]:
 def with_token(table: Table, token: str) -> int | None:
     """The snapshot that was appended under that token."""
     return next((snapshot.snapshot_id for snapshot, said in snapshots(table) if said.get("token") == token), None)
+
+
+def nights(table: Table) -> list[date]:
+    """The dates that have rows now, or were published and are empty; oldest first."""
+    found = {night.run_date for night in published(table)}
+    for task in table.scan().plan_files():
+        day = task.file.partition[0]
+        if day is not None:
+            found.add(day if isinstance(day, date) else _EPOCH + timedelta(days=int(day)))
+    return sorted(found)

@@ -117,17 +117,20 @@ def _view(
         store = storage.filesystem(urls[0])[0]
         paths = [storage.filesystem(url)[1] for url in urls]
         connection.register(f"__{name}", dataset.dataset(paths, schema=schema, filesystem=store))
-    columns = ", ".join(_shown(field) if hide else quoted(field.name) for field in schema)
+    columns = ", ".join(_shown(field) if hide and is_text(field) else quoted(field.name) for field in schema)
     connection.execute(f"create view {quoted(name)} as select {columns} from {quoted('__' + name)}")
     return local
 
 
 def _shown(column: pa.Field) -> str:
-    """The column in a view that shows no texts: neither strings nor what holds some."""
+    """The column in a view that shows no texts."""
     name = quoted(column.name)
-    if column.name in _OURS or not _holds_text(column.type):
-        return name
     return f"case when {name} is null then null else '{HIDDEN}' end as {name}"
+
+
+def is_text(column: pa.Field) -> bool:
+    """Whether a column of a published table may hold a row's texts: a string, or what holds some, that is not ours."""
+    return column.name not in _OURS and _holds_text(column.type)
 
 
 def _holds_text(kind: pa.DataType) -> bool:
