@@ -16,11 +16,12 @@ from bizllm.api.models import (
     rollback_model,
     show_model,
 )
-from bizllm.api.nights import backfill, plan, report, run, runs, show
+from bizllm.api.nights import backfill, catch_up, plan, report, run, runs, show
 from bizllm.api.upkeep import gc, rollback
 
 __all__ = [
     "backfill",
+    "catch_up",
     "compress",
     "evaluate",
     "finetune",

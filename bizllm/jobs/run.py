@@ -116,9 +116,9 @@ def run(
     return result
 
 
-def lock_url(warehouse: Warehouse, job: str, run_date: date) -> str:
-    """Where the lock of a job and date is."""
-    return storage.join(warehouse.path, "_bizllm", job, "locks", run_date.isoformat())
+def lock_url(warehouse: Warehouse, job: str, of: date | str) -> str:
+    """Where the lock of a job is that is for a date, or for what a word says."""
+    return storage.join(warehouse.path, "_bizllm", job, "locks", str(of))
 
 
 # -- before the work ----------------------------------------------------------------------------------------------
