@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite chaos lint check-lock lock clean build/peers bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
+.PHONY: help setup demo demo-finetune test test-slow test-objectstore test-azurite test-slurm test-schedulers chaos lint check-lock lock clean build/peers bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -64,6 +64,18 @@ test-objectstore: setup ## S3 tests and a night against Ceph, from Debian's pack
 test-azurite: setup ## abfs:// tests and a night against Azurite, from npm
 	@PYTHON=$(BIN)/python tests/objectstore/azurite.sh
 
+test-slurm: setup ## nights on Debian's Slurm, two nodes on this machine (root, slurm-wlm, munge, iproute2; 5 minutes)
+	@rm -f build/test-slurm.xml
+	@$(BIN)/python -m pytest tests/jobs/test_slurm.py --junitxml=build/test-slurm.xml; status=$$?; \
+	$(BIN)/python .ci/slow_results.py build/test-slurm.xml benchmarks/results/test-slurm.md "make test-slurm" \
+	"Slurm: $$(/usr/sbin/slurmd -V), two slurmd in network namespaces."; exit $$status
+
+test-schedulers: setup build/airflow build/dagster ## nights by Airflow and Dagster in environments of their own (10 minutes)
+	@rm -f build/test-schedulers.xml
+	@$(BIN)/python -m pytest tests/jobs/test_schedulers.py --junitxml=build/test-schedulers.xml; status=$$?; \
+	$(BIN)/python .ci/slow_results.py build/test-schedulers.xml benchmarks/results/test-schedulers.md "make test-schedulers" \
+	"$$(cat build/airflow/.installed), $$(cat build/dagster/.installed)."; exit $$status
+
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -77,6 +89,7 @@ lock: ## resolve requirements/*.lock anew (PyPI, and PIP_FIND_LINKS for the CPU 
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'; }
 	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --python-version 3.11 $(UV_SOURCES) -o requirements/cpu.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --extra gpu --python-version 3.11 -o requirements/gpu.lock
+	@for name in airflow dagster; do $(BIN)/uv pip compile -q cluster/$$name/requirements.in --python-version 3.11 -o cluster/$$name/requirements.lock; done
 
 build/peers: build/peers/.installed ## an environment of their own for benchmarks' peers that ours does not hold
 
@@ -84,6 +97,12 @@ build/peers/.installed: benchmarks/peers/requirements.lock .venv/.installed
 	@$(PYTHON) -m venv build/peers
 	@$(BIN)/uv pip sync -q --python build/peers/bin/python $(UV_SOURCES) $<
 	@touch $@
+
+build/airflow build/dagster: build/%: build/%/.installed
+
+build/%/.installed: cluster/%/requirements.lock .venv/.installed
+	@started=$$SECONDS; $(PYTHON) -m venv build/$* && $(BIN)/uv pip sync -q --python build/$*/bin/python $< && \
+	echo "$$(grep -E '^(apache-airflow|dagster)==' $<), set up in $$((SECONDS - started)) s" >$@
 
 bench-encode: setup build/peers ## encoding and classifying beside others (BIZLLM_DATA; 15 minutes)
 	@$(BIN)/python benchmarks/encode.py
