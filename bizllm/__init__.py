@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bizllm.api import (
         backfill,
+        catch_up,
         check,
         compress,
         contract,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "backfill",
+    "catch_up",
     "check",
     "compress",
     "contract",

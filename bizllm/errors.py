@@ -39,6 +39,10 @@ class UserError(Exception):
         self.faults = faults
 
 
+class NoInput(UserError):
+    """A source holds nothing of the date: it may never have come, or not yet."""
+
+
 class RunError(Exception):
     """The run failed for a reason that is not the user's YAML; exit status 1. The message never holds row text."""
 

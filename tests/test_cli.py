@@ -87,6 +87,48 @@ def test_backfill_and_show_pass_everything_on(monkeypatch: pytest.MonkeyPatch) -
     assert calls.kwargs == {"date": "2026-01-01", "limit": 2, "sql": "select 1", "sets": (), "reveal": False}
 
 
+def not_run(reason: str, state: str = "skipped") -> Any:
+    value = {"run_id": None, "job": "j", "date": "2026-01-02", "state": state, "steps": [], "reason": reason}
+    return SimpleNamespace(state=state, to_dict=lambda: {**value, "error": f"because of {reason}"})
+
+
+@pytest.mark.parametrize(
+    ("entries", "status"),
+    [
+        ([], 0),
+        ([result(), not_run("no_input"), not_run("bound"), not_run("order")], 0),
+        ([result("failed", "failed"), not_run("late_input", "failed"), not_run("locked")], 1),
+        ([result(), not_run("late_input", "failed"), not_run("locked")], 2),
+        ([not_run("wrong_input", "failed")], 2),
+        ([not_run("locked"), result()], 3),
+        ([result("failed", "failed"), result("cancelled", "cancelled")], 130),
+    ],
+)
+def test_what_a_catch_up_found_is_its_status(monkeypatch: pytest.MonkeyPatch, entries: list[Any], status: int) -> None:
+    calls = Calls(entries)
+    monkeypatch.setattr(api, "catch_up", calls)
+    answer = invoke("run", "j.yaml", "--catch-up", "--since", "2026-01-01", "--most", "3", "--set", "a=1", "--json")
+    assert (answer.exit_code, json.loads(answer.stdout)) == (status, [entry.to_dict() for entry in entries])
+    calls.kwargs.pop("observer")
+    assert (calls.args, calls.kwargs) == (
+        ("j.yaml",),
+        {"since": "2026-01-01", "most": 3, "sets": ["a=1"], "address": None},
+    )
+    told = invoke("run", "j.yaml", "--catch-up").stdout
+    for entry in entries:
+        said = entry.to_dict()
+        assert (said["run_id"] or f"{said['state']} 2026-01-02: because of {said['reason']}") in told
+    assert entries or told == "no night is missing\n"
+
+
+def test_a_catch_up_chooses_its_dates_itself() -> None:
+    answer = invoke("run", "j.yaml", "--catch-up", "--date", "2026-01-01", "--fresh")
+    assert answer.exit_code == 2
+    assert [line.split(": ")[0] for line in answer.stderr.splitlines()] == ["--date", "--fresh"]
+    answer = invoke("run", "j.yaml", "--since", "2026-01-01")
+    assert (answer.exit_code, answer.stderr) == (2, "--since: goes with --catch-up\n")
+
+
 def test_rollback_and_gc_pass_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     restored = {"table": "j.a", "run_date": "2026-01-01", "run_id": "r1", "replaced": "r2", "rows": 1234}
     calls = Calls(restored)

@@ -17,12 +17,13 @@ from bizllm.api.models import (
     rollback_model,
     show_model,
 )
-from bizllm.api.nights import backfill, plan, report, run, runs, show
+from bizllm.api.nights import backfill, catch_up, plan, report, run, runs, show
 from bizllm.api.upkeep import gc, recover, rollback
 from bizllm.api.watching import check, metrics, serve_metrics
 
 __all__ = [
     "backfill",
+    "catch_up",
     "check",
     "compress",
     "contract",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from bizllm.infer.pools import Room
+    from bizllm.jobs.catch_up import NotRun
     from bizllm.jobs.observe import Observer
     from bizllm.jobs.plan import Plan
     from bizllm.jobs.run import RunResult
@@ -122,6 +123,33 @@ def backfill(
             if results[-1].state in ("failed", "cancelled"):
                 break
     return results
+
+
+def catch_up(
+    job_path: str,
+    *,
+    since: str | None = None,
+    most: int | None = None,
+    sets: Sequence[str] = (),
+    address: str | None = None,
+    observer: Observer | None = None,
+) -> list[RunResult | NotRun]:
+    """Run the nights that are missing up to last night, oldest first: an entry for each missing date, run or not.
+
+    since: the first date that may be missing; by default a step's dates begin with the first that it published or was
+    tried for. most: so many nights at most (14). Raises LockHeld where another catch-up of the job is under way.
+    """
+    loaded = loaded_job(job_path, sets)
+    last = run_date(loaded.job, None, datetime.now(UTC))
+    first = parse_date(since, "--since") if since else None
+    if first and first > last:
+        raise UserError(Fault("--since", since, f"is after last night, {last} in {loaded.job.timezone}"))
+    if most is not None and most < 1:
+        raise UserError(Fault("--most", most, "expected at least 1"))
+    from bizllm.jobs.catch_up import MOST
+    from bizllm.jobs.catch_up import catch_up as catch_up_nights
+
+    return catch_up_nights(loaded, last, since=first, most=most or MOST, address=address, observer=observer)
 
 
 def runs(job_path: str, run: str | None = None, *, sets: Sequence[str] = ()) -> list[dict[str, Any]]:

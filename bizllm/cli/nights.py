@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bizllm.cli.answering import FAILED, INTERRUPTED, Json, answering
+from bizllm.cli.answering import FAILED, INTERRUPTED, LOCKED, WRONG_INPUT, Json, Out, answering
 from bizllm.cli.parameters import Address, JobPath, Run, RunDate, Sets
+from bizllm.errors import Fault, UserError
 
 if TYPE_CHECKING:
     from bizllm.jobs.observe import Observer
@@ -59,10 +60,25 @@ def run(
     retry_rejects: Annotated[
         bool, typer.Option("--retry-rejects", help="Of a finished night, try the rejected rows again and no others.")
     ] = False,
+    catch_up: Annotated[
+        bool, typer.Option("--catch-up", help="Run every night up to last night that is missing, the oldest first.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="YYYY-MM-DD", help="With --catch-up: the first date that may be missing."),
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option("--most", metavar="N", help="With --catch-up: so many nights at most; 14 by default.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Run the job for one date."""
+    """Run the job for one date, or with --catch-up for every night that is missing."""
     with answering(json) as out:
+        if catch_up:
+            others = {"--date": date, "--only": only, "--fresh": fresh, "--retry-rejects": retry_rejects}
+            _refuse(others, "goes without --catch-up, which finds its dates itself and runs all steps")
+            return _catch_up(out, job, since, most, sets, address, json)
+        _refuse({"--since": since, "--most": most}, "goes with --catch-up")
         from bizllm import api
         from bizllm.console import nights as console
 
@@ -105,6 +121,30 @@ def backfill(
 
         out(values, print_all)
         _exit_with([value["state"] for value in values])
+
+
+def _catch_up(
+    out: Out, job: str, since: str | None, most: int | None, sets: list[str] | None, address: str | None, json: bool
+) -> None:
+    from bizllm import api
+    from bizllm.console import nights as console
+
+    with _progress(json) as observer:
+        entries = api.catch_up(job, since=since, most=most, sets=sets or (), address=address, observer=observer)
+    values = [entry.to_dict() for entry in entries]
+    out(values, lambda: console.print_catch_up(values, job, sets or ()))
+    _exit_with([value["state"] for value in values if value["run_id"]])
+    reasons = {value.get("reason") for value in values}
+    if reasons & {"late_input", "wrong_input"}:
+        raise typer.Exit(WRONG_INPUT)
+    if "locked" in reasons:
+        raise typer.Exit(LOCKED)
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    faults = [Fault(flag, None, why) for flag, value in given.items() if value]
+    if faults:
+        raise UserError(*faults)
 
 
 def runs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.table import Table
@@ -40,6 +41,20 @@ def print_run(result: dict[str, Any], job_path: str, sets: Sequence[str] = ()) -
         console.print(Text.assemble(state_text(step["state"]), f" {plain(step['step'])}: {why}"), soft_wrap=True)
     if troubled:
         console.print(plain(f"look at: {program()} runs {job} {result['run_id']}{overrides}"), soft_wrap=True)
+
+
+def print_catch_up(entries: Sequence[dict[str, Any]], job_path: str, sets: Sequence[str] = ()) -> None:
+    """Every night that ran, then a line for each that did not, and why."""
+    console = new_console()
+    for entry in entries:
+        if entry["run_id"]:
+            print_run(entry, job_path, sets)
+    for why, group in groupby((e for e in entries if not e["run_id"]), lambda e: (e["state"], e["reason"], e["error"])):
+        days = [entry["date"] for entry in group]
+        shown = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} nights)"
+        console.print(Text.assemble(state_text(why[0]), f" {shown}: {plain(why[2])}"), soft_wrap=True)
+    if not entries:
+        console.print("no night is missing")
 
 
 def print_plan(plan: dict[str, Any]) -> None:

@@ -209,7 +209,18 @@ def _tell(run: Run, base: str, rows: Mapping[str, int], warnings: Any) -> None:
 
 def _same(before: Recipe, now: Recipe) -> None:
     """A run goes on with the settings that it began with; those of its surroundings may change."""
-    free = {"workers", "prices", "wait_for_room_s", "grow_after_s", "track", "registry", "promote", "output", "license"}
+    free = {
+        "workers",
+        "prices",
+        "notify",
+        "wait_for_room_s",
+        "grow_after_s",
+        "track",
+        "registry",
+        "promote",
+        "output",
+        "license",
+    }
     old, new = (outside_copies(recipe.model_dump(mode="json", exclude=free)) for recipe in (before, now))
     changed = [key for key in old if old[key] != new[key]]
     if changed:

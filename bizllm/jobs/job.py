@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
 from bizllm.errors import Fault, UserError, nearest
+from bizllm.jobs.days import last_night
 from bizllm.jobs.explain import validate
 from bizllm.jobs.notices import held_back
 from bizllm.jobs.overrides import override
@@ -166,11 +167,10 @@ def load_job(path: str, sets: Sequence[str] = ()) -> LoadedJob:
 
 def run_date(job: Job, given: str | None, now: datetime) -> date:
     """The date a run is for: `given` (YYYY-MM-DD), else yesterday in the job's time zone. `now` must know its zone."""
-    assert now.tzinfo is not None, "now must know its time zone"
-    today = now.astimezone(ZoneInfo(job.timezone)).date()
+    zone = ZoneInfo(job.timezone)
     if given is None:
-        return today - timedelta(days=1)
-    day = parse_date(given, "--date")
+        return last_night(zone, now)
+    day, today = parse_date(given, "--date"), now.astimezone(zone).date()
     if day > today:
         raise UserError(Fault("--date", given, f"is in the future: today is {today} in {job.timezone}"))
     return day

@@ -58,11 +58,15 @@ class RunLock:
     """Holds the lock at `url` (a folder, whatever its name ends in) while the block runs.
 
     holder: whom to name to others, a run_id. lease_s: seconds without a beat after which another may take over.
-    Raises LockHeld where another run has it, at once if that runs on this machine, else after at most one lease.
+    what: is done under the lock, one at a time. Raises LockHeld where another has it, at once if that runs on this
+    machine, else after at most one lease.
     """
 
-    def __init__(self, url: str, holder: str = "", lease_s: float = 60.0) -> None:
+    def __init__(
+        self, url: str, holder: str = "", lease_s: float = 60.0, what: str = "run of this job and date"
+    ) -> None:
         self.url = url.removesuffix(".json")
+        self.what = what
         self.lease_s = lease_s
         self._holder = holder
         self._held: Lease | None = None
@@ -116,9 +120,7 @@ class RunLock:
                     self._beat()
                 if self._is_newest(self._held):
                     return
-        raise RunError(
-            f"{self.url}: another run of this job and date has taken over; nothing was published by this one"
-        )
+        raise RunError(f"{self.url}: another {self.what} has taken over; nothing more is published by this one")
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
@@ -133,11 +135,11 @@ class RunLock:
             if newest.released or _is_dead(newest):
                 return newest.epoch + 1
             if newest.machine == _machine():
-                raise _held_by(newest)  # its process lives
+                raise _held_by(newest, self.what)  # its process lives
             if watched is None:
                 watched, since = newest, time.monotonic()
             elif (newest.epoch, newest.beat) != (watched.epoch, watched.beat):
-                raise _held_by(newest)
+                raise _held_by(newest, self.what)
             elif time.monotonic() - since >= newest.lease_s:
                 return newest.epoch + 1
             time.sleep(newest.lease_s / _LOOKS_PER_LEASE)
@@ -197,9 +199,9 @@ class RunLock:
         return newest is not None and newest.token == lease.token
 
 
-def lock_url(warehouse: str, job: str, run_date: date) -> str:
-    """Where the lock of a job and date is. warehouse: its path."""
-    return storage.join(warehouse, "_bizllm", job, "locks", run_date.isoformat())
+def lock_url(warehouse: str, job: str, of: date | str) -> str:
+    """Where the lock of a job is that is for a date, or for what a word says. warehouse: its path."""
+    return storage.join(warehouse, "_bizllm", job, "locks", str(of))
 
 
 def newest(url: str) -> Lease | None:
@@ -230,11 +232,11 @@ def _encoded(lease: Lease) -> bytes:
     return json.dumps(asdict(lease)).encode()
 
 
-def _held_by(lease: Lease) -> LockHeld:
+def _held_by(lease: Lease, what: str) -> LockHeld:
     age = max(0, round(time.time() - lease.acquired_at))
     end = f"end it with `bizllm stop {lease.holder}`" if mark_in(lease.holder) else "end it"
     return LockHeld(
-        f"another run of this job and date {f'({lease.holder}) ' if lease.holder else ''}is under way on {lease.host}, "
+        f"another {what} {f'({lease.holder}) ' if lease.holder else ''}is under way on {lease.host}, "
         f"pid {lease.pid}, for {age} s; wait for it, or {end}"
     )
 

@@ -29,7 +29,6 @@ from bizllm.jobs.runtime import Runtime
 from bizllm.jobs.sharing import shared_of
 from bizllm.jobs.step import StepRun
 from bizllm.jobs.submitted import new_run_id, refuse_copies
-from bizllm.tables import storage
 from bizllm.tables.store_settings import configured
 
 STOP_WAIT_S = 10.0  # for the units at work when a run is interrupted

@@ -75,6 +75,10 @@ class IcebergRows:
                 FrozenFile(file.url, file.bytes, file.deletes, file.rows), None, [(-1, 0, file.rows, file.bytes)]
             )
 
+    def lacking(self, run_date: date, dates: Dates) -> Fault | None:
+        """Never: a table without rows of the date makes an empty night."""
+        return None
+
     def read(self, unit: Unit, part: Part, columns: Sequence[str]) -> pa.Table:
         """A data file's live rows of the unit's dates."""
         from bizllm.tables.iceberg_source import read_scan_files

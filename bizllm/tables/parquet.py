@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from itertools import islice
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from bizllm.errors import Fault, RunError, StorageUnavailable, UserError, nearest
+from bizllm.errors import Fault, NoInput, RunError, StorageUnavailable, UserError, nearest
 from bizllm.tables import storage
+from bizllm.tables.bounds import days_of, may_hold
 from bizllm.tables.manifest import Dates, FileSlices, FrozenFile, Part, Unit
 from bizllm.tables.storage import FileInfo
 from bizllm.tables.types import first_difference, normal_schema, unify
@@ -134,7 +135,7 @@ class ParquetFiles:
             for index, (rows, size, low, high) in enumerate(footer.row_groups):
                 first = min(filter(None, (first, low)), default=None)
                 last = max(filter(None, (last, high)), default=None)
-                if rows and _may_hold(low, high, run_date, dates):
+                if rows and may_hold(low, high, run_date, dates):
                     groups.append((index, at, rows, size))
                     dated += 1
                 at += rows
@@ -143,14 +144,25 @@ class ParquetFiles:
             yield FileSlices(FrozenFile(file.url, file.size, file.etag, at), self._level(file.url), groups)
         if found and not dated and first is not None and last is not None:
             what = f"expected a day that '{self.partition}' holds: from {first} to {last}"
-            raise UserError(Fault(self._at("partition"), run_date.isoformat(), what))
+            raise NoInput(Fault(self._at("partition"), run_date.isoformat(), what))
+
+    def lacking(self, run_date: date, dates: Dates) -> Fault | None:
+        """Why `slices` would find nothing of the date; the listing tells it, or else footers."""
+        try:
+            if self.by_folder:
+                self._of_dates(run_date, dates)
+            elif self.partition is not None and dates != "all":
+                any(file.row_groups for file in self.slices(run_date, dates, ()))
+        except NoInput as missing:
+            return missing.faults[0]
+        return None
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def read(self, unit: Unit, part: Part, columns: Sequence[str]) -> pa.Table:
         """A part's rows with these raw columns, in the file's order.
 
-        Rows outside the unit's dates are still there, so that positions can be counted: `date_mask` names them.
+        Rows outside the unit's dates are still there, so that positions can be counted: `bounds.date_mask` names them.
         """
         schema = self.schema()
         from_file = [name for name in columns if not self._is_level(part, name)]
@@ -223,7 +235,7 @@ class ParquetFiles:
             there = sorted({level for _, level in levels}, reverse=True)
             shown = ", ".join(there[:5]) + (f", … ({len(there)} in all)" if len(there) > 5 else "")
             what = f"expected a partition '{self.partition}' that is there; the newest: {shown}"
-            raise UserError(Fault(self._at("partition"), day, what))
+            raise NoInput(Fault(self._at("partition"), day, what))
         return wanted
 
     def _footers(self, files: Sequence[FileInfo], used: Sequence[str]) -> tuple[list[_Footer], list[Fault]]:
@@ -320,20 +332,6 @@ class ParquetFiles:
         return []
 
 
-def date_mask(column: pa.ChunkedArray, unit: Unit) -> pa.ChunkedArray | None:
-    """(rows,) whether a row's day belongs to the unit's dates; a null does not. None where every row does.
-
-    A timestamp with a time zone has the day of that zone.
-    """
-    if unit.dates == "all":
-        return None
-    if types.is_timestamp(column.type):
-        column = pc.local_timestamp(column) if column.type.tz else column
-        column = pc.floor_temporal(column, unit="day").cast(pa.date32())
-    day = pa.scalar(date.fromisoformat(unit.run_date), pa.date32())
-    return pc.fill_null(pc.equal(column, day) if unit.dates == "day" else pc.less_equal(column, day), False)
-
-
 def _row_groups(
     file: pq.ParquetFile, used: set[str], dated: str | None
 ) -> tuple[tuple[int, int, date | None, date | None], ...]:
@@ -345,26 +343,9 @@ def _row_groups(
     for index in range(footer.num_row_groups):
         group = footer.row_group(index)
         size = sum(group.column(i).total_uncompressed_size for i in counted)
-        low, high = _days(group.column(at)) if at is not None else (None, None)
+        low, high = days_of(group.column(at)) if at is not None else (None, None)
         found.append((group.num_rows, size, low, high))
     return tuple(found)
-
-
-def _days(column: Any) -> tuple[date | None, date | None]:
-    """A row group's first and last day by its statistics. None where a time zone or a missing statistic hides it."""
-    statistics = column.statistics
-    if statistics is None or not statistics.has_min_max:
-        return None, None
-    low, high = statistics.min, statistics.max
-    if isinstance(low, datetime):
-        return (low.date(), high.date()) if low.tzinfo is None else (None, None)
-    return (low, high) if isinstance(low, date) else (None, None)
-
-
-def _may_hold(low: date | None, high: date | None, run_date: date, dates: Dates) -> bool:
-    if dates == "all" or low is None or high is None:
-        return True
-    return low <= run_date and (dates == "to_date" or run_date <= high)
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType, url: str, name: str) -> pa.ChunkedArray:

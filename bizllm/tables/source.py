@@ -18,9 +18,10 @@ from pyarrow import types
 
 from bizllm.errors import Fault, UserError, nearest
 from bizllm.tables import storage
+from bizllm.tables.bounds import date_mask
 from bizllm.tables.iceberg_rows import IcebergRows, Tables
 from bizllm.tables.manifest import Dates, FileSlices, Part, Snapshot, Unit
-from bizllm.tables.parquet import ParquetFiles, date_mask
+from bizllm.tables.parquet import ParquetFiles
 from bizllm.tables.select import RowSql
 from bizllm.tables.settings import SourceSettings
 from bizllm.tables.types import text_or_null
@@ -44,6 +45,8 @@ class RawRows(Protocol):
     def snapshot(self, run_date: date, dates: Dates) -> Snapshot | None: ...
 
     def slices(self, run_date: date, dates: Dates, columns: Sequence[str]) -> Iterator[FileSlices]: ...
+
+    def lacking(self, run_date: date, dates: Dates) -> Fault | None: ...
 
     def read(self, unit: Unit, part: Part, columns: Sequence[str]) -> pa.Table: ...
 
@@ -133,6 +136,11 @@ class Source:
         """The files and row groups that a step with these columns reads, in order. Raises UserError."""
         self.schema()
         return self._raw.slices(run_date, dates, self._raw_columns(columns))
+
+    def lacking(self, run_date: date, dates: Dates) -> Fault | None:
+        """Why a night of the date would be refused: the source is partitioned and holds nothing of it."""
+        self.schema()
+        return self._raw.lacking(run_date, dates)
 
     def read(self, unit: Unit, columns: Sequence[str]) -> pa.Table:
         """The unit's rows with these columns, in the order of its parts. Raises RunError.

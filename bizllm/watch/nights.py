@@ -109,7 +109,8 @@ class Reader:
         oldest = now.timestamp() - LOCKS_OF_S
         folder = lock.lock_url(self.warehouse.path, self.job.name, date.min).rpartition("/")[0]
         recent = [file for file in storage.list_files(folder) if file.modified >= oldest]
-        dates = {date.fromisoformat(file.url.rsplit("/", 2)[-2]): file for file in recent}  # sorted: the newest epoch
+        named = [(file.url.rsplit("/", 2)[-2], file) for file in recent]  # sorted: the newest epoch last
+        dates = {date.fromisoformat(name): file for name, file in named if name[:1].isdigit()}  # not of a catch-up
         leases = {
             day: (lock.newest(lock.lock_url(self.warehouse.path, self.job.name, day)), file)
             for day, file in dates.items()

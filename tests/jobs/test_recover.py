@@ -17,9 +17,8 @@ from bizllm import api
 from bizllm.cli import app
 from bizllm.errors import LockHeld, RunError, UserError
 from bizllm.jobs.job import load_job
-from bizllm.jobs.lock import RunLock
+from bizllm.jobs.lock import RunLock, lock_url
 from bizllm.jobs.prepare import check_tables, prepare
-from bizllm.jobs.run import lock_url
 from bizllm.tables import storage
 from bizllm.tables.warehouse import StagedFile, Warehouse, describe
 
@@ -161,7 +160,7 @@ def test_not_while_a_run_is_under_way_and_not_where_nothing_lies(path: str) -> N
         api.recover(path)
     publish(path, BEFORE, "r1")
     warehouse = Warehouse(load_job(path).job.warehouse)
-    with RunLock(lock_url(warehouse, "shop", date.fromisoformat(NIGHT)), holder="tonight"):
+    with RunLock(lock_url(warehouse.path, "shop", date.fromisoformat(NIGHT)), holder="tonight"):
         with pytest.raises(LockHeld, match="tonight"):
             api.recover(path)
         assert what(path, dry_run=True) == {"shop.summary": "current"}
