@@ -82,7 +82,7 @@ def export(
     hide = not reveal and step != TABLE and loaded.hides(base)
     schema = warehouse.files(job, step, days[-1]).schema
     hidden = [column.name for column in schema if hide and is_text(column)]
-    keys = [] if step != base or step == TABLE else keys_of(loaded, base)
+    keys = keys_of(loaded, step) if step in loaded.job.steps else []  # a step that the job has no more has a table
     keys = keys if set(keys) <= set(schema.names) and not set(keys) & set(hidden) else []
     done = Exported(f"{job}.{step}", to, shown(target or ""), str(into), hidden)
     with chosen.connect(address, into, keys) as receiver:

@@ -20,7 +20,7 @@ from bizllm import api
 from bizllm.cli import app
 from bizllm.errors import RunError, UserError
 from bizllm.exports.base import TableName, system
-from tests.published import D1, D2, MADE, Shop, ticket
+from tests.published import D1, D2, JOB, MADE, Shop, ticket
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 
@@ -296,3 +296,15 @@ def test_a_step_that_is_not_there(published: Shop) -> None:
     with pytest.raises(UserError, match=r"expected one of demand, runs, secret.*did you mean 'summary'"):
         api.export(published.path, "sumary", to="duckdb", target="x.duckdb")
     assert published.warehouse.history("shop", "summary")[0].run_date == date(2026, 6, 30)
+
+
+def test_a_step_that_the_job_has_no_more(published: Shop, tmp_path: Path) -> None:
+    """Its table is there; whether it read the sensitive source nobody knows, so its texts are hidden."""
+    job = tmp_path / "shop.yaml"
+    kept = [line for line in JOB.splitlines() if not line.startswith("  summary:")]
+    job.write_text("\n".join(kept).replace("path: warehouse", f"path: {Path(published.path).parent}/warehouse"))
+    file = str(tmp_path / "m.duckdb")
+    assert "summary" in api.export(str(job), "summary", to="duckdb", target=file).hidden
+    with duckdb.connect(file) as connection:
+        assert connection.sql("select distinct summary from shop.summary").fetchall()
+        assert connection.sql("select count(*) from shop.summary where summary not in ('•••')").fetchall() == [(0,)]
