@@ -122,7 +122,9 @@ def test_the_recorded_scrape_is_like_this_one(night: Night) -> None:
     end = values(after)
     assert end["ray_bizllm_run_step_state", "shop", "segments", "done"] == 0, "nothing stays of a night that is over"
     assert end["ray_bizllm_run_progress_timestamp_seconds", "shop"] == 0
-    assert series(RECORDED.read_text()) == series(night.live)
+    # Nights of other tests in this process have published.
+    middle = {one for one in series(night.live) if one[0] != "ray_bizllm_run_publish_seconds"}
+    assert series(RECORDED.read_text()) == middle
     told = {name.removeprefix("ray_") for name, _ in series(night.live + after)}
     assert told == {metric.name for metric in OF_RUNS}, "every metric of the table was scraped"
 
