@@ -55,7 +55,7 @@ test-slow: setup ## the tests that take minutes; writes benchmarks/results/test-
 
 test-nodes: setup ## nights and trainings on a cluster whose machines are lost (root, Linux); writes benchmarks/results/test-nodes.md
 	@rm -f build/test-nodes.xml
-	@BIZLLM_REQUIRE_NETNS=1 $(BIN)/python -m pytest -m nodes tests/jobs/test_nodes.py tests/jobs/test_training_nodes.py --junitxml=build/test-nodes.xml; status=$$?; \
+	@BIZLLM_REQUIRE_NETNS=1 $(BIN)/python -m pytest tests/jobs/test_nodes.py tests/jobs/test_training_nodes.py --junitxml=build/test-nodes.xml; status=$$?; \
 	$(BIN)/python .ci/slow_results.py build/test-nodes.xml benchmarks/results/test-nodes.md 'make test-nodes' \
 	'Each machine is a network namespace with an address of its own; all share 2 cores and a disk. Ray gives a silent one up after 5 s here, after 15 to 25 s as it is.'; exit $$status
 

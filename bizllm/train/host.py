@@ -71,8 +71,7 @@ class RayHost:
         self._best: Future[None] | None = None
         self._restored: Path | None = None
         self._own, self._shared, self._nodes = self._folders()
-        self._group = kept.Group.begin(run_url) if self.rank == 0 else kept.Group(run_url, "")
-        told = [self._group.name]
+        told = [kept.Group.begin(run_url).name if self.rank == 0 else ""]
         dist.broadcast_object_list(told, src=0)
         self._group = kept.Group(run_url, told[0])
 
