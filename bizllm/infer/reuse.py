@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bizllm.errors import RunError
 from bizllm.infer.buckets import Piece, read_pieces, write_buckets
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.rows import CODE, MESSAGE, OTHERS_WAIT, RowUnit, keyed, keys_of
@@ -271,10 +272,13 @@ def _hashed(rows: pa.Table) -> pa.Table:
 
 
 def _read_file(url: str, columns: Sequence[str]) -> pa.Table:
-    with storage.open_input(url) as source:
-        file = pq.ParquetFile(source)
-        there = set(file.schema_arrow.names)
-        return file.read([name for name in columns if name in there])
+    try:
+        with storage.open_input(url) as source:
+            file = pq.ParquetFile(source)
+            there = set(file.schema_arrow.names)
+            return file.read([name for name in columns if name in there])
+    except FileNotFoundError:
+        raise RunError(f"{url}: a file of the earlier night is gone; --fresh computes every row anew") from None
 
 
 def _write(writer: Writer, table: pa.Table, buckets: int) -> dict[str, Any]:

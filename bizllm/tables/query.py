@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from bizllm.errors import Fault, UserError
+from bizllm.errors import Fault, RunError, UserError
 from bizllm.tables import storage
 from bizllm.tables.contract import CONTRACT, reject_schema
 from bizllm.tables.sql import quoted
@@ -106,6 +107,10 @@ def _view(
         # union_by_name: files written before a column was added lack it.
         connection.register(f"__{name}_empty", schema.empty_table())
         local = [url.removeprefix("file://") for url in urls]
+        if gone := [path for path in local if not os.path.exists(path)]:
+            expected = f"{len(gone)} files of the published table are gone, such as {gone[0]}"
+            hint = "`bizllm rollback` to a night before, or `bizllm run --fresh` makes the date anew"
+            raise RunError(f"{job}.{name}: {expected}; {hint}")
         files = ", ".join("'" + path.replace("'", "''") + "'" for path in local)
         connection.execute(
             f"create view {quoted('__' + name)} as select * from {quoted(f'__{name}_empty')} "

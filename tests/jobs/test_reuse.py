@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ def test_a_rebuilt_night_copies_its_own_rows(embed: Callable[..., str], tmp_path
     write(tmp_path, SECOND, [text(i) for i in range(80)], files=2)
     (again,) = api.run(path, date=SECOND).steps
     assert (again.rows_out, again.rows_reused) == (80, 60)
+    for file in (tmp_path / "wh").rglob("vectors/data/*.parquet"):
+        file.unlink()
+    write(tmp_path, SECOND, [text(i) for i in range(81)], files=2)
+    (failed,) = api.run(path, date=SECOND).steps
+    assert failed.state == "failed" and re.search("file of the earlier night is gone; --fresh", failed.error or "")
 
 
 def test_identical_rows_are_answered_once(embed: Callable[..., str], tmp_path: Path) -> None:

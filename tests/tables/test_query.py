@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bizllm.errors import UserError
+from bizllm.errors import RunError, UserError
 from bizllm.tables import storage
 from bizllm.tables.query import connect, select
 from bizllm.tables.settings import WarehouseSettings
@@ -81,6 +81,18 @@ def test_rejects_of_the_tables_own_run_alone(warehouse: Warehouse, publish: Publ
     assert ask(warehouse, rejects, D2) == [("y", "r2")]
     publish("sales", D2, "r3", sku=["b"], units=[1])
     assert ask(warehouse, rejects) == [("x", "r1"), ("y", "r3"), ("z", "r3")]
+
+
+def test_a_file_that_somebody_deleted_is_named(warehouse: Warehouse, publish: Publish) -> None:
+    publish("summary", D1, "r1", id=[1, 2])
+    publish("summary", D2, "r2", id=[3])
+    (file,) = warehouse.files("shop", "summary", D1).files
+    os.unlink(file.url.removeprefix("file://"))
+    with pytest.raises(
+        RunError, match=r"^shop\.summary: 1 files of the published table are gone, such as .*r1-0.*--fresh"
+    ):
+        connect(warehouse, "shop", ["summary"])
+    assert select(connect(warehouse, "shop", ["summary"], D2), "select id from summary", []).to_pylist() == [{"id": 3}]
 
 
 def test_an_empty_night_is_a_view_without_rows(warehouse: Warehouse, publish: Publish) -> None:
