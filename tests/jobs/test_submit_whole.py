@@ -19,7 +19,6 @@ from bizllm import api
 from bizllm.jobs import ray_jobs
 from bizllm.jobs.code import code_of
 from bizllm.jobs.submission import Submission
-from bizllm.models.registry import Registry
 from bizllm.train import kept
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
@@ -63,10 +62,10 @@ def inside(head: Head, monkeypatch: pytest.MonkeyPatch) -> Any:
     return ray_jobs.connect(head.url)
 
 
-def versions(tmp_path: Path) -> list[str]:
-    """Of the model that trainings made."""
-    registry = Registry(f"sqlite:///{tmp_path}/registry.db")
-    return [version.version for version in registry.versions("topics")]
+def newest(tmp_path: Path) -> dict[str, str]:
+    """The models that trainings registered, and the newest version of each."""
+    listed = api.list_models(registry=f"sqlite:///{tmp_path}/registry.db")
+    return {model["name"]: model["newest"] for model in listed}
 
 
 def test_a_training_is_stopped_and_gone_on_with(
@@ -87,12 +86,12 @@ def test_a_training_is_stopped_and_gone_on_with(
     told = api.stop(run.name, address=head.url)
     assert (told["submission_id"], told["verb"], told["stopped"]) == (sent.submission_id, "finetune", True)
     assert not told["killed"] and any(f"go on with: --resume {run.name}" in line for line in told["lines"]), told
-    assert not (tmp_path / "registry.db").exists() or versions(tmp_path) == []
+    assert newest(tmp_path) == {}, "nothing is registered"
 
     lines: list[str] = []
     ended = api.submit(path, address=head.url, resume=run.name, wait=True, line=lines.append)
     assert (ended.state, ended.exit_status) == ("done", 0), lines
-    assert versions(tmp_path) == ["1"] and (run / "result.json").exists()
+    assert newest(tmp_path) == {"topics": "1"} and (run / "result.json").exists()
 
 
 def test_the_script_of_a_training(head: Head, inside: Any, topics: Callable[..., str], tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_the_script_of_a_training(head: Head, inside: Any, topics: Callable[...,
     status, said = head.submit(path.parent, *asked, "--set", "optim.epochs=none")
     assert status != 0 and "exit code 2" in said and "optim.epochs" in said, said
     status, said = head.submit(path.parent, *asked)
-    assert status == 0 and versions(tmp_path) == ["1"], said
+    assert status == 0 and newest(tmp_path) == {"topics": "1"}, said
 
 
 def test_the_demo_from_the_projects_folder(head: Head, inside: Any, tmp_path: Path) -> None:
