@@ -129,4 +129,6 @@ if __name__ == "__main__":
         print(json.dumps(main(sys.argv[1])))
     finally:
         ray.shutdown()
+        time.sleep(2)  # Ray Data's thread of the stage that was given up connects once more while it ends
+        ray.shutdown()
         cluster.shutdown()
