@@ -39,8 +39,10 @@ def duration(seconds: object) -> str:
 
 
 def money(cost: object) -> str:
-    """12.34; empty where there is no price."""
-    return f"{cost:,.2f}" if isinstance(cost, int | float) else ""
+    """12.34, and 0.0123 of small sums; empty where there is no price."""
+    if not isinstance(cost, int | float):
+        return ""
+    return f"{cost:,.2f}" if cost >= 0.1 or not cost else f"{cost:.4f}"
 
 
 def state_text(state: object) -> Text:

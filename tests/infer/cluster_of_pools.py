@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -31,9 +32,9 @@ from bizllm.infer.workers import Workers
 POOLS = Pools(cpu=Pool(labels={"tier": "cpu"}), gpu=GpuPool(accelerator="H100"))
 
 
-@dataclass(frozen=True)
-class One:
-    id: str
+def unit(number: int) -> Any:
+    """A plain namespace: the pipeline pickles units without their class."""
+    return SimpleNamespace(id=f"u{number}")
 
 
 def here() -> str:
@@ -67,7 +68,7 @@ def main(job: str) -> dict[str, Any]:
         """What its units told, or why it failed and after how many seconds."""
         book, began = ReceiptBook(str(folder), name), time.monotonic()
         try:
-            held = run_stage(Tells(name, model, gpu), [One(f"u{i}") for i in range(units)], book, pools=pools, **more)
+            held = run_stage(Tells(name, model, gpu), [unit(i) for i in range(units)], book, pools=pools, **more)
         except RunError as fault:
             return {"fault": str(fault), "seconds": time.monotonic() - began}
         told = {"units": [receipt.extra for receipt in book], "cpu_hours": held.cpu_hours}
@@ -127,5 +128,7 @@ if __name__ == "__main__":
     try:
         print(json.dumps(main(sys.argv[1])))
     finally:
+        ray.shutdown()
+        time.sleep(2)  # Ray Data's thread of the stage that was given up connects once more while it ends
         ray.shutdown()
         cluster.shutdown()
