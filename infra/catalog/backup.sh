@@ -7,6 +7,7 @@ umask 077 # MLflow's tables may hold what people wrote into tags
 target=$folder/$database-$(date -u +%Y%m%dT%H%M%SZ).dump
 trap 'rm -f "$target.part"' EXIT
 pg_dump --format=custom --no-password --lock-wait-timeout=30s --file="$target.part" "$database"
-pg_restore --list "$target.part" | grep -q 'TABLE DATA'
+listed=$(pg_restore --list "$target.part")
+[[ $listed == *"TABLE DATA"* ]]
 mv "$target.part" "$target"
 echo "$target"

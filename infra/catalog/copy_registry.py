@@ -27,8 +27,11 @@ def main(source: str, target: str) -> None:
         for version in versions:
             if version.version not in copied:
                 _copy(old, new, version)
+        here = next((one.aliases for one in new.models() if one.name == model.name), {})
         for alias, now in model.aliases.items():
-            for number in dict.fromkeys([*old.history(model.name, alias), now]):
+            wanted = [*old.history(model.name, alias), now]
+            held = [*new.history(model.name, alias), here[alias]] if alias in here else []
+            for number in wanted[len(held) :] if wanted[: len(held)] == held else wanted:
                 new.set_alias(model.name, alias, number)
         print(f"{model.name}: {len(versions)} versions, {', '.join(sorted(model.aliases)) or 'no alias'}")
 
