@@ -276,7 +276,8 @@ def commanded(manifests: list[Manifest]) -> Iterator[str]:
         command = typer.main.get_command(app).commands.get(words[0])  # type: ignore[attr-defined]
         try:
             assert command is not None, f"no verb {words[0]}"
-            job = command.make_context(words[0], list(words[1:])).params["job"]
+            read = command.make_context(words[0], list(words[1:])).params
+            job = read.get("job") or read["path"]
         except (AssertionError, WRONG_WORDS) as fault:
             yield f"{place}: {fault}"
             continue

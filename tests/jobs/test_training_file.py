@@ -71,7 +71,10 @@ def test_a_preset_gives_what_the_file_leaves_open(write: Write) -> None:
         ({"data__validation": {"split": 0.1, "path": "v.parquet"}}, "expected either `split` or `path`"),
         ({"levels": [0.5, 0.5]}, "levels: expected every level once"),
         ({"registry": "http://me:secret@host"}, "topics.yaml:24 registry: holds a password"),
-        ({"registry": "postgresql://host/db"}, "registry: 'postgresql://host/db': expected an MLflow server"),
+        (
+            {"registry": "postgresql://host/db"},
+            "registry: 'postgresql://host/db': is a database; expected the address of the MLflow server",
+        ),
         ({"augment": {"paraphrase": "t5"}}, "augment.paraphrase: 't5': expected builtin:NAME, path:DIR"),
         ({"pseudo_labels": {"path": "x", "teachers": ["minilm"]}}, "pseudo_labels.teachers[0]: 'minilm': expected"),
         ({"propose": {"path": "x", "rows": 0}}, "propose.rows: 0: expected a number greater than 0"),
