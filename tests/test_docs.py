@@ -367,3 +367,26 @@ def test_the_figures_for_sizing_are_those_that_were_measured() -> None:
         near = {figure.replace(",", "") for figure in figures}
         digits = len(value.partition(".")[2])
         assert any(re.fullmatch(r"\d+(\.\d+)?", f) and f"{float(f):.{digits}f}" == value for f in near), line
+
+
+# -- the runbook --------------------------------------------------------------------------------------------------
+
+RUNBOOK = ROOT / "docs/runbook.md"
+
+
+def test_the_runbook_has_every_alert_and_every_code() -> None:
+    """Alerts by the anchor that their rules link to; reject codes as the tasks' pages list them; exit statuses."""
+    text = RUNBOOK.read_text()
+    anchors = {re.sub(r"\W+", "-", head.lower()) for head in re.findall(r"^### (.*)$", text, re.M)}
+    linked = re.findall(
+        r"runbook_url: docs/runbook\.md#(\S+)", (ROOT / "infra/monitoring/bizllm.rules.yaml").read_text()
+    )
+    assert len(linked) > 10 and set(linked) <= anchors
+    told = set(re.findall(r"`([a-z_]+)`", text.partition("## Reject codes")[2].partition("\n## ")[0]))
+    codes = set()
+    for page in TASKS.values():
+        rejects = page.read_text().partition("| reject | scope | why |\n")[2].partition("\n\n")[0]
+        for cell in re.findall(r"^\| ([^|]*`[a-z_]+`[^|]*) \|", rejects, re.M):
+            codes |= set(re.findall(r"`([a-z_]+)`", cell))
+    assert {"empty", "too_long"} <= codes <= told, codes - told
+    assert all(f"| {status} |" in text for status in (0, 1, 2, 3, 130))
