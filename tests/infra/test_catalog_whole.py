@@ -61,6 +61,7 @@ def rows(path: str, *sets: str) -> list[dict[str, Any]]:
     return api.show(path, sql=asked, sets=sets).to_pylist()
 
 
+@pytest.mark.timeout(900)
 def test_two_runs_at_once_and_one_is_killed(path: str, tmp_path: Path) -> None:
     first = cli("run", path, "--date", BEFORE, "--json")
     killed = cli("run", path, "--date", NIGHT, "--json")
@@ -82,7 +83,7 @@ def test_two_runs_at_once_and_one_is_killed(path: str, tmp_path: Path) -> None:
         alone = cli("run", path, "--date", day, *(part for one in quiet for part in ("--set", one)))
         assert alone.wait(timeout=200) == 0, alone.communicate()
     assert rows(path) == rows(path, *quiet) and len(rows(path)) == 24
-    ledger = [(str(run["date"]), run["state"]) for run in api.runs(path)]
+    ledger = [(str(run["run_date"]), run["state"]) for run in api.runs(path)]
     assert ledger == [(NIGHT, "done"), (BEFORE, "done")]
 
 
@@ -172,6 +173,7 @@ def test_a_registry_moves_from_sqlite_and_survives_a_restore(pg: Server, tmp_pat
         assert Registry(server).get("churn").version == "3"
 
 
+@pytest.mark.timeout(900)
 def test_a_training_and_a_night_through_the_server(pg: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = tmp_path / "jobs"
     sample.mkdir()
