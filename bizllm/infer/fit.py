@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.work import PlainStage, Subjects, TaskStage, Writer, answered
+from bizllm.infer.subjects import Subjects, answered
+from bizllm.infer.work import PlainStage, TaskStage, Writer
 from bizllm.tables import hashing, storage
 from bizllm.tables.hashing import HI, LO
 

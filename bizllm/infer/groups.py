@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 from bizllm.infer.buckets import Piece, pieces, read_pieces, write_buckets
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.rows import keyed
+from bizllm.infer.subjects import Subjects, answered
 from bizllm.infer.work import (
     PlainStage,
     StepContext,
-    Subjects,
     TaskStage,
     Writer,
-    answered,
     conform,
     write_parquet,
 )

@@ -29,7 +29,8 @@ from bizllm.errors import RunError
 from bizllm.infer.buckets import Piece, read_pieces, write_buckets
 from bizllm.infer.receipts import Receipt
 from bizllm.infer.rows import CODE, MESSAGE, OTHERS_WAIT, RowUnit, keyed, keys_of
-from bizllm.infer.work import KEPT, PlainStage, Subjects, Writer
+from bizllm.infer.subjects import Subjects
+from bizllm.infer.work import KEPT, PlainStage, Writer
 from bizllm.tables import hashing, storage
 from bizllm.tables.hashing import HI, LO
 from bizllm.tables.manifest import Unit, checked

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from bizllm.infer.buckets import Piece, read_pieces, write_buckets
 from bizllm.infer.receipts import Receipt
-from bizllm.infer.work import StepContext, Subjects, TaskStage, Writer, answered
+from bizllm.infer.subjects import Subjects, answered
+from bizllm.infer.work import StepContext, TaskStage, Writer
 from bizllm.tables import hashing, storage
 from bizllm.tables.hashing import HI, LO
 from bizllm.tables.manifest import Unit, checked

@@ -99,6 +99,22 @@ def reason(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {said}" if said else type(fault).__name__
 
 
+def passing() -> tuple[type[Exception], ...]:
+    """What a commit may end with that a later one may not: another's commit in between, a catalog that is away."""
+    from pyiceberg import exceptions as iceberg
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
+    return (
+        iceberg.CommitFailedException,
+        iceberg.TableAlreadyExistsError,
+        iceberg.WaitingForLockException,
+        iceberg.CommitStateUnknownException,
+        iceberg.ServiceUnavailableError,
+        OperationalError,
+        IntegrityError,  # two first publishes made the job's namespace at once
+    )
+
+
 def _fault_of_settings(settings: WarehouseSettings, said: str) -> Fault:
     if settings.catalog == "sqlite":
         return Fault(

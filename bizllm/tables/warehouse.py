@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from bizllm.errors import Fault, RunError, StorageUnavailable, UserError, nearest
 from bizllm.tables import storage
-from bizllm.tables.catalog import asking, open_catalog, reason, sqlite_file
+from bizllm.tables.catalog import asking, open_catalog, passing, reason, sqlite_file
 from bizllm.tables.evolution import arrow_schema, clash, grows, nullable
 from bizllm.tables.history import Published, published, summary, with_token
 from bizllm.tables.iceberg_source import DataFile, Dates, IcebergScan, expression, freeze, read_scan_files
@@ -284,18 +284,7 @@ class Warehouse:
         fill: Callable[[Transaction, Table | None], _SnapshotProducer[Any]],
     ) -> int:
         """Commit one snapshot, again from the newest table whenever another commit came first."""
-        from pyiceberg import exceptions as iceberg
-        from sqlalchemy.exc import IntegrityError, OperationalError
-
-        conflicts = (
-            iceberg.CommitFailedException,
-            iceberg.TableAlreadyExistsError,
-            iceberg.WaitingForLockException,
-            iceberg.CommitStateUnknownException,
-            iceberg.ServiceUnavailableError,
-            OperationalError,
-            IntegrityError,  # two first publishes made the job's namespace at once
-        )
+        conflicts = passing()
         tried: list[int] = []
         for attempt in range(_ATTEMPTS):
             if attempt:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bizllm.errors import RunError
 from bizllm.infer.groups import cut
-from bizllm.infer.work import answered
+from bizllm.infer.subjects import answered
 from bizllm.tasks.base import Groups, Outcome, Reject
 
 
