@@ -29,7 +29,6 @@ devices = ray.get(ray.remote(num_gpus=1)(lambda: os.environ.get("CUDA_VISIBLE_DE
 print(json.dumps({"cpus": resources["CPU"], "gpus": resources.get("GPU", 0), "modes": [token, folder],
                   "devices": devices}))
 """
-LET_IN = "import ray; ray.init({!r}, logging_level='ERROR', log_to_driver=False); print(len(ray.nodes()))"
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +105,25 @@ def test_a_job_whose_time_is_up_ends_by_itself(slurm: Slurm, many: Job, tmp_path
 
 
 def test_the_cluster_is_private_and_of_the_allocations_size(slurm: Slurm, tmp_path: Path) -> None:
-    job = slurm.submit(tmp_path, "sh", "-c", f"python -c '{TELL}'; sleep 8", flags=("--gres=gpu:1",))
+    """Whoever asks with the job's token is answered; with another one nobody is, however long it asks."""
+    said = f"cp \"$RAY_AUTH_TOKEN_PATH\" {tmp_path}/right; python -c '{TELL}'; sleep 60"
+    job = slurm.submit(tmp_path, "sh", "-c", said, flags=("--gres=gpu:1",))
     log = tmp_path / f"{job}.log"
     wait_for(lambda: log.exists() and '{"cpus"' in log.read_text(), "it never came so far")
-    said = json.loads(next(line for line in log.read_text().splitlines() if line.startswith('{"cpus"')))
-    assert said == {"cpus": 2.0, "gpus": 2.0, "modes": [0o600, 0o700], "devices": "0"}
+    told = json.loads(next(line for line in log.read_text().splitlines() if line.startswith('{"cpus"')))
+    assert told == {"cpus": 2.0, "gpus": 2.0, "modes": [0o600, 0o700], "devices": "0"}
+    (tmp_path / "wrong").write_text("b" * 64)
     address = f"{slurm.machines[0].address}:{20000 + int(job) % 4000 * 10}"
-    refused = slurm.machines[0].start(
-        sys.executable, "-c", LET_IN.format(address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    told, _ = refused.communicate(timeout=60)
-    assert refused.returncode != 0 and "oken" in told, told
+    asked = [str(Path(sys.executable).with_name("ray")), "status", "--address", address]
+    for token, answered in (("right", True), ("wrong", False)):
+        given = ["env", "RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN_PATH={tmp_path / token}"]
+        status = slurm.machines[0].start(*given, *asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            out, _ = status.communicate(timeout=25)
+        except subprocess.TimeoutExpired:
+            status.kill()
+            out, _ = status.communicate()
+        assert ("Active:" in out) is answered, (token, out)
     assert slurm.ended(job) == ("COMPLETED", "0:0")
     nothing_is_left(slurm)
 
