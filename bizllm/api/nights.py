@@ -12,6 +12,8 @@ from bizllm.jobs.job import parse_date, run_date
 from bizllm.tables.store_settings import configure
 
 if TYPE_CHECKING:
+    from datetime import date as Date
+
     import pyarrow as pa
 
     from bizllm.infer.pools import Room
@@ -148,8 +150,16 @@ def catch_up(
         raise UserError(Fault("--most", most, "expected at least 1"))
     from bizllm.jobs.catch_up import MOST
     from bizllm.jobs.catch_up import catch_up as catch_up_nights
+    from bizllm.jobs.run import run as run_night
+    from bizllm.watch.watched import watched
 
-    return catch_up_nights(loaded, last, since=first, most=most or MOST, address=address, observer=observer)
+    def one(day: Date, lacking: UserError | None) -> RunResult:
+        with watched(loaded, day, observer) as watching:
+            if lacking is not None:
+                raise lacking
+            return run_night(loaded, day, address=address, observer=watching)
+
+    return catch_up_nights(loaded, last, one, since=first, most=most or MOST, address=address)
 
 
 def runs(job_path: str, run: str | None = None, *, sets: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ out between them, which would mix their order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
@@ -19,9 +19,8 @@ from bizllm.jobs.days import days
 from bizllm.jobs.job import LoadedJob
 from bizllm.jobs.ledger import State
 from bizllm.jobs.lock import RunLock, lock_url
-from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import Night, PreparedStep, prepare
-from bizllm.jobs.run import RunResult, cluster, run
+from bizllm.jobs.run import RunResult, cluster
 
 MOST = 14  # nights of one catch-up: two weeks of holidays, and no year by mistake
 
@@ -50,25 +49,34 @@ class NotRun:
         return {"run_id": None, **known, "steps": [], "error": self.error}
 
 
+# Runs the night of a date, or raises what keeps it from running.
+RunNight = Callable[[date, UserError | None], RunResult]
+
+
 def catch_up(
     loaded: LoadedJob,
     last: date,
+    run: RunNight,
     *,
     since: date | None = None,
     most: int = MOST,
     address: str | None = None,
-    observer: Observer | None = None,
 ) -> list[RunResult | NotRun]:
     """Run the nights up to `last` that are missing, at most so many: an entry for each missing date, in order.
 
+    run: of the newest date also where its input is not there, so that whoever is told of failed nights hears of it.
     A failed night is told, and the next one runs all the same, unless a step that failed looks at its own earlier
     nights. Raises UserError where the job itself is wrong, LockHeld where another catch-up of the job is under way.
     """
-    night = prepare(loaded, last)
-    night.warehouse.check_writable()
+    try:
+        night = prepare(loaded, last)
+        night.warehouse.check_writable()
+    except UserError as fault:
+        run(last, fault)
+        raise
     lock = lock_url(night.warehouse.path, night.job.name, "catch-up")
     with RunLock(lock, lease_s=night.job.runtime.lock_lease_s, what="catch-up of this job") as held:
-        return _CatchUp(night, held, address, observer).execute(missing(night, since), most)
+        return _CatchUp(night, held, run, address).execute(missing(night, since), most)
 
 
 def missing(night: Night, since: date | None) -> list[date]:
@@ -98,8 +106,8 @@ def looks_back(step: PreparedStep) -> bool:
 class _CatchUp:
     """One catch-up, under its lock. night: the newest one, whose sources are asked for dates."""
 
-    def __init__(self, night: Night, lock: RunLock, address: str | None, observer: Observer | None) -> None:
-        self.night, self.lock, self.address, self.observer = night, lock, address, observer
+    def __init__(self, night: Night, lock: RunLock, run: RunNight, address: str | None) -> None:
+        self.night, self.lock, self.run, self.address = night, lock, run, address
 
     def execute(self, dates: Sequence[date], most: int) -> list[RunResult | NotRun]:
         """An entry for each date."""
@@ -109,9 +117,10 @@ class _CatchUp:
         with cluster(self.night.job.runtime, self.address) if wanted else nullcontext():
             blocked = ""
             for day in dates:
-                if day in lacking:
-                    reason: Reason = "late_input" if day == self.night.run_date else "no_input"
-                    entries.append(self._not_run(day, reason, str(lacking[day])))
+                if day in lacking and day == self.night.run_date:
+                    entries.append(self._one(day, UserError(lacking[day])))
+                elif day in lacking:
+                    entries.append(self._not_run(day, "no_input", str(lacking[day])))
                 elif blocked:
                     entries.append(self._not_run(day, "order", blocked))
                 elif day not in wanted:
@@ -132,14 +141,14 @@ class _CatchUp:
                     return fault
         return None
 
-    def _one(self, day: date) -> RunResult | NotRun:
+    def _one(self, day: date, lacking: UserError | None = None) -> RunResult | NotRun:
         self.lock.check()
         try:
-            return run(self.night.loaded, day, address=self.address, observer=self.observer)
+            return self.run(day, lacking)
         except LockHeld as held:
             return self._not_run(day, "locked", str(held))
         except UserError as fault:
-            return self._not_run(day, "wrong_input", str(fault))
+            return self._not_run(day, "late_input" if lacking else "wrong_input", str(fault))
 
     def _blocks(self, entry: RunResult | NotRun) -> str:
         """Why the nights after this one must wait; empty where they need not."""

@@ -25,6 +25,7 @@ from bizllm.jobs.ledger import StepResult
 from bizllm.jobs.lock import RunLock, lock_url
 from bizllm.jobs.observe import Observer
 from bizllm.jobs.prepare import prepare
+from bizllm.jobs.run import RunResult, run
 
 LAST = date(2026, 3, 10)
 Job = Callable[..., str]
@@ -46,9 +47,16 @@ def arrive(folder: Path, *days: date, bodies: list[str | None] | None = None) ->
         pq.write_table(rows, folder / f"tickets/dt={day}/part-0.parquet")
 
 
-def caught_up(path: str, **more: Any) -> list[tuple[int, str]]:
+def caught_up(path: str, observer: Observer | None = None, **more: Any) -> list[tuple[int, str]]:
     """(day of March, state or why it was not run) of each entry."""
-    entries = [entry.to_dict() for entry in catch_up(load_job(path), LAST, **more)]
+    loaded = load_job(path)
+
+    def one(day: date, lacking: UserError | None) -> RunResult:
+        if lacking:
+            raise lacking
+        return run(loaded, day, observer=observer)
+
+    entries = [entry.to_dict() for entry in catch_up(loaded, LAST, one, **more)]
     return [(date.fromisoformat(e["date"]).day, e.get("reason", e["state"])) for e in entries]
 
 

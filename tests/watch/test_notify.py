@@ -236,7 +236,7 @@ def test_readers_need_no_variable_and_runs_do(shop: Make, monkeypatch: pytest.Mo
 def test_submit_says_that_the_cluster_needs_the_variable(shop: Make) -> None:
     from bizllm.jobs.submit import _warnings
 
-    (said,) = (line for line in _warnings(shop(notify=[{"url": HOOK}]).loaded) if "notify" in line)
+    (said,) = (line for line in _warnings(shop(notify=[{"url": HOOK}]).loaded.document) if "notify" in line)
     assert "${TEST_HOOK} takes its value from the environment of the cluster" in said and "--set" not in said
 
 
@@ -258,6 +258,18 @@ def test_a_night_that_cannot_begin_is_told_once_and_a_typing_error_never(
         with pytest.raises(UserError, match="no such step"):
             api.run(str(one.path), date="2026-01-01", only=["nothing"])
         assert hook.take() == []
+
+
+def test_a_catch_up_tells_too(shop: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = shop(notify=[{"url": HOOK}], sources={"tickets": {"path": "gone", "key": ["ticket_id"]}})
+    with listening() as hook:
+        monkeypatch.setenv("TEST_HOOK", hook.url)
+        for _ in range(2):
+            with pytest.raises(UserError):
+                api.catch_up(str(one.path))
+        (body,) = hook.take()
+        assert (body["event"], body["date"], body["state"]) == ("failed", str(LAST), "failed")
+        assert "sources.tickets.path" in body["error"]
 
 
 def test_check(shop: Make, monkeypatch: pytest.MonkeyPatch) -> None:
