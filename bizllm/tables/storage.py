@@ -305,7 +305,7 @@ def _local_info(path: str) -> FileInfo:
 
 
 def _raise_unless_missing(fault: OSError) -> None:
-    if not isinstance(fault, FileNotFoundError):
+    if not isinstance(fault, FileNotFoundError | NotADirectoryError):
         raise fault
 
 
