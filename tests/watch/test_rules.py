@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -220,13 +221,13 @@ def test_each_alert_fires_on_what_was_scraped_and_none_in_a_good_night(
     for name, (make, minutes, labels) in FIRES.items():
         text = texts.get(make) or make(lambda name=name, **settings: renamed(shop(name.lower(), **settings)))
         texts[make] = text
-        now = recorded_at(text) if name == "BizllmRunHung" else NOW.timestamp()
+        now = recorded_at(text) if name == "BizllmRunHung" else time.time()
         by = labels or {"alertname": name}
         wanted = [by, {**by, "step": "labels"}] if "step" in by else [by]  # both steps have the same past
         firing = f'ALERTS{{alertname="{name}", alertstate="firing"}}'
         inputs = [*series(text, now, minutes), *([up] if name != "BizllmExporterDown" else [])]
         tests.append(case(name, inputs, f"count by ({', '.join(by)}) ({firing})", wanted, 60 + minutes))
-    quiet = [(past(renamed(shop("good"))), NOW.timestamp()), (RECORDED.read_text(), recorded_at(RECORDED.read_text()))]
+    quiet = [(past(renamed(shop("good"))), time.time()), (RECORDED.read_text(), recorded_at(RECORDED.read_text()))]
     for text, now in quiet:
         tests.append(case("quiet", [up, *series(text, now)], "count by (alertname) (ALERTS)", [], 66))
     path = tmp_path / "test.yaml"
