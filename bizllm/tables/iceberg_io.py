@@ -16,6 +16,7 @@ from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from bizllm.tables import storage
 
 _OF_A_STORE = ("s3.", "adls.", "gcs.", "oss.")
+_METADATA = (".avro", ".json")
 
 
 class StorageFileIO(PyArrowFileIO):
@@ -54,7 +55,9 @@ class _StoredFile(PyArrowFile):
         return storage.stat(self.location) is not None
 
     def open(self, seekable: bool = True) -> Any:
-        return storage.open_input(self.location) if seekable else io.BytesIO(storage.read_bytes(self.location))
+        # PyIceberg asks for a stream of a manifest, too, and reads it to its end.
+        streamed = seekable and not self.location.endswith(_METADATA)
+        return storage.open_input(self.location) if streamed else io.BytesIO(storage.read_bytes(self.location))
 
     def create(self, overwrite: bool = False) -> Any:
         if not overwrite and self.exists():

@@ -107,7 +107,7 @@ def test_the_jobs_registry_is_relative_to_its_file(job: Path, tmp_path: Path) ->
     ("registry", "says"),
     [
         ("file:///mlruns", "closed its store of plain files"),
-        ("postgresql://host/db", "expected an MLflow server"),
+        ("postgresql://host/db", "is a database; expected the address of the MLflow server"),
         ("http://me:secret@host:5000", "holds a password"),
     ],
 )
