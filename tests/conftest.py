@@ -102,9 +102,9 @@ def _aws_server(endpoint: str = "") -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """`postgresql://…` of a database in a server of its own, for the session."""
-    from tests.postgres import postgres_server
+    from tests.postgres import analytics
 
-    with postgres_server() as url:
+    with analytics() as url:
         yield url
 
 

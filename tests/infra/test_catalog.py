@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import private_postgres
 import psycopg2
 import pytest
-from private_postgres import FOLDER, PASSWORDS, Server
 
 from bizllm import api
 from bizllm.errors import RunError, UserError
 from bizllm.jobs.job import load_job
 from bizllm.tables.settings import WarehouseSettings
 from bizllm.tables.warehouse import Warehouse
+from tests.postgres import FOLDER, PASSWORDS, Server, catalog
 
 NIGHT, BEFORE = "2026-03-10", "2026-03-09"
 Job = Callable[..., str]
@@ -55,7 +54,7 @@ for day in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with private_postgres.started() as running:
+    with catalog() as running:
         yield running
 
 

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import private_postgres
 import pytest
-from private_postgres import FOLDER, PASSWORDS, Server
 
 from bizllm import api
 from bizllm.models.content import content_hash
 from bizllm.models.registry import Registry
+from tests.postgres import FOLDER, PASSWORDS, Server, catalog
 
 NIGHT, BEFORE = "2026-03-10", "2026-03-09"
 ROOT = Path(__file__).parents[2]
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def pg() -> Iterator[Server]:
-    with private_postgres.started() as running:
+    with catalog() as running:
         yield running
 
 
