@@ -20,7 +20,7 @@ import yaml
 from bizllm.jobs.lock import RunLock, lock_url
 from bizllm.watch.exporter import Exporter
 from bizllm.watch.metrics import OF_RUNS
-from tests.watch.conftest import LAST, NOW, Shop
+from tests.watch.conftest import LAST, Shop
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "infra/monitoring"
@@ -142,8 +142,8 @@ def series(text: str, now: float, hold: int = 60) -> Iterator[dict[str, str]]:
         yield {"series": name + labels, "values": f"{number:f}x{60 + hold}"}
 
 
-def scrape(shop: Shop, later: timedelta = timedelta()) -> str:
-    exporter = Exporter([shop.loaded.job], lambda: NOW + later)
+def scrape(shop: Shop) -> str:
+    exporter = Exporter([shop.loaded.job])
     exporter.refresh()
     return exporter.text()
 
