@@ -24,56 +24,13 @@ from bizllm.models.classifier import Classifier
 from bizllm.models.engines.torch_engine import exact
 from bizllm.models.network import new_network, save_network
 from bizllm.models.saved import ModelInfo, write_info
-from bizllm.tasks.base import Groups, Outcome, StepInput, task_class
-
-Forecast = task_class("forecast")
-SCHEMA = pa.schema(
-    [("store", pa.string()), ("sku", pa.int64()), ("day", pa.date32()), ("units", pa.float64()), ("note", pa.string())]
-)
-TODAY = date(2024, 6, 9)  # a Sunday
-
-
-def _task(schema: pa.Schema = SCHEMA, run_date: date = TODAY, **changes: Any) -> Any:
-    given = {"task": "forecast", "input": "sales", "series": ["store", "sku"], "time": "day", "target": "units"}
-    return Forecast(
-        Forecast.Settings(**(given | {"freq": "D", "horizon": 7} | changes)), StepInput("f", schema), run_date
-    )
-
-
-def _rows(series: dict[tuple[str, int], Any], end: date = TODAY) -> pa.Table:
-    """One row a day for each series, the last on `end`."""
-    rows = [
-        (*key, end - timedelta(days=len(values) - 1 - i), value, None)
-        for key, values in series.items()
-        for i, value in enumerate(values)
-    ]
-    return pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), SCHEMA, strict=True)], schema=SCHEMA)
-
-
-def _gathered(task: Any, tables: list[pa.Table]) -> Groups:
-    """What the engine makes of several units' combined rows."""
-    rows = pa.concat_tables([task.combine(t.select(task.reads())).rows for t in tables])
-    by = task.group_by()
-    rows = rows.sort_by([(name, "ascending") for name in by])
-    labels = [tuple(row.values()) for row in rows.select(by).to_pylist()]
-    keys = sorted(set(labels))
-    starts = np.array([labels.index(key) for key in keys] + [len(labels)], np.int64)
-    table = [pa.array(c, task.source.schema.field(n).type) for n, c in zip(by, zip(*keys, strict=True), strict=True)]
-    return Groups(rows, starts, pa.table(table, names=by))
-
-
-def _answer(task: Any, *tables: pa.Table) -> Outcome:
-    return task.answer(_gathered(task, list(tables)))
-
-
-def _shop(days: int = 120, seed: int = 0) -> np.ndarray:
-    week = np.tile([20, 18, 17, 19, 25, 40, 35], days // 7 + 1)[-days:]
-    return np.random.default_rng(seed).poisson(week).astype(float)
+from bizllm.tasks.base import Groups
+from tests.tasks.forecasting import SCHEMA, TODAY, answered, gathered, new_task, rows_of, shop
 
 
 def test_a_week_of_two_series() -> None:
-    task = _task()
-    outcome = _answer(task, _rows({("a", 1): _shop(), ("b", 2): _shop(seed=1) * 3}))
+    task = new_task()
+    outcome = answered(task, rows_of({("a", 1): shop(), ("b", 2): shop(seed=1) * 3}))
     assert outcome.columns.schema == task.columns()
     assert outcome.columns["day"].to_pylist() == [TODAY + timedelta(days=k) for k in range(1, 8)] * 2
     assert outcome.subject.tolist() == [0] * 7 + [1] * 7
@@ -87,14 +44,14 @@ def test_a_week_of_two_series() -> None:
 
 
 def test_names_of_the_columns() -> None:
-    names = _task(levels=[0.975, 0.5, 0.025, 0.001]).columns().names
+    names = new_task(levels=[0.975, 0.5, 0.025, 0.001]).columns().names
     assert names == ["day", "mean", "q0_1", "q2_5", "q50", "q97_5", "method", "backtest_smape", "backtest_mase"]
 
 
 def test_changing_rows_after_the_run_date_changes_nothing() -> None:
-    past, task = _rows({("a", 1): _shop()}), _task()
-    future = _rows({("a", 1): [9e9, float("nan"), 1.0]}, end=TODAY + timedelta(days=3))
-    first, second = _answer(task, past), _answer(task, pa.concat_tables([past, future]))
+    past, task = rows_of({("a", 1): shop()}), new_task()
+    future = rows_of({("a", 1): [9e9, float("nan"), 1.0]}, end=TODAY + timedelta(days=3))
+    first, second = answered(task, past), answered(task, pa.concat_tables([past, future]))
     assert first.columns.equals(second.columns)
 
 
@@ -110,31 +67,31 @@ def test_changing_rows_after_the_run_date_changes_nothing() -> None:
     ],
 )
 def test_the_first_forecast_follows_the_last_complete_period(freq: str, run_date: date, first: date) -> None:
-    task = _task(freq=freq, run_date=run_date, horizon=2)
-    whole = _rows({("a", 1): np.full(1500, 2.0)}, end=run_date)
-    outcome = _answer(task, whole)
+    task = new_task(freq=freq, run_date=run_date, horizon=2)
+    whole = rows_of({("a", 1): np.full(1500, 2.0)}, end=run_date)
+    outcome = answered(task, whole)
     assert outcome.columns["day"][0].as_py() == first
     # The running period's rows, not all of them there yet, play no part.
     days = np.array(whole["day"].to_pylist())
-    assert _answer(task, whole.filter(pa.array(days < first))).columns.equals(outcome.columns)
+    assert answered(task, whole.filter(pa.array(days < first))).columns.equals(outcome.columns)
 
 
 def test_weeks_of_steady_days_forecast_their_sum() -> None:
-    outcome = _answer(_task(freq="W", horizon=3), _rows({("a", 1): np.full(140, 2.0)}))
+    outcome = answered(new_task(freq="W", horizon=3), rows_of({("a", 1): np.full(140, 2.0)}))
     assert outcome.columns["mean"].to_pylist() == [14.0] * 3
 
 
 def test_hours_keep_the_time_zone() -> None:
     zone = "Asia/Shanghai"
     schema = pa.schema([("store", pa.string()), ("at", pa.timestamp("ms", zone)), ("units", pa.int32())])
-    task = _task(schema, series=["store"], time="at", freq="H", horizon=3)
+    task = new_task(schema, series=["store"], time="at", freq="H", horizon=3)
     start = datetime(2024, 5, 31, 16)  # midnight in Shanghai
     hours = [start + timedelta(hours=k) for k in range(24 * 9)]
     rows = pa.table(
         [["a"] * len(hours), pa.array(hours, pa.timestamp("ms")).cast(schema[1].type), np.full(len(hours), 5)],
         schema=schema,
     )
-    outcome = _answer(task, rows)
+    outcome = answered(task, rows)
     assert outcome.columns.schema.field("at").type == pa.timestamp("us", zone)
     assert [t.replace(tzinfo=None) for t in outcome.columns["at"].to_pylist()] == [
         datetime(2024, 6, 10, k) for k in range(3)
@@ -142,7 +99,7 @@ def test_hours_keep_the_time_zone() -> None:
 
 
 def test_rows_without_time_or_number_are_rejects() -> None:
-    good = _rows({("a", 1): _shop(30)})
+    good = rows_of({("a", 1): shop(30)})
     bad = pa.table(
         [
             ["a"] * 5,
@@ -153,13 +110,13 @@ def test_rows_without_time_or_number_are_rejects() -> None:
         ],
         schema=SCHEMA,
     )
-    task = _task()
+    task = new_task()
     combined = task.combine(bad)
     assert [(r.subject, r.code) for r in combined.rejects] == [
         (0, "no_time"), (4, "no_time"), (1, "no_value"), (2, "no_value"), (3, "no_value"),
     ]  # fmt: skip
     assert combined.rows.num_rows == 0
-    assert _answer(task, good, bad).columns.equals(_answer(task, good).columns)
+    assert answered(task, good, bad).columns.equals(answered(task, good).columns)
 
 
 def test_odd_series_are_answered_or_rejected_with_a_reason() -> None:
@@ -172,7 +129,7 @@ def test_odd_series_are_answered_or_rejected_with_a_reason() -> None:
         ("returns", 6): np.random.default_rng(0).normal(0, 5, 90),
         ("huge", 7): np.random.default_rng(0).random(90) * 1e300,
     }
-    outcome = _answer(_task(), _rows(series))
+    outcome = answered(new_task(), rows_of(series))
     names = sorted(name for name, _ in series)
     assert [(names[r.subject], r.code) for r in outcome.rejects if names[r.subject] != "huge"] == [("new", "too_short")]
     by_name = {names[i]: outcome.columns.filter(pa.array(outcome.subject == i)) for i in set(outcome.subject.tolist())}
@@ -186,19 +143,19 @@ def test_odd_series_are_answered_or_rejected_with_a_reason() -> None:
 
 
 def test_a_group_without_usable_rows_is_empty() -> None:
-    task = _task()
-    groups = _gathered(task, [_rows({("a", 1): _shop(30)})])
+    task = new_task()
+    groups = gathered(task, [rows_of({("a", 1): shop(30)})])
     keys = pa.table({"store": ["a", "b"], "sku": [1, 2]})
     outcome = task.answer(Groups(groups.rows, np.append(groups.starts, groups.starts[-1]), keys))
     assert [(r.subject, r.code) for r in outcome.rejects] == [(1, "empty")]
 
 
 def test_a_series_that_ended_forecasts_the_coming_days_all_the_same() -> None:
-    task = _task(fill="missing", horizon=2)
-    outcome = _answer(task, _rows({("a", 1): np.full(60, 3.0)}, end=TODAY - timedelta(days=9)))
+    task = new_task(fill="missing", horizon=2)
+    outcome = answered(task, rows_of({("a", 1): np.full(60, 3.0)}, end=TODAY - timedelta(days=9)))
     assert outcome.columns["day"].to_pylist() == [TODAY + timedelta(days=1), TODAY + timedelta(days=2)]
     assert outcome.columns["mean"].to_pylist() == [3.0, 3.0]
-    (reject,) = _answer(task, _rows({("a", 1): np.full(6, 3.0)}, end=TODAY - timedelta(days=90))).rejects
+    (reject,) = answered(task, rows_of({("a", 1): np.full(6, 3.0)}, end=TODAY - timedelta(days=90))).rejects
     assert reject.code == "too_short"
 
 
@@ -209,7 +166,7 @@ def test_a_series_that_ended_forecasts_the_coming_days_all_the_same() -> None:
     st.sampled_from(["sum", "mean", "max", "min", "last", "count"]),
 )
 def test_combining_is_the_same_in_any_split(rows: list[tuple[str, int, int]], cut: int, agg: str) -> None:
-    task = _task(agg=agg)
+    task = new_task(agg=agg)
     table = pa.table(
         [
             [r[0] for r in rows],
@@ -227,10 +184,10 @@ def test_combining_is_the_same_in_any_split(rows: list[tuple[str, int, int]], cu
 
 
 def test_only_the_largest_series_are_asked_for() -> None:
-    series = {("a", k): _shop(40, seed=k) * (k + 1) for k in range(5)}
-    task = _task(top=2)
+    series = {("a", k): shop(40, seed=k) * (k + 1) for k in range(5)}
+    task = new_task(top=2)
     assert task.shape == "table"
-    groups = _gathered(task, [_rows(series)])
+    groups = gathered(task, [rows_of(series)])
     made = task.features(groups)
     features = made.columns
     for name in ("store", "sku"):
@@ -239,7 +196,7 @@ def test_only_the_largest_series_are_asked_for() -> None:
     outcome = task.answer(features)
     assert sorted(set(outcome.subject.tolist())) == [3, 4]
     assert outcome.skipped.tolist() == [0, 1, 2]
-    plain = _answer(_task(), _rows({k: v for k, v in series.items() if k[1] >= 3}))
+    plain = answered(new_task(), rows_of({k: v for k, v in series.items() if k[1] >= 3}))
     assert outcome.columns.equals(plain.columns)
 
 
@@ -291,11 +248,11 @@ def _rhythm(phase: int) -> tuple[str, np.ndarray]:
 
 def test_a_trained_model_takes_part_in_the_series_where_it_wins(taught: Classifier) -> None:
     rhythm = np.resize(EVERY_FIFTH, 167) * 10
-    series = {("rhythm", 1): rhythm[:160], ("shop", 2): _shop(160), ("flat", 3): np.full(160, 3.0), ("new", 4): [1.0]}
-    plain = _answer(_task(), _rows(series))
-    task = _task(model="path:taught")
+    series = {("rhythm", 1): rhythm[:160], ("shop", 2): shop(160), ("flat", 3): np.full(160, 3.0), ("new", 4): [1.0]}
+    plain = answered(new_task(), rows_of(series))
+    task = new_task(model="path:taught")
     task.open(SimpleNamespace(classifier={"path:taught": taught}.__getitem__))
-    outcome = _answer(task, _rows(series))
+    outcome = answered(task, rows_of(series))
     assert task.models() == {"model": "path:taught"}
     by_store = {store: outcome.columns.slice(7 * i, 7) for i, store in enumerate(["flat", "rhythm", "shop"])}
     old = {store: plain.columns.slice(7 * i, 7) for i, store in enumerate(["flat", "rhythm", "shop"])}
@@ -310,18 +267,18 @@ def test_a_trained_model_takes_part_in_the_series_where_it_wins(taught: Classifi
 
 
 def test_a_model_of_another_kind_is_refused() -> None:
-    task = _task(model="path:m")
+    task = new_task(model="path:m")
     numbers = ModelInfo("m", "quantile", levels=(0.5,), inputs="numbers")
     assert task.check_models({"model": numbers}) == []
     for wrong in (None, ModelInfo("m", "classification", labels=("a", "b")), replace(numbers, inputs="text")):
         (fault,) = task.check_models({"model": wrong})
         assert fault[0] == "model"
-    assert _task().check_models({}) == [] and _task().models() == {}
+    assert new_task().check_models({}) == [] and new_task().models() == {}
 
 
 def test_the_exhibit_shows_history_of_the_largest_and_the_worst() -> None:
-    series = {("s", k): np.full(200, k + 1.0) for k in range(9)} | {("s", 99): _shop(30) / 1000}
-    outcome = _answer(_task(), _rows(series))
+    series = {("s", k): np.full(200, k + 1.0) for k in range(9)} | {("s", 99): shop(30) / 1000}
+    outcome = answered(new_task(), rows_of(series))
     exhibit = outcome.exhibit
     assert exhibit is not None
     assert exhibit.column_names == ["series", "time", "value", "size", "error"]
@@ -345,12 +302,12 @@ def test_the_exhibit_shows_history_of_the_largest_and_the_worst() -> None:
     ],
 )
 def test_wrong_columns_are_faults(changes: dict[str, Any], setting: str, hint: str) -> None:
-    faults = _task(**changes).check()
+    faults = new_task(**changes).check()
     assert any(fault[0] == setting and hint in fault[3] for fault in faults)
 
 
 def test_a_good_step_has_no_fault() -> None:
-    assert _task().check() == []
+    assert new_task().check() == []
 
 
 @pytest.mark.parametrize(
@@ -359,57 +316,9 @@ def test_a_good_step_has_no_fault() -> None:
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
-        _task(**changes)
+        new_task(**changes)
 
 
 def test_an_output_column_is_no_series() -> None:
     schema = pa.schema([("Mean", pa.string()), ("day", pa.date32()), ("units", pa.float64())])
-    assert _task(schema, series=["Mean"]).check()[0][0] == "series"
-
-
-# -- explain ------------------------------------------------------------------------------------------------------
-
-
-def test_drivers_add_up_to_the_mean() -> None:
-    shops = {("a", 1): _shop(), ("b", 2): _shop(seed=1) * 3, ("c", 3): [5.0] * 9, ("d", 4): [0.0, 0, 0, 4, 0, 0] * 6}
-    task, plain = _task(explain=True), _task()
-    outcome = _answer(task, _rows(shops))
-    assert outcome.columns.schema == task.columns()
-    assert outcome.columns.drop_columns(["drivers"]).equals(_answer(plain, _rows(shops)).columns)
-    for row in outcome.columns.to_pylist():
-        effects = [driver["effect"] for driver in row["drivers"]]
-        assert sum(effects) == pytest.approx(row["mean"], abs=1e-9)
-        assert effects == sorted(effects, key=lambda effect: -abs(effect))
-    first = {d["driver"]: d["effect"] for d in outcome.columns["drivers"].to_pylist()[5]}  # a Saturday
-    assert first.keys() == {"level", "recent", "season", "trend"}
-    assert 20 < first["level"] < 29 and 10 < first["season"] < 20, "24.9 on average, 40 on Saturdays"
-    for rule in task.rules().values():
-        assert duckdb.from_arrow(outcome.columns).filter(f"({rule}) is not true").fetchall() == []
-    wrong = [{"driver": "level", "effect": 1.0}]
-    broken = outcome.columns.slice(0, 1).set_column(
-        len(outcome.columns.schema) - 1, "drivers", pa.array([wrong], outcome.columns["drivers"].type)
-    )
-    assert len(duckdb.from_arrow(broken).filter(f"({task.rules()['drivers add up to the mean']}) is not true")) == 1
-
-
-def test_drivers_of_a_series_that_ended_and_of_the_largest() -> None:
-    rows = _rows({("a", 1): _shop()}, end=TODAY - timedelta(days=4))
-    task = _task(explain=True, fill="missing")
-    for row in _answer(task, rows).columns.to_pylist():
-        assert sum(driver["effect"] for driver in row["drivers"]) == pytest.approx(row["mean"])
-        season = next(driver["effect"] for driver in row["drivers"] if driver["driver"] == "season")
-        assert (season > 5) == (row["mean"] > 31), "each day of the week has its own season, after the gap, too"
-    task = _task(explain=True, top=1)
-    groups = _gathered(task, [_rows({("a", 1): _shop(), ("b", 2): _shop() * 3})])
-    features = task.features(groups).columns
-    for name in task.group_by():
-        features = features.append_column(name, groups.keys[name])
-    task.fitted = task.fit(features, None)
-    outcome = task.answer(features)
-    assert outcome.columns.num_rows == 7 and outcome.columns["drivers"].null_count == 0
-
-
-def test_drivers_is_a_column_only_of_those_who_ask() -> None:
-    schema = pa.schema([("drivers", pa.string()), ("day", pa.date32()), ("units", pa.float64())])
-    assert _task(schema, series=["drivers"]).check() == []
-    assert _task(schema, series=["drivers"], explain=True).check()[0][0] == "series"
+    assert new_task(schema, series=["Mean"]).check()[0][0] == "series"
