@@ -218,7 +218,7 @@ def test_a_wait_for_room_ends_and_says_what_lacks(template: Work, tmp_path: Path
         ray.kill(other)
     said = "no room for 2 workers with 1 CPU each within wait_for_room_s (2 s): 2 CPUs of which 1 are free, 0 GPUs"
     assert said in str(caught.value) and str(caught.value).endswith("room for 1 of them now")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60, "and not the minutes that it waits by default"
 
 
 # Two machines of which one is lost: Ray's nodes in processes of this machine.
