@@ -100,6 +100,7 @@ def test_who_shares(job: Job, steps: Steps, fine_tuned: Make) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_another_head_takes_last_night_s_vectors(job: Job, steps: Steps, fine_tuned: Make, tmp_path: Path) -> None:
     """A new model on the old backbone reads nothing; a file that is spoiled is computed again; gc removes them."""
