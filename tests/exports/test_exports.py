@@ -260,6 +260,7 @@ def parts(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{bucket}/marts"
 
 
+@pytest.mark.objectstore
 def test_a_night_of_any_size_is_put_on_s3_at_once(parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, (bucket, key) = boto3.client("s3"), split(f"{parts}/shop/big/run_date={D1}/night.parquet")
 
@@ -302,6 +303,7 @@ with system("parquet").connect(sys.argv[1], TableName("shop", "big"), []) as rec
 """
 
 
+@pytest.mark.objectstore
 def test_a_killed_export_is_never_seen_and_swept_by_a_later_one(parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, bucket = boto3.client("s3"), split(parts)[0]
 
