@@ -21,6 +21,7 @@ from pyarrow import fs
 from bizllm.errors import Fault, RunError, UserError
 from bizllm.tables import azure, gcs, retry, s3
 from bizllm.tables.refusals import explained, named
+from bizllm.tables.s3_upload import Upload
 from bizllm.tables.store_settings import KMS_KEY
 from bizllm.tables.urls import FileInfo, is_local, is_s3, join, local_path, scheme, split
 
@@ -44,6 +45,7 @@ __all__ = [
     "open_input",
     "open_output",
     "read_bytes",
+    "replacing",
     "stat",
     "unfinished_uploads",
     "write_bytes",
@@ -170,6 +172,40 @@ def open_output(url: str) -> pa.NativeFile:
         return store.open_output_stream(path)
 
     return again(url, "write", opened)
+
+
+@contextmanager
+def replacing(url: str, aside: str) -> Iterator[Any]:
+    """A stream into a file of any size. When the block ends well it takes the place of what is there, whole; where it
+    does not, nothing has changed.
+
+    aside: another URL of the same store, which holds it meanwhile where the store does not by itself (S3 does).
+    """
+    if is_s3(url):
+        upload = Upload(url)
+        try:
+            yield upload
+            upload.complete()
+        except BaseException:
+            with suppress(RunError):
+                upload.abort()
+            raise
+        return
+    try:
+        with open_output(aside) as stream:
+            yield stream
+        store, source = filesystem(aside)
+        place = filesystem(url)[1]
+        if is_local(url):
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            os.replace(source, place)
+        else:
+            again(url, "write", lambda: store.copy_file(source, place))
+            delete(aside)
+    except BaseException:
+        with suppress(OSError, RunError):
+            delete(aside)
+        raise
 
 
 def read_bytes(url: str) -> bytes:

@@ -122,12 +122,3 @@ def test_ray_up_asks_for_spot_first_and_keeps_a_floor_on_demand() -> None:
     assert asked(machines(), {"CPU": 8}, 6) == {"worker": 2, "worker-spot": 4}
     assert asked(machines(), {"CPU": 1, "GPU": 1}, 1) == {"worker": 2, "worker-gpu": 1}
     assert asked(machines(), {"CPU": 8}, 3, labels={"bizllm.io/pool": "cpu"}) == {"worker": 3}
-
-
-def test_ray_up_knows_no_way_round_a_refusal_of_ec2() -> None:
-    """Why cluster.yaml keeps a floor. Once this fails, Ray has learned to turn to machines on demand: say so there."""
-    refused = after("worker-spot", Instance.ALLOCATION_FAILED)
-    assert asked(machines(), {"CPU": 8}, 6, refused) == {"worker": 2, "worker-spot": 4}
-    types = machines()
-    types["available_node_types"]["worker-spot"]["priority"] = -1
-    assert asked(types, {"CPU": 8}, 4, refused) == {"worker": 4}, "what docs/deploy/aws.md says helps"

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-import yaml
 from botocore.exceptions import ParamValidationError
-from moto import mock_aws
-from ray.autoscaler._private.aws import utils as aws_utils
-from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from launcher import ROOT, cluster_file, filled
+from ray.autoscaler._private.providers import _get_node_provider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import TAG_RAY_USER_NODE_TYPE
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "cluster/aws/cluster.yaml").read_text())
-    return loaded
+    return cluster_file()
 
 
 def parameters(template: str) -> dict[str, str]:
@@ -41,32 +34,6 @@ def test_rays_launcher_takes_it(config: dict[str, Any]) -> None:
         validate_config(prepare_config(config))
 
 
-@pytest.fixture
-def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An AWS account of moto's, with the profiles of infra/aws and a key pair."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "moto")
-    for cached in (aws_utils.resource_cache, aws_utils.client_cache):
-        cached.cache_clear()  # connections of other accounts
-    with mock_aws():
-        for kind in ("head", "worker"):
-            boto3.client("iam", "eu-central-1").create_instance_profile(InstanceProfileName=f"bizllm-{kind}")
-        client = boto3.client("ec2", "eu-central-1")
-        client.create_key_pair(KeyName="ray")
-        yield client
-
-
-def filled(config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """What Ray makes of the file before it starts a machine: sizes, key, subnets, security group, machine image."""
-    (tmp_path / "key.pem").touch()
-    config["auth"]["ssh_private_key"] = str(tmp_path / "key.pem")
-    for node in config["available_node_types"].values():
-        node["node_config"]["KeyName"] = "ray"
-    sized = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(config))
-    made: dict[str, Any] = AWSNodeProvider.bootstrap_config(sized)
-    return made
-
-
 def test_rays_own_code_measures_and_starts_every_kind_of_machine(
     config: dict[str, Any], ec2: Any, tmp_path: Path
 ) -> None:
@@ -78,7 +45,7 @@ def test_rays_own_code_measures_and_starts_every_kind_of_machine(
     accelerator = types["worker-gpu"]["labels"]["ray.io/accelerator-type"]
     assert f"accelerator_type:{accelerator}" in types["worker-gpu"]["resources"]
 
-    provider = AWSNodeProvider(made["provider"], made["cluster_name"])
+    provider = _get_node_provider(made["provider"], made["cluster_name"], use_cache=False)
     for kind, node in types.items():
         provider.create_node(node["node_config"], {TAG_RAY_USER_NODE_TYPE: kind}, 1)
     started = {}

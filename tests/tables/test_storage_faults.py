@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionClosedError
 
 from bizllm.errors import RunError, StorageUnavailable, UserError
 from bizllm.tables import retry, s3_clients, storage
@@ -23,6 +24,7 @@ from tests.fault_proxy import FaultProxy, Kind
 pytestmark = pytest.mark.objectstore
 BUCKET = "faulty"
 TOP = f"s3://{BUCKET}/lake"
+NO_RETRIES = {"ResponseMetadata": {"HTTPStatusCode": 404, "RetryAttempts": 0}}
 ROWS = pa.table({"n": range(50_000)})
 BIG = b"0123456789abcdef" * (11 << 16)  # 11 MiB: more than one part
 
@@ -39,6 +41,7 @@ def through_it(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     monkeypatch.setenv(TIMEOUT, "1")
     monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("bizllm.tables.s3_upload.PART_BYTES", 5 << 20)
     yield
     proxy.clear()
 
@@ -99,6 +102,14 @@ def stream_out(url: str) -> None:
     assert storage.read_bytes(url + ".big") == BIG
 
 
+def replacing(url: str) -> None:
+    """More than one part, put in place at the end."""
+    with storage.replacing(url, url + ".aside") as stream:
+        for start in range(0, len(BIG), 1 << 20):
+            stream.write(BIG[start : start + (1 << 20)])
+    assert storage.read_bytes(url) == BIG
+
+
 # Each with the requests of its that fail: method, and what is in the request's target.
 OPERATIONS: dict[str, tuple[Callable[[str], None], str, str]] = {
     "read_bytes": (read_bytes, "GET", ""),
@@ -112,6 +123,9 @@ OPERATIONS: dict[str, tuple[Callable[[str], None], str, str]] = {
     "open_output, begin": (stream_out, "POST", "uploads"),
     "open_output, part": (stream_out, "PUT", "partNumber=2"),
     "open_output, end": (stream_out, "POST", "uploadId"),
+    "replacing, begin": (replacing, "POST", "uploads"),
+    "replacing, part": (replacing, "PUT", "partNumber=2"),
+    "replacing, end": (replacing, "POST", "uploadId"),
 }
 PERMISSIONS = {
     "list": "s3:ListBucket",
@@ -188,6 +202,30 @@ def test_a_lock_whose_answer_was_lost_is_ours_and_another_is_not(proxy: FaultPro
     assert not storage.create_exclusive(f"{url}/two.lock", b"mine")
     assert storage.read_bytes(f"{url}/two.lock") == b"theirs"
     assert not storage.create_exclusive(f"{url}/one.lock", b"mine"), "no answer was lost: an equal one is another's"
+
+
+def test_an_upload_that_is_gone_was_ours_where_its_object_is(url: str) -> None:
+    """Stores that forget an upload once it is complete, such as older Ceph: the answer is lost, and asked for again."""
+    asked: list[int] = []
+
+    def lost(**_: object) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ConnectionClosedError(endpoint_url="http://lost")
+
+    def gone(**_: object) -> object:
+        return (SimpleNamespace(status_code=404), {"Error": {"Code": "NoSuchUpload"}, **NO_RETRIES}) if asked else None
+
+    s3_clients.forget()
+    events = s3_clients.client().meta.events
+    events.register("after-call.s3.CompleteMultipartUpload", lost)
+    events.register("before-call.s3.CompleteMultipartUpload", gone)
+    replacing(url)
+    assert len(asked) == 2
+    with pytest.raises(StorageUnavailable, match="NoSuchUpload"):
+        replacing(url + ".other")
+    s3_clients.forget()
+    assert storage.stat(url + ".other") is None
 
 
 def test_a_store_without_conditional_writes_is_refused_as_a_warehouse(proxy: FaultProxy, tmp_path: Path) -> None:
