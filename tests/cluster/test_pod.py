@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kustomize import ROOT, overlay
+from kustomize import ROOT, composed, overlay
 from policies import Pod, pods
 
 JOB = """
@@ -25,6 +25,8 @@ sources:
 steps:
   ticket_summary: {task: summarize, input: tickets, text: body, max_sentences: 1}
 """
+
+PARTS = ("modes/standing", "monitoring", "check")
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "setpriv", "ip"))), reason="needs root, unshare, setpriv"
@@ -38,16 +40,22 @@ def writable(pod: Pod) -> list[str]:
     return [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in empty]
 
 
-def test_a_job_is_planned_and_sent_in_a_pod_as_the_manifests_describe_it(tmp_path: Path) -> None:
-    """The CronJob's pod and the head's have the same folders to write to, but for shared memory. Nobody answers here:
-    the command gets as far as that, with the token's file and the job's behind Kubernetes' links."""
-    (submit,) = [pod for pod in pods(overlay("standing")) if not pod.ray]
+def test_a_job_is_planned_sent_and_watched_in_a_pod_as_the_manifests_describe_it(tmp_path: Path) -> None:
+    """The pods that bizllm is run in have the same folders to write to; the head's has shared memory besides. No head
+    answers here: the command gets as far as that, with the token's file and the job's behind Kubernetes' links."""
+    ours = {pod.verb: pod for pod in pods(composed(tmp_path / "parts", *PARTS)) if not pod.ray}
+    assert ours.keys() == {"submit", "metrics", "check"}
+    assert all(set(writable(pod)) == {"/tmp", "/home/ray"} for pod in ours.values())
+    submit = ours["submit"]
     (container,) = submit.spec["containers"]
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "auth_token").write_text("a-token-of-the-test-and-nobody-else-0123456789")
     asks = {
         "submit": [word.replace("bizllm-head-svc", "127.0.0.1") for word in container["args"][1:]],
         "env": {variable["name"]: variable["value"] for variable in container["env"]},
+        **{verb: ours[verb].spec["containers"][0]["args"][1:] for verb in ("metrics", "check")},
+        "probe": ours["metrics"].spec["containers"][0]["startupProbe"]["httpGet"]["path"],
+        "port": ours["metrics"].spec["containers"][0]["ports"][0]["containerPort"],
     }
     inside = Path(__file__).with_name("pod_inside.py")
     isolated = ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -76,6 +84,10 @@ def test_a_job_is_planned_and_sent_in_a_pod_as_the_manifests_describe_it(tmp_pat
     assert found["user"] == 1000 and found["capabilities"] == 0
     assert found["rows"] == 40
     assert found["submit"][0] == 2 and "no Ray cluster answers there" in found["submit"][1]
+    assert found["probed"] == [200, "ok\n"]
+    assert 'bizllm_exporter_job_up{job_name="pod"} 1.0' in found["scraped"].splitlines()
+    assert found["ended"] == 0
+    assert found["check"][0] == 1 and "there is no good night yet" in found["check"][1]
 
 
 def test_what_the_submitting_pod_may_write_to_the_head_may_too() -> None:
