@@ -207,7 +207,9 @@ def walled(manifests: list[Manifest]) -> Iterator[str]:
             ports = {port["port"] for port in rule.get("ports", [])}
             if not rule.get("to") and not (ports and ports <= OUT):
                 yield f"{name}: lets everything out"
-    known = {m["metadata"]["name"] for m in manifests if m["kind"] == "ServiceAccount" and "annotations" in m["metadata"]}
+    known = {
+        m["metadata"]["name"] for m in manifests if m["kind"] == "ServiceAccount" and "annotations" in m["metadata"]
+    }
     for pod in pods(manifests):
         reached = [policy for policy in policies if matches(policy["spec"]["podSelector"], pod.labels)]
         names = {policy["metadata"]["name"] for policy in reached}
