@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ASKS = json.loads(os.environ.pop("ASKS"))
+ASKS = json.loads(os.environ["ASKS"])
 OURS = {"PATH": os.environ["PATH"], "HOME": "/home/ray", "PYTHONPATH": "/media", "HF_HUB_OFFLINE": "1"}
 IMAGE = ("/", "/etc", "/home", "/media", "/opt", "/srv", "/usr", "/var/tmp", "/run", "/etc/bizllm", "/etc/bizllm-token")
 
@@ -34,7 +34,7 @@ def written() -> list[str]:
 
 def bizllm(words: list[str], more: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "bizllm.cli", *words], env=OURS | more, capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "bizllm.cli", *words], env=OURS | more, capture_output=True, text=True, timeout=300
     )
 
 
@@ -62,11 +62,15 @@ def asked(path: str) -> tuple[int, str]:
         return answer.status, answer.read().decode()
 
 
-def main() -> None:
+def make_lake() -> None:
     day = Path("/tmp/lake/dt=2026-06-30")
     day.mkdir(parents=True)
     texts = [f"Parcel {number} came late. It was wet. I want my money back." for number in range(40)]
     pq.write_table(pa.table({"ticket_id": list(range(40)), "body": texts}), day / "a.parquet")
+
+
+def main() -> None:
+    make_lake()
     planned = bizllm(["plan", "/etc/bizllm/job.yaml", "--date", "2026-06-30", "--json"], {})
     assert planned.returncode == 0, planned.stderr
     (step,) = json.loads(planned.stdout)["steps"]
