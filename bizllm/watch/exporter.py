@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import GaugeMetricFamily
@@ -18,6 +18,12 @@ from bizllm.errors import Fault, UserError, safe_text
 from bizllm.jobs.job import Job
 from bizllm.watch.metrics import OF_NIGHTS, Sample, samples
 from bizllm.watch.nights import Reader
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+HEALTH_PATH = "/healthz"
+HUNG_S = 600.0  # stores and catalogs have timeouts and retries, which end sooner: a read of this length never ends
 
 _log = logs.get(__name__)
 
@@ -39,6 +45,7 @@ class Exporter(Collector):
     def __init__(self, jobs: Sequence[Job], clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
         self._known = [_Known(Reader(job), []) for job in jobs]
+        self._ended = time.monotonic()  # when a read last did, well or not
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
 
@@ -54,7 +61,12 @@ class Exporter(Collector):
                 known.up = False
                 _log.error("warehouse_not_read", job=job.name, error=safe_text(fault))
             known.seconds = round(time.perf_counter() - began, 3)
+            self._ended = time.monotonic()
         return all(known.up for known in self._known)
+
+    def silent_s(self) -> float:
+        """Seconds since a read last ended, be it with a fault."""
+        return time.monotonic() - self._ended
 
     def values(self) -> Iterator[Sample]:
         """Every sample as of the last refresh."""
@@ -85,6 +97,9 @@ class Exporter(Collector):
 def serve(exporter: Exporter, host: str, port: int, every_s: float, stop: threading.Event, ready: Any) -> None:
     """Serve `/metrics` until `stop` is set, and read the warehouses anew every so many seconds.
 
+    `/healthz` answers 503 once a read hangs, which only a new process cures. A warehouse that can't be read is no such
+    thing: the metrics tell it.
+
     ready: called with the port once it listens and the first metrics are there. Raises UserError where it can't listen.
     """
     exporter.refresh()
@@ -93,6 +108,7 @@ def serve(exporter: Exporter, host: str, port: int, every_s: float, stop: thread
     except OSError as fault:
         expected = f"can't listen there ({fault.strerror or type(fault).__name__})"
         raise UserError(Fault("--port", f"{host}:{port}", expected, "give another --port or --host")) from None
+    server.set_app(_with_health(server.get_app(), lambda: exporter.silent_s() < every_s + HUNG_S))
     try:
         ready(server.server_port)
         while not stop.wait(every_s):
@@ -101,3 +117,16 @@ def serve(exporter: Exporter, host: str, port: int, every_s: float, stop: thread
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+def _with_health(metrics: WSGIApplication | None, well: Callable[[], bool]) -> WSGIApplication:
+    assert metrics is not None
+
+    def answer(asked: WSGIEnvironment, begin: StartResponse) -> Iterable[bytes]:
+        if asked["PATH_INFO"] != HEALTH_PATH:
+            return metrics(asked, begin)
+        status, said = ("200 OK", b"ok\n") if well() else ("503 Service Unavailable", b"a read of a warehouse hangs\n")
+        begin(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(said)))])
+        return [said]
+
+    return answer

@@ -29,7 +29,7 @@ mount --bind "$code" /media
 mount --bind "$venv" /opt
 mount -t tmpfs none /srv
 cp -a /etc /srv/etc
-printf '127.0.0.1 localhost\n10.244.0.7 head\n' >/srv/etc/hosts
+printf '127.0.0.1 localhost\n10.244.0.7 head bizllm-head-svc\n' >/srv/etc/hosts
 echo 'nameserver 127.0.0.1' >/srv/etc/resolv.conf # nobody is there, and says so at once
 volume "$job" /srv/etc/bizllm
 volume "$token" /srv/etc/bizllm-token
@@ -51,4 +51,5 @@ while read -r _ _ _ _ place _; do
   case $place in /proc* | /sys* | /dev*) continue ;; esac
   mount -o remount,bind,ro "$place" 2>/dev/null || true # hidden under another
 done < <(tac /proc/self/mountinfo)
+cd / # the folder that this was begun in may be hidden by now, and processes that Ray's dashboard forks go to it by name
 exec setpriv --reuid 1000 --regid 1000 --groups 1000 --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"

@@ -45,6 +45,11 @@ class Pod:
     def labels(self) -> dict[str, str]:
         return self.template["metadata"].get("labels", {})
 
+    @property
+    def verb(self) -> str:
+        """bizllm's, where the pod runs one."""
+        return "" if self.ray else self.spec["containers"][0].get("args", ["", ""])[1]
+
 
 def clusters(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
     """Every description of a Ray cluster, within whatever kind."""
@@ -64,6 +69,8 @@ def pods(manifests: list[Manifest]) -> Iterator[Pod]:
     for manifest in manifests:
         if manifest["kind"] == "CronJob":
             yield Pod(f"CronJob/{manifest['metadata']['name']}", manifest["spec"]["jobTemplate"]["spec"]["template"])
+        if manifest["kind"] == "Deployment":
+            yield Pod(f"Deployment/{manifest['metadata']['name']}", manifest["spec"]["template"])
 
 
 def containers(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest, Pod]]:
@@ -158,6 +165,10 @@ def guarded(manifests: list[Manifest]) -> Iterator[str]:
                 continue
             mounts = {mount["name"]: mount for mount in container.get("volumeMounts", [])}
             held = {v["name"] for v in pod.spec["volumes"] if v.get("secret", {}).get("secretName") == TOKEN}
+            if pod.verb != "submit":
+                if held:
+                    yield f"{pod.place}: has Ray's token and sends nothing"
+                continue
             path = next((v["value"] for v in container["env"] if v["name"] == "RAY_AUTH_TOKEN_PATH"), "")
             if not any(path == f"{mounts[name]['mountPath']}/auth_token" for name in held & mounts.keys()):
                 yield f"{pod.place}: has no token"
@@ -167,8 +178,11 @@ def guarded(manifests: list[Manifest]) -> Iterator[str]:
 
 
 def matches(selector: Manifest, labels: dict[str, str]) -> bool:
-    assert selector.keys() <= {"matchLabels"}, "expressions are not understood here"
-    return selector.get("matchLabels", {}).items() <= labels.items()
+    assert selector.keys() <= {"matchLabels", "matchExpressions"}
+    among = selector.get("matchExpressions", [])
+    assert all(one["operator"] == "In" for one in among), "others are not understood here"
+    found = all(labels.get(one["key"]) in one["values"] for one in among)
+    return found and selector.get("matchLabels", {}).items() <= labels.items()
 
 
 def walled(manifests: list[Manifest]) -> Iterator[str]:
@@ -193,11 +207,17 @@ def walled(manifests: list[Manifest]) -> Iterator[str]:
             ports = {port["port"] for port in rule.get("ports", [])}
             if not rule.get("to") and not (ports and ports <= OUT):
                 yield f"{name}: lets everything out"
+    known = {
+        m["metadata"]["name"] for m in manifests if m["kind"] == "ServiceAccount" and "annotations" in m["metadata"]
+    }
     for pod in pods(manifests):
         reached = [policy for policy in policies if matches(policy["spec"]["podSelector"], pod.labels)]
+        names = {policy["metadata"]["name"] for policy in reached}
+        if pod.spec.get("serviceAccountName") in known and "bizllm-identity" not in names:
+            yield f"{pod.place}: the cloud knows its account, and it cannot ask for its rights"
         if pod.ray and not any(rule for policy in reached for rule in policy["spec"].get("ingress", [])):
             yield f"{pod.place}: the operator cannot reach it"
-        if not pod.ray and not any(
+        if pod.verb == "submit" and not any(
             8265 in {port["port"] for port in rule.get("ports", [])}
             for policy in reached
             for rule in policy["spec"].get("egress", [])
@@ -256,7 +276,7 @@ def named(manifests: list[Manifest]) -> Iterator[str]:
         for mount in container.get("volumeMounts", []):
             if mount["name"] not in volumes:
                 yield f"{place}: no volume {mount['name']}"
-    for pod in (pod for pod in pods(manifests) if not pod.ray):
+    for pod in (pod for pod in pods(manifests) if pod.verb == "submit"):
         words = [word for container in pod.spec["containers"] for word in container.get("args", [])]
         heads = {f"http://{name}-head-svc:8265" for kind, name in there if kind == "RayCluster"}
         if not heads & set(words):
@@ -277,7 +297,7 @@ def commanded(manifests: list[Manifest]) -> Iterator[str]:
         try:
             assert command is not None, f"no verb {words[0]}"
             read = command.make_context(words[0], list(words[1:])).params
-            job = read.get("job") or read["path"]
+            job = read.get("job") or read.get("path") or read["jobs"][0]
         except (AssertionError, WRONG_WORDS) as fault:
             yield f"{place}: {fault}"
             continue

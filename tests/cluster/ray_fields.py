@@ -1,10 +1,10 @@
-"""What fields Ray's kinds and PodMonitor have, as JSON Schemas that refuse any other.
+"""What fields Ray's kinds, PodMonitor and ServiceMonitor have, as JSON Schemas that refuse any other.
 
 No schema of these can be had from a package registry. KubeRay's were written down from its API reference and its CRDs
 (github.com/ray-project/kuberay: docs/reference/api.md, helm-chart/kuberay-operator/crds at commit 034971da0525, later
 than release 1.7.1; read on 2026-11-26): all fields of every object that we use, but for those that Kubernetes itself
 defines, which tests check with its own schemas. Since 1.6: RayCronJob, preRunningDeadlineSeconds. Since 1.7: timeZone,
-priority. PodMonitor's fields are the Prometheus Operator's, as far as we use them.
+priority. The monitors' fields are the Prometheus Operator's, as far as we use them.
 """
 
 from __future__ import annotations
@@ -136,6 +136,13 @@ POD_MONITOR = closed(
     podMetricsEndpoints=many(closed("port", port=TEXT, path=TEXT, interval=TEXT)),
 )
 
+SERVICE_MONITOR = closed(
+    "selector endpoints",
+    jobLabel=TEXT,
+    selector=closed("matchLabels", matchLabels=PAIRS),
+    endpoints=many(closed("port", port=TEXT, path=TEXT, interval=TEXT)),
+)
+
 
 def _kind(api: str, kind: str, spec: Schema) -> Schema:
     return closed("apiVersion kind metadata spec", apiVersion=one_of(api), kind=one_of(kind), metadata=META, spec=spec)
@@ -146,4 +153,5 @@ KINDS: dict[str, Schema] = {
     "RayJob": _kind("ray.io/v1", "RayJob", JOB),
     "RayCronJob": _kind("ray.io/v1", "RayCronJob", CRON),
     "PodMonitor": _kind("monitoring.coreos.com/v1", "PodMonitor", POD_MONITOR),
+    "ServiceMonitor": _kind("monitoring.coreos.com/v1", "ServiceMonitor", SERVICE_MONITOR),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,12 +14,16 @@ import kubernetes_validate
 import pytest
 import yaml
 from kustomize import FOLDER, OVERLAYS, ROOT, Manifest, built, composed, overlay
-from policies import POLICIES, at, clusters, pods
+from policies import POLICIES as OF_ALL
+from policies import TOKEN, at, clusters, pods
 from ray.util import accelerators
 from ray_fields import KINDS
+from watching import watched
 
 from bizllm.jobs.job import load_job
 
+POLICIES = {**OF_ALL, "watched": watched}
+WATCHING = ("clouds/eks", "modes/nightly", "monitoring", "check")
 KUBERNETES = ["1.32", kubernetes_validate.latest_version()]
 
 each_overlay = pytest.mark.parametrize("name", OVERLAYS)
@@ -79,8 +83,8 @@ def test_policies_hold(name: str, policy: str) -> None:
     ],
 )
 def test_parts_go_together(machines: str, mode: str, groups: str, tmp_path: Path) -> None:
-    """What somebody may compose, with monitoring and either cloud."""
-    parts = [*(f"machines/{name}" for name in machines.split()), f"modes/{mode}", "monitoring"]
+    """What somebody may compose, with all that watches, and either cloud."""
+    parts = [*(f"machines/{name}" for name in machines.split()), f"modes/{mode}", "monitoring", "check"]
     for cloud in ("eks", "gke"):
         manifests = composed(tmp_path / cloud, *parts, f"clouds/{cloud}")
         faults = [*unknown(manifests, KUBERNETES[-1]), *(f for policy in POLICIES.values() for f in policy(manifests))]
@@ -156,7 +160,7 @@ def test_accounts_get_the_roles_of_their_cloud(cloud: str, key: str, tmp_path: P
     accounts = {
         m["metadata"]["name"]: m["metadata"]["annotations"][key] for m in manifests if m["kind"] == "ServiceAccount"
     }
-    assert set(accounts) == {"bizllm-head", "bizllm-worker"}
+    assert set(accounts) == {"bizllm-head", "bizllm-worker", "bizllm-watcher"}
     assert all(re.search(rf"\b{name}\b", role) for name, role in accounts.items())
     stack = (ROOT / "infra/aws/access.yaml").read_text()
     assert all(f'RoleName: !Sub "${{Prefix}}{name.removeprefix("bizllm")}"' in stack for name in accounts)
@@ -174,6 +178,17 @@ def test_the_schedule_and_the_job_mean_the_same_night(name: str, tmp_path: Path)
     if "concurrencyPolicy" in spec:
         assert spec["concurrencyPolicy"] == "Forbid"
     assert ("dev" in job.warehouse.path) == (name == "dev"), "trying things out never writes to the real tables"
+
+
+def test_the_morning_asks_after_the_night_that_the_job_means(tmp_path: Path) -> None:
+    manifests = composed(tmp_path / "watching", *WATCHING)
+    check = of(manifests, "CronJob")["spec"]
+    assert check["timeZone"] == yaml.safe_load(of(manifests, "ConfigMap")["data"]["job.yaml"])["timezone"]
+    night, morning = (
+        int(schedule.split()[1]) * 60 + int(schedule.split()[0])
+        for schedule in (of(manifests, "RayCronJob")["spec"]["schedule"], check["schedule"])
+    )
+    assert night < morning
 
 
 # -- every check can fail ------------------------------------------------------------------------------------------
@@ -243,12 +258,59 @@ BROKEN: list[tuple[str, str, str, str, Any]] = [
     ("accepted", "nightly", "RayCronJob", f"{WORKER}.{BOX}.env.0.value", "1000"),
     ("accepted", "nightly", "RayCronJob", f"{WORKER}.{BOX}.ports", None),
     ("accepted", "nightly", "RayCronJob", "spec.jobTemplate.ttlSecondsAfterFinished", 86400),
+    ("restricted", "watching", "Deployment", "spec.template.spec.containers.0.securityContext", {}),
+    ("bounded", "watching", "Deployment", "spec.template.spec.containers.0.resources.limits", {}),
+    (
+        "guarded",
+        "watching",
+        "Deployment",
+        "spec.template.spec.volumes.0",
+        {"name": "tmp", "secret": {"secretName": TOKEN}},
+    ),
+    ("least", "watching", "Deployment", "spec.template.spec.automountServiceAccountToken", None),
+    ("commanded", "watching", "Deployment", "spec.template.spec.containers.0.args.2", "/etc/bizllm/jobs.yaml"),
+    ("commanded", "watching", "CronJob", "spec.jobTemplate.spec.template.spec.containers.0.args.1", "checks"),
+    ("walled", "watching", "NetworkPolicy:bizllm-nights", "spec.ingress.0.from", None),
+    ("walled", "watching", "NetworkPolicy:bizllm-identity", "spec.podSelector.matchExpressions.0.values", ["bizllm"]),
+    ("walled", "watching", "NetworkPolicy:bizllm-nights", "spec.ingress.0.ports.0.port", 9465),
+    ("watched", "watching", "NetworkPolicy:bizllm-nights", "spec.ingress.0.from.0", {"podSelector": {}}),
+    ("watched", "watching", "NetworkPolicy:bizllm-nights", "spec.ingress", []),
+    ("watched", "watching", "Deployment", "spec.replicas", 2),
+    ("watched", "watching", "Deployment", "spec.strategy", {"type": "RollingUpdate"}),
+    ("watched", "watching", "Deployment", "spec.template.metadata.labels.app~kubernetes~io/name", "bizllm"),
+    ("watched", "watching", "Deployment", "spec.template.spec.serviceAccountName", "bizllm-head"),
+    ("watched", "watching", "Deployment", "spec.template.spec.containers.0.args.4", "127.0.0.1"),
+    ("watched", "watching", "Deployment", "spec.template.spec.containers.0.args.6", "9465"),
+    ("watched", "watching", "Deployment", "spec.template.spec.containers.0.livenessProbe", None),
+    ("watched", "watching", "Deployment", "spec.template.spec.containers.0.startupProbe.httpGet.path", "/metrics"),
+    ("watched", "watching", "Service", "spec.selector", {"app.kubernetes.io/name": "bizllm"}),
+    ("watched", "watching", "Service", "spec.ports.0.targetPort", "metrics"),
+    ("watched", "watching", "Service", "metadata.labels.app~kubernetes~io/part-of", "nights"),
+    ("watched", "watching", "ServiceMonitor", "spec.jobLabel", "app.kubernetes.io/name"),
+    ("watched", "watching", "ServiceMonitor", "spec.endpoints.0.port", "metrics"),
+    ("watched", "watching", "CronJob", "spec.jobTemplate.spec.template.spec.serviceAccountName", "bizllm-worker"),
+    ("watched", "watching", "CronJob", "spec.jobTemplate.spec.template.spec.containers.0.envFrom", None),
 ]
 
 
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Manifest]]:
+    """Manifests to break: of an overlay, or of all that watches beside a nightly cluster."""
+    folder = tmp_path_factory.mktemp("parts") / "watching"
+    composed(folder, *WATCHING)
+    return lambda name: built(folder) if name == "watching" else overlay(name)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_is_broken_below_was_whole(policy: str, broken: Callable[[str], list[Manifest]]) -> None:
+    assert list(POLICIES[policy](broken("watching"))) == []
+
+
 @pytest.mark.parametrize(("policy", "name", "kind", "path", "value"), BROKEN)
-def test_a_policy_finds_what_breaks_it(policy: str, name: str, kind: str, path: str, value: Any) -> None:
-    manifests = overlay(name)
+def test_a_policy_finds_what_breaks_it(
+    policy: str, name: str, kind: str, path: str, value: Any, broken: Callable[[str], list[Manifest]]
+) -> None:
+    manifests = broken(name)
     sort, _, title = kind.partition(":")
     (manifest,) = [m for m in manifests if m["kind"] == sort and title in ("", m["metadata"]["name"])]
     holder, last = at(manifest, path)

@@ -24,6 +24,17 @@ PATH = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin"
 _TRUST = "/etc/ssl/certs/ca-certificates.crt"
 
 
+ALONE = "10.244.0.7"
+_OWN_NETWORK = (
+    "ip link set lo up",
+    "ip link add pod0 type veth peer name host0",
+    f"ip addr add {ALONE}/24 dev pod0",
+    "ip link set pod0 up",
+    "ip link set host0 up",
+    "ip route add default via 10.244.0.1",
+)
+
+
 @dataclass
 class Image:
     """What was built. root: of the last stage. said: each step's seconds, by its beginning."""
@@ -50,7 +61,8 @@ class Image:
         """A command as the image's user, with mounts and processes of its own. binds: host's folder → where it is seen.
 
         read_only: the root can't be written, but for /tmp, /dev/shm, and the image's own /work and /home/ray/.ray,
-        which are empty and in memory: what a `--read-only` container with those as tmpfs has. alone: without a network.
+        which are empty and in memory: what a `--read-only` container with those as tmpfs has. alone: in
+        a network of its own that leads nowhere, with the address `ALONE`, as a pod has one.
         """
         return subprocess.run(
             self.command(command, read_only=read_only, binds=binds, env=env, alone=alone),
@@ -72,7 +84,7 @@ class Image:
         owner = f"uid={self.user.split(':')[0]},gid={self.user.split(':')[1]}"
         script = [
             "set -e",
-            *(["ip link set lo up"] if alone else []),
+            *(_OWN_NETWORK if alone else []),
             f"cd {shlex.quote(str(self.root))}",
             "mount --make-rprivate /",
             "mount --bind . .",

@@ -16,6 +16,8 @@ import stacks
 from botocore.exceptions import ClientError
 from stacks import JOB, PREFIX, TEMPLATES
 
+from tests.listeners import listening
+
 NIGHT = "2026-03-10"
 Job = Callable[..., str]
 Outputs = dict[str, dict[str, str]]
@@ -134,7 +136,7 @@ def test_profiles_hold_their_roles(made: Outputs) -> None:
         profile = access.get_instance_profile(InstanceProfileName=f"{PREFIX}-{kind}")["InstanceProfile"]
         assert [role["RoleName"] for role in profile["Roles"]] == [f"{PREFIX}-{kind}"]
         assert profile["Arn"] == made["access"][f"{kind.title()}ProfileArn"]
-    roles = {f"{PREFIX}-{kind}" for kind in ("head", "worker", "reader")}
+    roles = {f"{PREFIX}-{kind}" for kind in ("head", "worker", "reader", "watcher")}
     attached = {
         role: {policy["PolicyName"] for policy in access.list_attached_role_policies(RoleName=role)["AttachedPolicies"]}
         for role in roles
@@ -143,6 +145,7 @@ def test_profiles_hold_their_roles(made: Outputs) -> None:
         f"{PREFIX}-head": 5,
         f"{PREFIX}-worker": 4,
         f"{PREFIX}-reader": 1,
+        f"{PREFIX}-watcher": 2,
     }
     (statement,) = access.get_role(RoleName=f"{PREFIX}-reader")["Role"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Principal"] == {"AWS": "arn:aws:iam::123456789012:root"}
@@ -179,27 +182,33 @@ def test_each_role_has_its_rights_and_no_more(made: Outputs, own_aws: str) -> No
             Bucket=warehouse, VersioningConfiguration={"Status": "Suspended"}
         ),
     }
-    roles = {kind: stacks.assume(made["access"][f"{kind.title()}RoleArn"]) for kind in ("head", "worker", "reader")}
+    kinds = ("head", "worker", "reader", "watcher")
+    roles = {kind: stacks.assume(made["access"][f"{kind.title()}RoleArn"]) for kind in kinds}
     stacks.check_rights(own_aws, on=True)
     try:
         may = {kind: {what for what, call in calls.items() if allowed(keys, call)} for kind, keys in roles.items()}
     finally:
         stacks.check_rights(own_aws, on=False)
     files = {"read the lake", "read a table", "read another job", "stage a file"}
-    assert may == {"head": files | {"delete a file"}, "worker": files, "reader": {"read a table"}}
+    reads = {"read a table"}
+    assert may == {"head": files | {"delete a file"}, "worker": files, "reader": reads, "watcher": reads}
+
+
+def bizllm(role: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """A verb in a process of its own that has the role's keys and nobody else's."""
+    asked = [sys.executable, "-m", "bizllm.cli", *words, "--json"]
+    return subprocess.run(asked, env=os.environ | role, capture_output=True, text=True, timeout=200)
 
 
 def night(head: dict[str, str], path: str) -> dict[str, Any]:
-    """A night in a process of its own that has the head's keys and nobody else's."""
-    asked = [sys.executable, "-m", "bizllm.cli", "run", path, "--date", NIGHT, "--json"]
-    done = subprocess.run(asked, env=os.environ | head, capture_output=True, text=True, timeout=200)
+    done = bizllm(head, "run", path, "--date", NIGHT)
     assert done.returncode == 0, done.stdout + done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said
 
 
-def lake_job(made: Outputs, job: Job, tmp_path: Path, **warehouse: str) -> str:
-    """The shop's tickets in the lake's bucket, and a job over them into the warehouse's."""
+def lake_job(made: Outputs, job: Job, tmp_path: Path, *receivers: dict[str, str], **warehouse: str) -> str:
+    """The shop's tickets in the lake's bucket, and a job over them into the warehouse's. receivers: its `notify`."""
     lake, path = made["storage"]["LakeBucket"], made["storage"]["WarehousePath"]
     for file in (tmp_path / "tickets").rglob("*.parquet"):
         boto3.client("s3").upload_file(str(file), lake, str(file.relative_to(tmp_path)))
@@ -209,20 +218,33 @@ def lake_job(made: Outputs, job: Job, tmp_path: Path, **warehouse: str) -> str:
         sources__tickets__path=f"s3://{lake}/tickets",
         warehouse={"path": path, **warehouse},
         runtime={"num_cpus": 2, "object_store_mb": 200},
+        notify=list(receivers),
     )
 
 
 def test_a_night_in_the_stacks_buckets_with_the_heads_rights(
     made: Outputs, own_aws: str, job: Job, tmp_path: Path
 ) -> None:
-    path = lake_job(made, job, tmp_path, catalog="sql", uri=f"sqlite:///{tmp_path}/catalog.db")
+    """And watched with the watcher's: a reader has not enough for that."""
+    path = lake_job(made, job, tmp_path, {"url": "${HOOK}"}, catalog="sql", uri=f"sqlite:///{tmp_path}/catalog.db")
     stacks.allow_batch_deletes(made)
-    head = stacks.assume(made["access"]["HeadRoleArn"])
-    stacks.check_rights(own_aws, on=True)
-    try:
-        said = night(head, path)
-    finally:
-        stacks.check_rights(own_aws, on=False)
+    head, watcher, reader = (stacks.assume(made["access"][f"{kind}RoleArn"]) for kind in ("Head", "Watcher", "Reader"))
+    with listening() as pager:
+        hook = {"HOOK": pager.url}
+        stacks.check_rights(own_aws, on=True)
+        try:
+            said = night(head | hook, path)
+            seen = {kind: bizllm(keys, "metrics", path, "--once") for kind, keys in (("w", watcher), ("r", reader))}
+            late = [bizllm(watcher | hook, "check", path) for _ in range(2)]
+        finally:
+            stacks.check_rights(own_aws, on=False)
+    assert seen["w"].returncode == 0, seen["w"].stderr
+    assert {"name": "bizllm_missed_nights", "labels": {"job_name": JOB}} in [
+        {"name": one["name"], "labels": one["labels"]} for one in json.loads(seen["w"].stdout)
+    ]
+    assert seen["r"].returncode == 1 and "warehouse_not_read" in seen["r"].stderr
+    assert [(done.returncode, json.loads(done.stdout)["sent"]) for done in late] == [(1, [0]), (1, [])], "told once"
+    assert [message["event"] for message in pager.got] == ["late"]
     assert [(step["step"], step["state"], step["rows_out"]) for step in said["steps"]] == [("summary", "done", 12)]
     store, bucket = boto3.client("s3"), made["storage"]["WarehouseBucket"]
     files = store.list_objects_v2(Bucket=bucket, Prefix=f"{JOB}/summary/data/")["Contents"]

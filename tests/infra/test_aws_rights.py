@@ -47,8 +47,10 @@ def probes(made: Outputs) -> Iterator[Probe]:
         yield warehouse, {"s3:prefix": prefix}
     yield warehouse, {}
     yield lake, {"s3:prefix": ""}
-    for key in (f"{JOB}/sales/data/a.parquet", f"{JOB}2/sales/a", "other/sales/a", f"_bizllm/{JOB}/state/a", "a"):
+    for key in (f"{JOB}/sales/data/a.parquet", f"{JOB}2/sales/a", "other/sales/a", "a"):
         yield f"{warehouse}/{key}", {}
+    for key in (f"{JOB}/state/a", f"{JOB}/locks/a", f"{JOB}/told/a", "other/told/a"):
+        yield f"{warehouse}/_bizllm/{key}", {}
     yield f"{lake}/sales/a.parquet", {}
     key = made["storage"]["KeyArn"]
     for named in (key, f"{key[:-1]}x", made["watch"]["TopicArn"]):
@@ -60,7 +62,7 @@ def probes(made: Outputs) -> Iterator[Probe]:
     group = "arn:aws:logs:us-east-1:123456789012:log-group"
     for name in (f"/{PREFIX}/{JOB}", f"/{PREFIX}/{JOB}:log-stream:head", "/aws/other"):
         yield f"{group}:{name}", {}
-    for role in ("head", "worker", "reader"):
+    for role in ("head", "worker", "reader", "watcher"):
         yield f"arn:aws:iam::123456789012:role/{PREFIX}-{role}", {"iam:PassedToService": "ec2.amazonaws.com"}
         yield f"arn:aws:iam::123456789012:role/{PREFIX}-{role}", {}
     yield "arn:aws:dynamodb:us-east-1:123456789012:table/locks", {}
@@ -95,6 +97,19 @@ def test_readers_may_read_published_tables_and_nothing_else(made: Outputs) -> No
         "s3:getbucketlocation": {warehouse},
         "kms:decrypt": {made["storage"]["KeyArn"]},
         **dict.fromkeys(("glue:getdatabase", "glue:gettables", "glue:gettable"), tables),
+    }
+
+
+def test_the_watcher_sees_locks_beside_the_tables_and_keeps_what_was_told(made: Outputs) -> None:
+    reader, watcher = (may(stacks.policies(f"{PREFIX}-{role}"), made) for role in ("reader", "watcher"))
+    files = f"arn:aws:s3:::{made['storage']['WarehouseBucket']}/_bizllm/{JOB}"
+    told = {f"{files}/told/a"}
+    more = {action: where - reader.get(action, set()) for action, where in watcher.items()}
+    assert {action: where for action, where in more.items() if where} == {
+        "s3:getobject": {f"{files}/locks/a"} | told,
+        "s3:putobject": told,
+        "s3:deleteobject": told,
+        "kms:generatedatakey": {made["storage"]["KeyArn"]},
     }
 
 

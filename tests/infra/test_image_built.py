@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from built import Image, built, clean_base
+import yaml
+from built import ALONE, Image, built, clean_base
 from dockerfile import FOLDER, ROOT
 
 NIGHT = "2026-03-10"
@@ -147,7 +149,8 @@ def test_a_night_as_user_1000_with_a_read_only_root(image: Image, shop_folder: P
 def shop_folder(shop_in: Callable[[Path], Callable[..., str]]) -> Iterator[Path]:
     """The shop's job and data, the container user's own."""
     folder = Path(tempfile.mkdtemp(prefix="bizllm-shop-"))
-    shop_in(folder)(runtime={"num_cpus": 2, "object_store_mb": 200})
+    warehouse = {"path": "/work/shop/wh"}  # as the container sees it
+    shop_in(folder)(warehouse=warehouse, runtime={"num_cpus": 2, "object_store_mb": 200})
     for place in (folder, *folder.rglob("*")):
         os.chown(place, 1000, 1000)
     yield folder
@@ -170,3 +173,44 @@ def test_the_health_check_tells_a_node_that_is_well_from_one_that_hangs(image: I
         ["bash", "-c", script], read_only=True, alone=True, env={"CHECK": image.healthcheck[-1]}, timeout_s=200
     )
     assert done.stdout.splitlines() == ["no node: nothing to ask", "well", "hangs"], done.stdout + done.stderr
+
+
+@pytest.mark.image
+@pytest.mark.timeout(1800)
+def test_a_head_takes_the_night_that_is_sent_to_it(
+    image: Image, shop_folder: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """As KubeRay starts it, but with CPUs, since there is no worker; asked over its address."""
+    said = yaml.safe_load((ROOT / "cluster/kuberay/base/machines.yaml").read_text())["spec"]["headGroupSpec"]
+    flags = said["rayStartParams"] | {"num-cpus": "2", "object-store-memory": "100000000"}
+    words = [f"--{key}" if value == "true" else f"--{key}={value}" for key, value in flags.items()]
+    start = ["ray", "start", "--head", "--block", "--dashboard-agent-listen-port=52365", *words]
+    (container,) = said["template"]["spec"]["containers"]
+    asked = [container[probe]["httpGet"] for probe in ("readinessProbe", "livenessProbe")]
+    urls = [f"http://{ALONE}:{probe['port']}{probe['path']}" for probe in asked] + [f"http://{ALONE}:8265/api/jobs/"]
+    status = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).status)"
+    script = f"""
+    {shlex.join(start)} >/tmp/ray.log 2>&1 &
+    for _ in $(seq 180); do python -c {shlex.quote(status)} {urls[0]} >/tmp/ready 2>/dev/null && break; sleep 1; done
+    echo "$SECONDS"
+    for url in {" ".join(urls)}; do python -c {shlex.quote(status)} $url 2>&1 | tail -1; done
+    bizllm submit /work/shop/shop.yaml --date {NIGHT} --address http://{ALONE}:8265 --wait --json
+    echo "status $?"
+    kill %1; wait %1
+    tail -n 5 /tmp/ray.log /tmp/ray/session_latest/logs/ray_client_server.* >&2
+    """
+    done = image.run(
+        [*image.entrypoint, "bash", "-c", script],
+        read_only=True,
+        binds={shop_folder: "/work/shop"},
+        env={"RAY_AUTH_TOKEN": "a-token-of-the-test-and-nobody-else-0123456789"},
+        alone=True,
+    )
+    seconds, ready, alive, unasked, *answer, ended = done.stdout.splitlines()
+    assert (ready, alive) == ("200", "200"), done.stderr
+    assert "401" in unasked, "the Jobs API asks for the token"
+    assert ended == "status 0", done.stdout + done.stderr
+    night = json.loads("\n".join(answer))
+    assert (night["verb"], night["state"]) == ("run", "done")
+    assert list((shop_folder / "wh").rglob("*.parquet"))
+    record_property("seconds_to_ready", int(seconds))

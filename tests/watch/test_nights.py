@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -17,6 +20,7 @@ from bizllm import api
 from bizllm.cli import app
 from bizllm.errors import UserError
 from bizllm.jobs.lock import RunLock, lock_url
+from bizllm.watch import exporter
 from bizllm.watch.exporter import Exporter
 from bizllm.watch.metrics import OF_NIGHTS
 from bizllm.watch.nights import Nights, Reader, last_due, missed
@@ -194,6 +198,51 @@ def test_served_until_it_is_stopped(shop: Make) -> None:
         assert server.wait(20) == 0
     finally:
         server.kill()
+
+
+def test_a_read_that_hangs_is_unhealthy_and_one_that_fails_is_not(shop: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocked by hand: stores and catalogs end their own reads. What was known is served on."""
+    one = shop()
+    one.ran(LAST)
+    monkeypatch.setattr(exporter, "HUNG_S", 2.0)
+    served, ports = Exporter([one.loaded.job]), Queue[int]()
+    reader = served._known[0].reader
+    stop, goes_on = Event(), Event()
+    really, to_come = reader.read, ["reads", "fails", "fails", "hangs"]
+
+    def read(now: datetime) -> Nights:
+        does = to_come.pop(0) if to_come else "reads"
+        if does == "fails":
+            raise OSError("no route to the store")
+        if does == "hangs":
+            assert goes_on.wait(60)
+        return really(now)
+
+    monkeypatch.setattr(reader, "read", read)
+    thread = Thread(target=exporter.serve, args=(served, "127.0.0.1", 0, 1.0, stop, ports.put), daemon=True)
+    thread.start()
+    port = ports.get(timeout=60)
+
+    def asked(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return answer.status, str(answer.read().decode())
+        except urllib.error.HTTPError as refused:
+            return refused.code, str(refused.read().decode())
+
+    try:
+        assert asked("/healthz") == (200, "ok\n")
+        wait_for(lambda: 'job_up{job_name="shop"} 0.0' in asked("/metrics")[1], 20)
+        assert asked("/healthz")[0] == 200, "a warehouse that can't be read is told by the metrics, not by a restart"
+        wait_for(lambda: asked("/healthz") == (503, "a read of a warehouse hangs\n"), 20)
+        assert 'bizllm_step_records{job_name="shop",step="labels"} 10.0' in asked("/metrics")[1]
+        goes_on.set()
+        wait_for(lambda: asked("/healthz")[0] == 200, 20)
+    finally:
+        goes_on.set()
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_printed_once_and_wrong_jobs(shop: Make, tmp_path: Path) -> None:
