@@ -43,7 +43,7 @@ def main() -> None:
     planned = bizllm(["plan", "/etc/bizllm/job.yaml", "--date", "2026-06-30", "--json"], {})
     assert planned.returncode == 0, planned.stderr
     (step,) = json.loads(planned.stdout)["steps"]
-    sent = bizllm([*ASKS["submit"], "--date", "2026-06-30"], ASKS["env"])
+    sent = bizllm(ASKS["submit"], ASKS["env"])
     rights = re.findall(r"^Cap(?:Prm|Eff|Bnd):\s*(\w+)$", Path("/proc/self/status").read_text(), re.M)
     found = {
         "written": written(),
