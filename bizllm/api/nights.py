@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bizllm.infer.pools import Room
     from bizllm.jobs.catch_up import NotRun
+    from bizllm.jobs.job import LoadedJob
     from bizllm.jobs.observe import Observer
     from bizllm.jobs.plan import Plan
     from bizllm.jobs.run import RunResult
@@ -142,12 +143,7 @@ def catch_up(
     tried for. most: so many nights at most (14). Raises LockHeld where another catch-up of the job is under way.
     """
     loaded = loaded_job(job_path, sets)
-    last = run_date(loaded.job, None, datetime.now(UTC))
-    first = parse_date(since, "--since") if since else None
-    if first and first > last:
-        raise UserError(Fault("--since", since, f"is after last night, {last} in {loaded.job.timezone}"))
-    if most is not None and most < 1:
-        raise UserError(Fault("--most", most, "expected at least 1"))
+    first, last = catch_up_dates(loaded, since, most)
     from bizllm.jobs.catch_up import MOST
     from bizllm.jobs.catch_up import catch_up as catch_up_nights
     from bizllm.jobs.run import run as run_night
@@ -160,6 +156,27 @@ def catch_up(
             return run_night(loaded, day, address=address, observer=watching)
 
     return catch_up_nights(loaded, last, one, since=first, most=most or MOST, address=address)
+
+
+def check_catch_up(catch_up: bool, night: Mapping[str, object], bounds: Mapping[str, object]) -> None:
+    """Raises UserError where flags of one night are given beside --catch-up, or its bounds without it."""
+    wrong, why = bounds, "goes with --catch-up"
+    if catch_up:
+        wrong, why = night, "goes without --catch-up, which finds its dates itself and runs all steps"
+    faults = [Fault(flag, None, why) for flag, value in wrong.items() if value is not None]
+    if faults:
+        raise UserError(*faults)
+
+
+def catch_up_dates(loaded: LoadedJob, since: str | None, most: int | None) -> tuple[Date | None, Date]:
+    """(the first date that may be missing, last night) of a catch-up. Raises UserError."""
+    last = run_date(loaded.job, None, datetime.now(UTC))
+    first = parse_date(since, "--since") if since else None
+    if first and first > last:
+        raise UserError(Fault("--since", since, f"is after last night, {last} in {loaded.job.timezone}"))
+    if most is not None and most < 1:
+        raise UserError(Fault("--most", most, "expected at least 1"))
+    return first, last
 
 
 def runs(job_path: str, run: str | None = None, *, sets: Sequence[str] = ()) -> list[dict[str, Any]]:

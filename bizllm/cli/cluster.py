@@ -1,4 +1,4 @@
-"""`bizllm submit` and `stop`: jobs and trainings on a cluster, through Ray's Jobs API."""
+"""`bizllm submit` and `stop`: jobs, trainings and compressions on a cluster, through Ray's Jobs API."""
 
 from __future__ import annotations
 
@@ -7,17 +7,28 @@ from typing import Annotated
 import typer
 
 from bizllm.cli.answering import Json, answering
-from bizllm.cli.parameters import Dashboard, RunDate, Sets
+from bizllm.cli.parameters import CatchUp, Dashboard, Most, RunDate, Sets, Since
 
 
 def submit(
-    path: Annotated[str, typer.Argument(metavar="JOB.yaml", help="A job or a training file.", show_default=False)],
+    path: Annotated[
+        str, typer.Argument(metavar="FILE.yaml", help="A job, a training or a compress file.", show_default=False)
+    ],
     address: Dashboard = None,
     date: RunDate = None,
     sets: Sets = None,
     only: Annotated[list[str] | None, typer.Option(metavar="STEP", help="Run this step only.")] = None,
+    catch_up: CatchUp = False,
+    since: Since = None,
+    most: Most = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="RUN", help="Of a training: go on with a run that died.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="Of a compress file: what is made smaller, registry:NAME@champion."
+        ),
     ] = None,
     working_dir: Annotated[
         str | None, typer.Option("--working-dir", metavar="DIR", help="What is sent; by default the file's folder.")
@@ -30,7 +41,7 @@ def submit(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run a job or a training on a cluster, through Ray's Jobs API."""
+    """Run a job, a training or a compression on a cluster, through Ray's Jobs API."""
     with answering(json) as out:
         from bizllm import api
         from bizllm.console import cluster as console
@@ -41,7 +52,11 @@ def submit(
             date=date,
             sets=sets or (),
             only=only or (),
+            catch_up=catch_up,
+            since=since,
+            most=most,
             resume=resume,
+            model=model,
             working_dir=working_dir,
             code=code,
             wait=wait,
@@ -55,12 +70,15 @@ def submit(
 
 def stop(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A submission, or the run_id of its night.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RUN", help="A submission, or the run_id of a night or training of it.", show_default=False
+        ),
     ],
     address: Dashboard = None,
     json: Json = False,
 ) -> None:
-    """End a job or a training on a cluster, wait until it has ended, and say what stands."""
+    """End what a submission runs on a cluster, wait until it has ended, and say what stands."""
     with answering(json) as out:
         from bizllm import api
         from bizllm.console import cluster as console

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bizllm.cli.answering import FAILED, INTERRUPTED, LOCKED, WRONG_INPUT, Json, Out, answering
-from bizllm.cli.parameters import Address, JobPath, Run, RunDate, Sets
-from bizllm.errors import Fault, UserError
+from bizllm.cli.parameters import Address, CatchUp, JobPath, Most, Run, RunDate, Sets, Since
 
 if TYPE_CHECKING:
     from bizllm.jobs.observe import Observer
@@ -60,27 +59,22 @@ def run(
     retry_rejects: Annotated[
         bool, typer.Option("--retry-rejects", help="Of a finished night, try the rejected rows again and no others.")
     ] = False,
-    catch_up: Annotated[
-        bool, typer.Option("--catch-up", help="Run every night up to last night that is missing, the oldest first.")
-    ] = False,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="YYYY-MM-DD", help="With --catch-up: the first date that may be missing."),
-    ] = None,
-    most: Annotated[
-        int | None, typer.Option("--most", metavar="N", help="With --catch-up: so many nights at most; 14 by default.")
-    ] = None,
+    catch_up: CatchUp = False,
+    since: Since = None,
+    most: Most = None,
     json: Json = False,
 ) -> None:
     """Run the job for one date, or with --catch-up for every night that is missing."""
     with answering(json) as out:
-        if catch_up:
-            others = {"--date": date, "--only": only, "--fresh": fresh, "--retry-rejects": retry_rejects}
-            _refuse(others, "goes without --catch-up, which finds its dates itself and runs all steps")
-            return _catch_up(out, job, since, most, sets, address, json)
-        _refuse({"--since": since, "--most": most}, "goes with --catch-up")
         from bizllm import api
+        from bizllm.api.nights import check_catch_up
         from bizllm.console import nights as console
+
+        of_a_night = {"--date": date, "--only": only or None, "--fresh": fresh or None}
+        of_a_night["--retry-rejects"] = retry_rejects or None
+        check_catch_up(catch_up, of_a_night, {"--since": since, "--most": most})
+        if catch_up:
+            return _catch_up(out, job, since, most, sets, address, json)
 
         with _progress(json) as observer:
             result = api.run(
@@ -139,12 +133,6 @@ def _catch_up(
         raise typer.Exit(WRONG_INPUT)
     if "locked" in reasons:
         raise typer.Exit(LOCKED)
-
-
-def _refuse(given: Mapping[str, object], why: str) -> None:
-    faults = [Fault(flag, None, why) for flag, value in given.items() if value]
-    if faults:
-        raise UserError(*faults)
 
 
 def runs(

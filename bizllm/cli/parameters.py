@@ -11,6 +11,16 @@ Run = Annotated[str | None, typer.Argument(metavar="RUN", help="A run_id; by def
 RunDate = Annotated[
     str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Run date; yesterday in the job's time zone.")
 ]
+CatchUp = Annotated[
+    bool, typer.Option("--catch-up", help="Run every night up to last night that is missing, the oldest first.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="YYYY-MM-DD", help="With --catch-up: the first date that may be missing."),
+]
+Most = Annotated[
+    int | None, typer.Option("--most", metavar="N", help="With --catch-up: so many nights at most; 14 by default.")
+]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="PLACE=VALUE", help="Override a setting: steps.sales.horizon=14.")
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from bizllm.console.terminal import duration, new_console, state_text
-from bizllm.jobs.submission import Submission
+from bizllm.jobs.submission import GOES_ON, Submission
 from bizllm.plain_text import plain
 
 
@@ -62,11 +62,10 @@ def _how_it_ended(result: Mapping[str, Any]) -> str:
         return f"{how}: {result['state']}"
     took = duration(result["seconds"])
     how = f"was killed {took} after it was told to stop" if result["killed"] else f"stopped after {took}"
+    goes_on = GOES_ON[result["verb"] or "run"]
+    if result["verb"] == "compress":
+        return f"{how}; {goes_on}"
     if result["verb"] == "finetune":
-        return (
-            f"{how}; its checkpoints stand, and nothing was registered: `bizllm submit TRAIN.yaml --resume RUN` goes on"
-        )
-    stands = "what was published stands as it was, and the next run of this date goes on from what was finished"
-    if not result["killed"]:
-        return f"{how}; {stands}; the lock is free"
-    return f"{how}; {stands}; the lock is free when its lease is over (runtime.lock_lease_s, 300 s by default)"
+        return f"{how}; its checkpoints stand, and nothing was registered: {goes_on}"
+    free = " when its lease is over (runtime.lock_lease_s, 300 s by default)" if result["killed"] else ""
+    return f"{how}; what was published stands as it was, and {goes_on}; the lock is free{free}"

@@ -27,7 +27,7 @@ WAIT_S = 900.0
 
 @dataclass(frozen=True)
 class Bell:
-    """Rings from any process of the cluster, through the keys that Ray's head keeps."""
+    """Rings from any process of the cluster, and counts for all of them, through the keys that Ray's head keeps."""
 
     key: str = field(default_factory=lambda: f"bizllm-began-{uuid.uuid4().hex}-")
 
@@ -39,6 +39,19 @@ class Bell:
     def rang(self, part: Part) -> bool:
         """Whether it has, anywhere."""
         return bool(_internal_kv_exists(self.key + part))
+
+    def begun(self, what: str) -> int:
+        """How often `what` was begun, this time counted; 1 where the head does not answer, which Ray itself says."""
+        count = 1
+        with suppress(Exception):
+            while _internal_kv_put(f"{self.key}{what}-{count}", b"1", overwrite=False):  # whether it was there
+                count += 1
+        return count
+
+    def ended(self, what: str) -> None:
+        """Begin to count anew."""
+        with suppress(Exception):
+            _internal_kv_del(f"{self.key}{what}-", del_by_prefix=True)
 
     def forget(self) -> None:
         """Leave nothing with Ray's head."""

@@ -227,16 +227,33 @@ def _with_actors(
 # -- many units of a model: Ray Data ------------------------------------------------------------------------------
 
 
+def _lost(bell: Bell, what: str, doing: str) -> str | None:
+    """Why it is not begun once more; None where it is.
+
+    Ray Data starts lost processes anew without end. It takes bounds only as options that go in Ray 2.64, and has none
+    in their place. So each process counts, before it begins, how many were lost at the same thing.
+    """
+    if bell.begun(what) <= 1 + LOST_WORKER_RETRIES:
+        return None
+    return f"Ray gave up on a worker: {1 + LOST_WORKER_RETRIES} were lost while they {doing}"
+
+
 class _RowWorker(Worker):
     """A row of Ray Data: a unit with what was read of it, to a row with its receipt."""
 
     def __init__(self, stage: Stage, threads: int, bell: Bell) -> None:
+        self.bell = bell
         bell.ring("work")
-        super().__init__(stage, threads)
+        own = f"open-{ray.get_runtime_context().get_actor_id()}"  # stays the same when the process is started anew
+        lost = _lost(bell, own, "loaded the model")
+        super().__init__(stage, threads, lost)
+        bell.ended(own)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        receipt = self.work(pickle.loads(row["unit"]), _unpacked(row["tables"]))  # noqa: S301 - written by _packed
-        return {"receipt": receipt.to_json()}
+        unit: Unit = pickle.loads(row["unit"])  # noqa: S301 - written by _streamed
+        if lost := _lost(self.bell, f"work-{unit.id}", "worked on it"):
+            return {"receipt": Receipt(self.stage.name, unit.id, "", error=lost).to_json()}
+        return {"receipt": self.work(unit, _unpacked(row["tables"])).to_json()}
 
 
 def _streamed(stage: Stage, units: Sequence[Unit], door: Door) -> Generator[Receipt | None, None, None]:
@@ -249,17 +266,18 @@ def _streamed(stage: Stage, units: Sequence[Unit], door: Door) -> Generator[Rece
     context.target_max_block_size = None  # a unit is one block, however large
 
     def read(row: dict[str, Any]) -> dict[str, Any]:
-        return {"unit": row["unit"], "tables": _packed(_read(stage, pickle.loads(row["unit"]), bell))}  # noqa: S301
+        unit: Unit = pickle.loads(row["unit"])  # noqa: S301
+        lost = _lost(bell, f"read-{unit.id}", "read it")
+        tables = Receipt(stage.name, unit.id, "", error=lost) if lost else _read(stage, unit, bell)
+        return {"unit": row["unit"], "tables": _packed(tables)}
 
     worker: Any = _RowWorker  # a class whose instances are called; Ray's annotation knows functions only
     rows = from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
-    receipts = rows.map(read, num_cpus=READ_CPUS, max_retries=LOST_WORKER_RETRIES, **capacity.selector).map(
+    receipts = rows.map(read, num_cpus=READ_CPUS, **capacity.selector).map(
         worker,
         fn_constructor_args=(stage, capacity.threads, bell),
         compute=ActorPoolStrategy(size=capacity.workers),
         **capacity.options,
-        max_restarts=LOST_WORKER_RETRIES,
-        max_task_retries=LOST_WORKER_RETRIES,
     )
     yield from _received(receipts, units)
 

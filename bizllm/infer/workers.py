@@ -43,14 +43,14 @@ def _set_threads(threads: int) -> None:
 
 
 class Worker:
-    """Opens a stage once and works on many units."""
+    """Opens a stage once and works on many units. failed: why it is not even opened; every unit says so."""
 
-    def __init__(self, stage: Stage, threads: int) -> None:
+    def __init__(self, stage: Stage, threads: int, failed: str | None = None) -> None:
         _set_threads(threads)
-        self.stage = stage
-        self.failed: str | None = None
+        self.stage, self.failed = stage, failed
         try:
-            stage.open()
+            if failed is None:
+                stage.open()
         except Exception as fault:  # a model that does not load: every unit says so, instead of endless restarts
             self.failed = safe_text(fault)
 

@@ -21,6 +21,7 @@ from bizllm.jobs.ledger import State
 from bizllm.jobs.lock import RunLock, lock_url
 from bizllm.jobs.prepare import Night, PreparedStep, prepare
 from bizllm.jobs.run import RunResult, cluster
+from bizllm.jobs.submitted import in_ray_job, new_run_id, refuse_copies
 
 MOST = 14  # nights of one catch-up: two weeks of holidays, and no year by mistake
 
@@ -68,6 +69,7 @@ def catch_up(
     A failed night is told, and the next one runs all the same, unless a step that failed looks at its own earlier
     nights. Raises UserError where the job itself is wrong, LockHeld where another catch-up of the job is under way.
     """
+    refuse_copies(loaded.document)
     try:
         night = prepare(loaded, last)
         night.warehouse.check_writable()
@@ -75,7 +77,8 @@ def catch_up(
         run(last, fault)
         raise
     lock = lock_url(night.warehouse.path, night.job.name, "catch-up")
-    with RunLock(lock, lease_s=night.job.runtime.lock_lease_s, what="catch-up of this job") as held:
+    holder = new_run_id() if in_ray_job() else ""  # by which `bizllm stop` finds the job of the cluster
+    with RunLock(lock, holder, night.job.runtime.lock_lease_s, "catch-up of this job") as held:
         return _CatchUp(night, held, run, address).execute(missing(night, since), most)
 
 

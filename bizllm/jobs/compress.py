@@ -23,6 +23,7 @@ from bizllm.errors import Fault, UserError
 from bizllm.evaluate import calibration
 from bizllm.evaluate.objective_metrics import default_metric
 from bizllm.jobs.finetune import finetune
+from bizllm.jobs.submitted import refuse_copies
 from bizllm.jobs.training_file import LoadedCompression, LoadedRecipe
 from bizllm.jobs.training_result import write_table
 from bizllm.models.classifier import CLASSES, Classifier
@@ -94,6 +95,7 @@ def compress(
 
     model: the teacher's URI; a relative `path:` starts from the working directory.
     """
+    refuse_copies(loaded.document)
     asked, place = loaded.compression, loaded.place
     found, info, pupils = _teacher(model, loaded)
     run = f"compress-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from bizllm.errors import Cancelled, RunError
 from bizllm.jobs import ray_jobs
-from bizllm.jobs.submission import Submission, status_of
+from bizllm.jobs.submission import GOES_ON, Submission, status_of
 
 LOST_AFTER_S = 60.0  # without an answer, while a job is waited for
 POLL_S = 1.0
@@ -63,7 +63,7 @@ def until_ended(sent: Submission, client: Any, pause: Callable[[], None]) -> Any
         if found is None:
             raise RunError(
                 f"{sent.address} knows no {sent.submission_id} any more: the cluster lost it, as a head that starts"
-                " anew does; the next run of this date goes on from what was finished"
+                f" anew does; {GOES_ON[sent.verb or 'run']}"
             )
         answered = time.monotonic()
         if found.status.is_terminal():

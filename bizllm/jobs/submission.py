@@ -10,20 +10,34 @@ from typing import Any, Literal
 
 from bizllm.jobs import ray_jobs
 
-Verb = Literal["run", "finetune"]
+# As functions of the Python API; `catch_up` is `bizllm run --catch-up`.
+Verb = Literal["run", "catch_up", "finetune", "compress"]
 State = Literal["submitted", "done", "failed", "cancelled"]
 
 FAILED, WRONG_INPUT, LOCKED, INTERRUPTED = 1, 2, 3, 130
 MEANING = {FAILED: "failed", WRONG_INPUT: "the input was wrong", LOCKED: "another run holds the lock"}
+SUBJECT: dict[Verb, str] = {
+    "run": "{job} for {date}",
+    "catch_up": "{job}'s missing nights",
+    "finetune": "training {job}",
+    "compress": "smaller {job}",
+}
+# What becomes of one that was stopped or lost.
+GOES_ON: dict[Verb, str] = {
+    "run": "the next run of this date goes on from what was finished",
+    "catch_up": "the next catch-up goes on from what was finished",
+    "finetune": "`bizllm submit TRAIN.yaml --resume RUN` goes on from its last checkpoint",
+    "compress": "students that were finished are registered, and the next compression makes all anew",
+}
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A job or a training as a cluster has it.
+    """A night, a catch-up, a training or a compression as a cluster has it.
 
-    job: the name of either; None where a submission says nothing of it. date: a job's run date. exit_status: bizllm's
-    own, None before the end. code: the bizllm that sent it (`0.1.0/1a2b3c4d5e6f`). code_from: whose bizllm runs: the
-    cluster's, or one that was sent. warnings: what may go wrong on other machines.
+    job: the name of the job or the model; None where a submission says nothing of it. date: a night's run date.
+    exit_status: bizllm's own, None before the end. code: the bizllm that sent it (`0.1.0/1a2b3c4d5e6f`). code_from:
+    whose bizllm runs: the cluster's, or one that was sent. warnings: what may go wrong on other machines.
     """
 
     submission_id: str
@@ -51,9 +65,9 @@ class Submission:
 
     def subject(self) -> str:
         """`shop for 2026-06-30`, `training ticket_intent`; empty where nothing is known of it."""
-        if self.job is None:
-            return ""
-        return f"training {self.job}" if self.date is None else f"{self.job} for {self.date}"
+        if self.job is None or self.verb is None:
+            return self.job or ""
+        return SUBJECT[self.verb].format(job=self.job, date=self.date)
 
     def metadata(self) -> dict[str, str]:
         """What Ray keeps of it beside the job; `from_metadata` reads it."""
@@ -70,11 +84,11 @@ class Submission:
     def from_metadata(cls, submission_id: str, address: str, metadata: dict[str, str] | None) -> Submission:
         """A submission that the cluster knows, whoever sent it."""
         said = {name.removeprefix("bizllm_"): value for name, value in (metadata or {}).items()}
-        verbs: dict[str | None, Verb] = {"run": "run", "finetune": "finetune"}
+        verb = next((verb for verb in SUBJECT if verb == said.get("verb")), None)
         day = None
         with suppress(ValueError):
             day = date.fromisoformat(said.get("date", ""))
-        return cls(submission_id, address, said.get("job"), day, verbs.get(said.get("verb")), code=said.get("code"))
+        return cls(submission_id, address, said.get("job"), day, verb, code=said.get("code"))
 
     def to_dict(self) -> dict[str, Any]:
         """What `submit --json` prints."""

@@ -1,4 +1,5 @@
-"""A job or a training through Ray's Jobs API: checked here, then sent with its folder, and with bizllm itself if asked.
+"""A night, a catch-up, a training or a compression through Ray's Jobs API: checked here, then sent with its folder, and
+with bizllm itself if asked.
 
 What runs on the cluster is `python -m bizllm.cli`, so its exit status is bizllm's own. What Ray keeps of it are this
 command, hashes, and the file as it is written: `${VARIABLE}` is filled in by the cluster, from its own environment.
@@ -7,6 +8,7 @@ command, hashes, and the file as it is written: `${VARIABLE}` is filled in by th
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +22,9 @@ from bizllm.jobs.code import PACKAGE, Code, code_of
 from bizllm.jobs.job import LoadedJob
 from bizllm.jobs.submission import Submission, Verb
 from bizllm.jobs.submitted import RESULTS, new_submission_id
-from bizllm.jobs.training_file import LoadedRecipe
+from bizllm.jobs.training_file import LoadedCompression, LoadedRecipe
 from bizllm.jobs.yaml_places import Document, dotted
+from bizllm.models.load import check as check_model
 
 # How long Ray waits between SIGTERM and SIGKILL; 3 s by itself, which is less than the units at work are given.
 STOP_GRACE_S = 60
@@ -33,7 +36,8 @@ EXCLUDED = [".git/", ".venv/", "/out/", "__pycache__/", ".mypy_cache/", ".ruff_c
 
 @dataclass(frozen=True)
 class Parcel:
-    """What is to be sent. options: of the verb, after the file. faults: what is wrong with them."""
+    """What is to be sent. options: of the verb, after the file. faults: what is wrong with them. model: the teacher of
+    a compression."""
 
     name: str
     path: str
@@ -42,6 +46,7 @@ class Parcel:
     date: date | None
     options: tuple[str, ...]
     faults: tuple[Fault, ...] = ()
+    model: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -61,10 +66,26 @@ def night(loaded: LoadedJob, run_date: date, sets: Sequence[str], only: Sequence
     return Parcel(loaded.job.name, loaded.path, loaded.document, "run", run_date, options, faults)
 
 
+def catch_up(loaded: LoadedJob, since: date | None, most: int | None, sets: Sequence[str]) -> Parcel:
+    """The nights of a job that are missing, whichever these are when it runs."""
+    bounds = _each("--since", [since.isoformat()] if since else []) + _each("--most", [str(most)] if most else [])
+    options = ("--catch-up", *bounds, *_each("--set", sets))
+    return Parcel(loaded.job.name, loaded.path, loaded.document, "catch_up", None, options)
+
+
 def training(loaded: LoadedRecipe, sets: Sequence[str], resume: str | None) -> Parcel:
     """A training, or one that goes on."""
     options = (*(("--resume", resume) if resume else ()), *_each("--set", sets))
     return Parcel(loaded.recipe.name, loaded.path, loaded.document, "finetune", None, options)
+
+
+def compression(loaded: LoadedCompression, model: str, sets: Sequence[str]) -> Parcel:
+    """Smaller models of a model, whose URI it is."""
+    if model.startswith("path:"):
+        model = f"path:{os.path.expanduser(model.removeprefix('path:'))}"
+    named = re.sub(r"[^\w.-]", "-", re.split("[:/]", model.partition("@")[0].rstrip("/"))[-1])
+    name, options = loaded.compression.name or named, _each("--set", sets)
+    return Parcel(name, loaded.path, loaded.document, "compress", None, options, model=model)
 
 
 def _each(flag: str, values: Sequence[str]) -> tuple[str, ...]:
@@ -82,20 +103,20 @@ def send(
     """
     folder = Path(working_dir).resolve() if working_dir else parcel.folder
     _check(parcel, folder, working_dir)
+    words = _words(parcel, folder)
     own, package = _code(folder, code)
     url = ray_jobs.checked_address(address)
     client = ray_jobs.connect(url)
-    script = (parcel.folder / Path(parcel.path).name).relative_to(folder)
     by = ("--sent-by", str(own), *(("--exactly",) if package else ()))
     submission = Submission(
-        new_submission_id(f"{parcel.name}-{parcel.date or parcel.verb}"),
+        new_submission_id(f"{parcel.name}-{parcel.date or parcel.verb.replace('_', '-')}"),
         url,
         parcel.name,
         parcel.date,
         parcel.verb,
         code=str(own),
         code_from="sent" if package else "cluster",
-        warnings=tuple(_warnings(parcel.document)),
+        warnings=tuple(_warnings(parcel)),
     )
     runtime_env: dict[str, Any] = {
         "working_dir": str(folder),
@@ -106,12 +127,33 @@ def send(
         runtime_env["py_modules"] = [str(package)]
     with ray_jobs.refusals(url, f"send {parcel.name}"), ray_jobs.quiet():
         client.submit_job(
-            entrypoint=shlex.join(["python", "-m", "bizllm.cli", *by, parcel.verb, str(script), *parcel.options]),
+            entrypoint=shlex.join(["python", "-m", "bizllm.cli", *by, *words]),
             submission_id=submission.submission_id,
             runtime_env=runtime_env,
             metadata=submission.metadata(),
         )
     return submission, client
+
+
+def _words(parcel: Parcel, folder: Path) -> list[str]:
+    """The command line there, whose working directory is the copy of the folder. Raises UserError."""
+    script = (parcel.folder / Path(parcel.path).name).relative_to(folder)
+    verb = "run" if parcel.verb == "catch_up" else parcel.verb
+    model = [] if parcel.model is None else [_model(parcel.model, folder)]
+    return [verb, *model, str(script), *parcel.options]
+
+
+def _model(uri: str, folder: Path) -> str:
+    """The teacher as the cluster finds it. Raises UserError."""
+    check_model(uri, place="--model")
+    kind, _, path = uri.partition(":")
+    if kind != "path" or os.path.isabs(path):
+        return uri
+    full = Path(path).resolve()
+    if not full.is_relative_to(folder):
+        way_out = "give a registered model, or --working-dir DIR that holds it"
+        raise UserError(Fault("--model", uri, f"lies outside the folder that is sent, {folder}", way_out))
+    return f"path:{full.relative_to(folder)}"
 
 
 def _code(folder: Path, send: bool) -> tuple[Code, Path | None]:
@@ -159,8 +201,11 @@ def _check(parcel: Parcel, folder: Path, given: str | None) -> None:
         raise UserError(*faults)
 
 
-def _warnings(document: Document) -> Iterator[str]:
+def _warnings(parcel: Parcel) -> Iterator[str]:
     """What the nodes have to have of their own."""
+    document = parcel.document
+    if parcel.model and os.path.isabs(parcel.model.removeprefix("path:")):
+        yield f"--model: {parcel.model} is a local path; every node must see the same there"
     for keys in sorted(document.rooted, key=str):
         yield f"{document.place(*keys)}: {document.shown(keys)} is a local path; every node must see the same there"
     for place in document.from_environment():

@@ -84,6 +84,14 @@ def is_training_file(path: str) -> bool:
     return "steps" not in keys and bool(keys & {"objective", "base", "data"})
 
 
+def is_compression_file(path: str) -> bool:
+    """Whether the YAML file is one for `compress`: it has data, and no word of a job or of a training alone. Raises
+    UserError."""
+    keys = read_document(path).values.keys()
+    others = {"steps"} | Recipe.model_fields.keys() - Compression.model_fields.keys()
+    return "data" in keys and not keys & others
+
+
 def load_recipe(path: str, sets: Sequence[str] = (), registry: str | None = None) -> LoadedRecipe:
     """Read a training file with its overrides (`optim.lr=1e-4`). Raises UserError with every fault.
 

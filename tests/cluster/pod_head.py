@@ -10,8 +10,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pod_inside import OURS, bizllm, make_lake, written
 
@@ -54,10 +56,11 @@ def started(node: dict[str, Any]) -> tuple[subprocess.Popen[bytes], float]:
 
 
 def main() -> None:
-    make_lake()
+    last_night = datetime.now(ZoneInfo("Asia/Shanghai")).date() - timedelta(days=1)
+    make_lake(last_night.isoformat())
     (head, head_s), (worker, worker_s) = started(ASKS["head"]), started(ASKS["worker"])
     probes = [status(probe["port"], probe["path"]) for probe in ASKS["probes"]]
-    sent = bizllm([*ASKS["submit"], "--date", "2026-06-30", "--json"], ASKS["env"])
+    sent = bizllm([*ASKS["submit"], "--json"], ASKS["env"])
     assert sent.returncode == 0, sent.stdout + sent.stderr
     count = "select count(*) n, count(summary) s from ticket_summary"
     shown = bizllm(["show", "/etc/bizllm/job.yaml", "--sql", count, "--json"], {})

@@ -62,20 +62,20 @@ def asked(path: str) -> tuple[int, str]:
         return answer.status, answer.read().decode()
 
 
-def make_lake() -> None:
-    day = Path("/tmp/lake/dt=2026-06-30")
+def make_lake(night: str) -> None:
+    day = Path(f"/tmp/lake/dt={night}")
     day.mkdir(parents=True)
     texts = [f"Parcel {number} came late. It was wet. I want my money back." for number in range(40)]
     pq.write_table(pa.table({"ticket_id": list(range(40)), "body": texts}), day / "a.parquet")
 
 
 def main() -> None:
-    make_lake()
+    make_lake("2026-06-30")
     planned = bizllm(["plan", "/etc/bizllm/job.yaml", "--date", "2026-06-30", "--json"], {})
     assert planned.returncode == 0, planned.stderr
     (step,) = json.loads(planned.stdout)["steps"]
-    sent = bizllm([*ASKS["submit"], "--date", "2026-06-30"], ASKS["env"])
     check = bizllm(ASKS["check"], {})
+    sent = bizllm(ASKS["submit"], ASKS["env"])
     rights = re.findall(r"^Cap(?:Prm|Eff|Bnd):\s*(\w+)$", Path("/proc/self/status").read_text(), re.M)
     found = {
         "written": written(),

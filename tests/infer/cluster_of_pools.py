@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.cluster_utils import Cluster
+from ray.util.annotations import RayDeprecationWarning
 
 from bizllm import api
 from bizllm.errors import RunError, UserError
@@ -75,6 +77,7 @@ def main(job: str) -> dict[str, Any]:
         return told | {"gpu_hours": dict(held.gpu_hours), "seconds": time.monotonic() - began}
 
     told: dict[str, Any] = {}
+    warnings.simplefilter("error", RayDeprecationWarning)
     with Workers() as processes:
         told["cpu"] = stage("cpu", model=False, gpu=False, processes=processes)
         told["gpu"] = stage("gpu", model=True, gpu=True, processes=processes)

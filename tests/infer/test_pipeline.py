@@ -25,6 +25,7 @@ from ray import cloudpickle
 
 from bizllm.errors import Cancelled, RunError
 from bizllm.infer import pipeline, workers
+from bizllm.infer.doors import Bell
 from bizllm.infer.pipeline import run_stage
 from bizllm.infer.receipts import Receipt, ReceiptBook
 from bizllm.infer.rows import AnswerRows, RowUnit
@@ -35,7 +36,10 @@ NIGHT = date(2026, 3, 10)
 PLAIN, STREAMED = 10_000, 0  # FEW_UNITS: every stage by the one way, or by the other
 WAYS = {"actors": (PLAIN, True), "tasks": (PLAIN, False), "streamed": (STREAMED, True)}
 SLOW_STREAMED = pytest.param("streamed", marks=pytest.mark.slow)
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = [
+    pytest.mark.usefixtures("local_ray"),
+    pytest.mark.filterwarnings("error::ray.util.annotations.RayDeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +70,14 @@ class Sum:
 
     folder: str
     loads: bool = True
+    kills: bool = False
     name: str = "sum"
     holds_model: bool = True
     uses_gpu: bool = False
 
     def open(self) -> None:
+        if self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
         if not self.loads:
             raise RunError("model 'builtin:none' does not load")
 
@@ -170,10 +177,38 @@ def test_units_that_fail_or_lose_their_worker(stage: Sum, tmp_path: Path) -> Non
 @pytest.mark.parametrize("stage", ["actors", "tasks", SLOW_STREAMED], indirect=True)
 def test_a_unit_that_always_kills_its_worker_ends_the_run(stage: Sum, tmp_path: Path) -> None:
     units = [unit(i, work="die" if i == 1 else None) for i in range(4)]
-    with pytest.raises(RunError, match="Ray gave up on a worker"):
+    with pytest.raises(RunError, match="Ray gave up on a worker") as told:
         run_stage(stage, units, ReceiptBook(str(tmp_path), "sum"), workers=1)
     assert 1 <= stage.noted("work")["u001"] <= 1 + workers.LOST_WORKER_RETRIES
     assert "u001" not in receipts(tmp_path)
+    if pipeline.FEW_UNITS == STREAMED:
+        assert "sum: unit u001: " in str(told.value), "it is named, and the others are done"
+        assert set(receipts(tmp_path)) == {"u000", "u002", "u003"}
+
+
+@pytest.mark.slow  # Ray Data starts a process some ten times
+@pytest.mark.parametrize("part", ["read", "open"])
+def test_reading_and_loading_that_always_kill_end_the_run_too(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Data alone would start their processes anew for ever."""
+    monkeypatch.setattr(pipeline, "FEW_UNITS", STREAMED)
+    stage = Sum(str(tmp_path), kills=part == "open")
+    units = [unit(i, read="die" if (i, part) == (1, "read") else None) for i in range(3)]
+    expected = {"read": "unit u001: Ray gave .* read it", "open": r"more units\): Ray gave .* loaded the model"}
+    with pytest.raises(RunError, match=expected[part]):
+        run_stage(stage, units, ReceiptBook(str(tmp_path), "sum"), workers=1)
+    assert set(receipts(tmp_path)) == ({"u000", "u002"} if part == "read" else set())
+
+
+def test_a_bell_counts_what_was_begun_and_not_ended() -> None:
+    bell, other = Bell(), Bell()
+    assert [bell.begun(what) for what in ("work-u1", "work-u1", "work-u10", "work-u1")] == [1, 2, 1, 3]
+    bell.ended("work-u1")
+    assert [bell.begun("work-u1"), bell.begun("work-u10"), other.begun("work-u10")] == [1, 2, 1]
+    bell.forget()
+    assert [bell.begun("work-u10"), other.begun("work-u10")] == [1, 2]
+    other.forget()
 
 
 @pytest.mark.parametrize("few", [PLAIN, pytest.param(STREAMED, marks=pytest.mark.slow)])

@@ -11,9 +11,9 @@ NIGHT = "2026-03-10"
 ROWS = 480  # of the job `many`
 
 
-def receipts(folder: Path) -> set[str]:
+def receipts(folder: Path, night: str = NIGHT) -> set[str]:
     """Units whose answers are durable."""
-    found = (folder / "wh/_bizllm/shop/state" / NIGHT / "summary/receipts/answer").glob("*.json")
+    found = (folder / "wh/_bizllm/shop/state" / night / "summary/receipts/answer").glob("*.json")
     return {path.stem for path in found}
 
 

@@ -11,19 +11,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cuts import way_to
 from heads import Head, end, free_ports, started_head
+from nights import ROWS, receipts
 from nights import night as night_of
-from nights import receipts
+from typer.testing import CliRunner
 
 from bizllm import api
+from bizllm.cli import app
 from bizllm.console.cluster import print_stopped
-from bizllm.errors import RunError, UserError
+from bizllm.errors import LockHeld, RunError, UserError
 from bizllm.jobs import follow as following
 from bizllm.jobs import ray_jobs
 from bizllm.jobs import submit as submitting
@@ -44,6 +46,11 @@ def inside(head: Head, monkeypatch: pytest.MonkeyPatch) -> Any:
     for variable in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.setenv(variable, head.env[variable])
     return ray_jobs.connect(head.url)
+
+
+def typed(*words: str) -> Any:
+    """What `bizllm …` answers, typed in this process, which `inside` lets in."""
+    return CliRunner().invoke(app, words)
 
 
 def command(path: str, *more: str) -> list[str]:
@@ -145,19 +152,20 @@ def test_connections_that_break_lose_nothing(head: Head, inside: Any, tmp_path: 
     assert told == [*(f"line {i}" for i in range(80)), "the last"]
 
 
-def test_the_job_ends_with_its_own_status(head: Head, night: Job) -> None:
+def test_the_job_ends_with_its_own_status(head: Head, inside: Any, night: Job) -> None:
     """What is wrong with the data is found where the data is: status 2 from there, and its line."""
-    done = submit(head, night(steps__summary__text="bdy"), "--wait")
-    assert done.returncode == 2, done.stderr
+    path = night(steps__summary__text="bdy")
+    done = typed("submit", path, "--date", NIGHT, "--address", head.url, "--wait")
+    assert done.exit_code == 2, done.stderr
     assert "did you mean 'body'?" in done.stderr and "Traceback" not in done.stderr
     assert "failed (the input was wrong)" in done.stdout
 
 
-def test_a_held_lock_is_status_3_there_and_here(head: Head, night: Job, tmp_path: Path) -> None:
+def test_a_held_lock_is_status_3_there_and_here(head: Head, inside: Any, night: Job, tmp_path: Path) -> None:
     lock = str(tmp_path / f"wh/_bizllm/shop/locks/{NIGHT}.json")
     with RunLock(lock, holder="another", lease_s=60):
-        done = submit(head, night(), "--wait", "--json")
-    assert done.returncode == 3, done.stderr
+        done = typed("submit", night(), "--date", NIGHT, "--address", head.url, "--wait", "--json")
+    assert done.exit_code == 3, done.stderr
     assert json.loads(done.stdout)["exit_status"] == 3 and "another" in done.stderr
 
 
@@ -213,18 +221,66 @@ def test_ctrl_c_leaves_the_job_and_stopping_ends_it(
     (left,) = (json.loads(file.read_text()) for file in lock.iterdir())
     assert not held["released"] and left["released"]
 
-    again = subprocess.run(
-        [sys.executable, "-m", "bizllm.cli", "stop", name, "--address", head.url],
-        env=head.env,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert (again.returncode, again.stdout) == (0, f"{name} had ended before: cancelled\n"), again.stderr
+    again = typed("stop", name, "--address", head.url)
+    assert (again.exit_code, again.stdout) == (0, f"{name} had ended before: cancelled\n"), again.stderr
 
     quiet = undisturbed(path)
     assert api.run(path, date=NIGHT).state == "done"
     assert night_of(path) == quiet
+
+
+def test_missing_nights_are_sent_stopped_and_gone_on_with(
+    head: Head, many: Job, inside: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One job of the cluster runs them all: whichever of its run_ids is named, the whole of it ends."""
+    path = many(warehouse={"path": str(tmp_path / "wh")})
+    last = datetime.now(UTC).date() - timedelta(days=1)
+    first = last - timedelta(days=1)
+    for day, arrived in ((first, "2026-03-09"), (last, NIGHT)):
+        (tmp_path / f"tickets/dt={arrived}").rename(tmp_path / f"tickets/dt={day}")
+    sent = api.submit(path, address=head.url, catch_up=True, since=str(first))
+    assert re.fullmatch("shop-catch-up-[0-9a-f]{6}", sent.submission_id) and sent.date is None
+    locks, deadline = tmp_path / "wh/_bizllm/shop/locks", time.monotonic() + 100
+    while not (locks / str(first)).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(LockHeld, match=r"another catch-up of this job .* is under way") as held:
+        api.catch_up(path)
+    (named,) = re.findall("`bizllm stop (.+)`", str(held.value))
+    while len(receipts(tmp_path, str(last))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    told = api.stop(named, address=head.url)
+    assert (told["submission_id"], told["verb"], told["date"]) == (sent.submission_id, "catch_up", None)
+    assert (told["stopped"], told["killed"], told["state"], told["exit_status"]) == (True, False, "cancelled", 130)
+    print_stopped(told)
+    out, _ = capsys.readouterr()
+    assert "the next catch-up goes on from what was finished; the lock is free" in out
+    assert 2 <= len(receipts(tmp_path, str(last))) < 60, "stopped in the middle"
+    rows = api.runs(path)
+    assert [(row["run_date"], row["state"]) for row in rows] == [(last, "cancelled"), (first, "done")]
+    assert api.show(path, sql="select distinct run_date d from summary").to_pylist() == [{"d": first}]
+    for of in (str(first), str(last), "catch-up"):
+        assert [json.loads(file.read_text())["released"] for file in (locks / of).iterdir()] == [True]
+    ended = api.stop(rows[1]["run_id"], address=head.url)
+    assert (ended["submission_id"], ended["stopped"], ended["state"]) == (sent.submission_id, False, "cancelled")
+
+    done = typed("submit", path, "--address", head.url, "--catch-up", "--most", "1", "--wait")
+    assert done.exit_code == 0, done.stderr
+    assert re.fullmatch("shop-catch-up-[0-9a-f]{6} of shop's missing nights: done\n", done.stdout)
+    assert f" of shop for {last}: done" in done.stderr, "the job's own lines are shown"
+    counts = api.show(path, sql="select run_date d, count(*) n from summary group by 1 order by 1").to_pylist()
+    assert counts == [{"d": first, "n": 12}, {"d": last, "n": ROWS - 3}]
+
+
+def test_a_compression_ends_with_its_own_status(head: Head, inside: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "compress.yaml").write_text(
+        f"data: {{train: {{path: rows, text: body}}}}\noutput: {tmp_path}/models\nregistry: sqlite:///{tmp_path}/r.db\n"
+    )
+    lines: list[str] = []
+    path, model = str(tmp_path / "compress.yaml"), "builtin:minilm"
+    ended = api.submit(path, address=head.url, model=model, wait=True, line=lines.append)
+    assert (ended.verb, ended.exit_status, ended.subject()) == ("compress", 2, "smaller minilm"), lines
+    assert any(line.startswith("MODEL: 'builtin:minilm': expected a model of texts") for line in lines), lines
 
 
 def test_a_driver_that_does_not_listen_is_killed(head: Head, inside: Any) -> None:

@@ -8,14 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from heads import free_ports
+from typer.testing import CliRunner
 
 from bizllm import api
+from bizllm.cli import app
 from bizllm.errors import RunError, UserError
 from bizllm.jobs import code, submitted
+from bizllm.jobs.submission import Submission
 
 NIGHT = "2026-03-10"
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -36,11 +41,15 @@ def test_a_warehouse_in_the_copy_is_refused(night: Job, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["wh", "../wh"])
-def test_a_job_of_the_cluster_refuses_it_too(night: Job, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_of_the_cluster_refuses_it_too(night: Job, path: str, tmp_path: Path, monkeypatch: Any) -> None:
     """Where a variable of the cluster's leads there, which `submit` cannot know."""
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    job = night(warehouse={"path": path})
     with pytest.raises(UserError, match="which Ray deletes when the job ends"):
-        api.run(night(warehouse={"path": path}), date=NIGHT)
+        api.run(job, date=NIGHT)
+    with pytest.raises(UserError, match="which Ray deletes when the job ends"):
+        api.catch_up(job)
+    assert not list(tmp_path.rglob("_bizllm")), "not even a lock lies there"
 
 
 def test_a_warehouse_of_a_relative_override_is_refused(night: Job) -> None:
@@ -180,9 +189,105 @@ def test_options_of_the_other_kind(train: Callable[..., str], night: Job) -> Non
     assert line.startswith("--resume: '20260310T010203-a1b2c3': is for trainings")
 
 
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        ({"catch_up": True}, ["--date"]),
+        ({"catch_up": True, "only": ["summary"], "most": 3}, ["--date", "--only"]),
+        ({"date": None, "catch_up": True, "resume": "R", "model": "builtin:minilm"}, ["--resume", "--model"]),
+        ({"date": None, "since": "2026-03-01", "most": 0}, ["--since", "--most"]),
+        ({"date": None, "catch_up": True, "since": "2999-01-01"}, ["--since"]),
+        ({"date": None, "catch_up": True, "since": "yesterday"}, ["--since"]),
+        ({"date": None, "catch_up": True, "most": 0}, ["--most"]),
+    ],
+)
+def test_options_that_do_not_go_together(night: Job, options: dict[str, object], flags: list[str]) -> None:
+    assert [line.split(":")[0] for line in faults(night(), **options)] == flags
+
+
+def test_flags_that_do_not_go_together_are_refused_alike_by_run_and_submit(night: Job) -> None:
+    path = night()
+    for given in (["--catch-up", "--date", NIGHT, "--only", "summary"], ["--since", NIGHT, "--most", "0"]):
+        said = [
+            CliRunner().invoke(app, [verb, path, *given, *more])
+            for verb, more in (("run", []), ("submit", ["--address", NOBODY]))
+        ]
+        assert [done.exit_code for done in said] == [2, 2]
+        assert said[0].stderr == said[1].stderr and len(said[0].stderr.splitlines()) == 2
+
+
 def test_a_training_that_is_right_reaches_for_the_cluster(train: Callable[..., str]) -> None:
     (line,) = faults(train(), date=None)
     assert "connection refused" in line
+
+
+# -- compressions -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Writes a compress file whose rows lie beside it, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+
+    def write(more: str = "output: s3://lake/models\n") -> str:
+        Path("compress.yaml").write_text(f"data: {{train: {{path: rows, text: body}}}}\n{more}")
+        return "compress.yaml"
+
+    return write
+
+
+def test_results_and_data_of_a_compression(smaller: Callable[..., str], tmp_path: Path) -> None:
+    asked: dict[str, object] = {"date": None, "model": "registry:topics@champion"}
+    (line,) = faults(smaller(""), **asked)
+    assert " output: " in line and "copy of the folder that Ray deletes" in line
+    (tmp_path / "rows").rmdir()
+    (line,) = faults(smaller(), **asked)
+    assert "data.train.path" in line and "no such file or folder in the folder that is sent" in line
+    (line,) = faults(smaller("output: s3://lake/models\nmax_los: 0.1\n"), **asked)
+    assert "did you mean 'max_loss'?" in line
+
+
+def test_a_compression_of_the_cluster_refuses_a_copy_too(smaller: Callable[..., str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(UserError, match="output: 'models': lies in the job's working folder, which Ray deletes"):
+        api.compress("registry:topics@champion", smaller("output: models\n"))
+
+
+def test_the_model_that_is_made_smaller(smaller: Callable[..., str], tmp_path: Path) -> None:
+    path = smaller()
+    (line,) = faults(path, date=None)
+    assert line == "--model: expected the model that compress.yaml makes smaller, such as registry:NAME@champion"
+    assert faults(path, model="topics") == [f"--date: '{NIGHT}': is for jobs; compress.yaml is a compress file"]
+    (line,) = faults(path, date=None, model="topics")
+    assert line.startswith("--model: 'topics': expected builtin:NAME, path:DIR")
+    (line,) = faults(path, date=None, model="path:teacher")
+    assert line.startswith("--model: 'path:teacher': no such folder")
+    for file in ("teacher/config.json", "teacher/tokenizer.json", "teacher/model.safetensors", "sub/empty"):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+    Path("compress.yaml").rename("sub/compress.yaml")
+    Path("rows").rename("sub/rows")
+    (line,) = faults("sub/compress.yaml", date=None, model="path:teacher")
+    assert line.startswith("--model: 'path:teacher': lies outside the folder that is sent")
+    for model in ("path:teacher", f"path:{tmp_path}/teacher"):
+        (line,) = faults("sub/compress.yaml", date=None, model=model, working_dir=".")
+        assert "connection refused" in line, "all is well here"
+
+
+def test_a_submission_knows_from_the_cluster_what_it_is() -> None:
+    day = date(2026, 3, 10)
+    for verb, when, subject in (
+        ("run", day, "shop for 2026-03-10"),
+        ("catch_up", None, "shop's missing nights"),
+        ("finetune", None, "training shop"),
+        ("compress", None, "smaller shop"),
+    ):
+        sent = Submission("shop-x-a1b2c3", NOBODY, "shop", when, verb)  # type: ignore[arg-type]
+        found = Submission.from_metadata(sent.submission_id, NOBODY, sent.metadata())
+        assert (found, found.subject()) == (sent, subject)
+    foreign = Submission.from_metadata("raysubmit_1", NOBODY, {"bizllm_verb": "sleep"})
+    assert (foreign.verb, foreign.subject()) == (None, "")
 
 
 # -- which bizllm -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import yaml
 
 from bizllm import api
 from bizllm.errors import UserError
-from bizllm.jobs.training_file import is_training_file, load_evaluation, load_recipe
+from bizllm.jobs.training_file import is_compression_file, is_training_file, load_evaluation, load_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))  # trainings and tiny lie beside their tests
 import trainings
@@ -112,6 +112,19 @@ def test_what_is_a_training_file(write: Write, tmp_path: Path) -> None:
         api.plan(path)
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({"name": "j", "steps": {}}))
     assert not is_training_file("job.yaml")
+
+
+def test_what_is_a_compress_file(write: Write, tmp_path: Path) -> None:
+    for said, expected in (
+        ({"data": {}, "students": [], "optim": {}}, True),
+        ({"data": {}, "max_los": 0.1}, True),  # so that it is told what is wrong
+        ({"data": {}, "stop": {}}, False),  # a training that forgot its base and its objective
+        ({"data": {}, "steps": {}}, False),
+        ({"path": "x", "text": "body"}, False),
+    ):
+        (tmp_path / "file.yaml").write_text(yaml.safe_dump(said))
+        assert is_compression_file(str(tmp_path / "file.yaml")) is expected, said
+    assert not is_compression_file(write(objective=None))
 
 
 def test_the_data_file_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
