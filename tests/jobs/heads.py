@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,16 +107,21 @@ def _await(port: int, process: subprocess.Popen[bytes], log: Path, within_s: flo
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End the head, then whatever of its session is left."""
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """Kill the head and all of its session: nothing of it is kept, and in good order Ray takes seconds to end."""
+    while members := _session(process.pid):
+        for pid in members:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        process.poll()
+        time.sleep(0.05)
+    process.wait()
+
+
+def _session(leader: int) -> list[int]:
+    """The processes of a session that live."""
+    found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == process.pid:
-                os.kill(int(stat.parent.name), signal.SIGKILL)
-        except (OSError, IndexError):
-            continue
+        with suppress(OSError, IndexError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            found += [int(stat.parent.name)] if int(session) == leader and state not in "ZX" else []
+    return found

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from heads import Head, started_head
 
 from bizllm import api
@@ -102,6 +104,44 @@ def test_the_script_of_a_training(head: Head, inside: Any, topics: Callable[...,
     assert status != 0 and "exit code 2" in said and "optim.epochs" in said, said
     status, said = head.submit(path.parent, *asked)
     assert status == 0 and newest(tmp_path) == {"topics": "1"}, said
+
+
+def test_a_compression_is_stopped_and_made_anew(
+    head: Head, inside: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a teacher in the folder that is sent: by `bizllm submit`, then by the script."""
+    folder = tmp_path / "smaller"
+    folder.mkdir()
+    trainings.classifier(folder / "teacher", trainings.table(90, 1), num_hidden_layers=4)
+    pq.write_table(trainings.table(400, 1).select(["body"]), folder / "rows.parquet")
+    said = {
+        "name": "topics",
+        "data": {"train": {"path": "rows.parquet", "text": "body"}},
+        "students": [{"layers": 2}, {"layers": 1}],
+        "optim": {"epochs": 2, "batch": 32},
+        "output": str(tmp_path / "models"),
+        "registry": f"sqlite:///{tmp_path}/registry.db",
+    }
+    path = folder / "compress.yaml"
+    path.write_text(yaml.safe_dump(said))
+    monkeypatch.chdir(folder)
+    sent = api.submit("compress.yaml", address=head.url, model="path:teacher")
+    assert sent.submission_id.startswith("topics-compress-") and sent.subject() == "smaller topics"
+    runs, deadline = tmp_path / "models/topics", time.monotonic() + 200
+    while len(list(runs.glob("2*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    first, second = sorted(run.name for run in runs.glob("2*"))
+    told = api.stop(second, address=head.url)
+    assert (told["submission_id"], told["verb"], told["stopped"]) == (sent.submission_id, "compress", True)
+    assert not told["killed"] and told["exit_status"] == 130, told
+    assert newest(tmp_path) == {"topics": "1"} and (runs / first / "result.json").exists(), "one student stays"
+
+    shutil.copy(ROOT / "jobs/compress.py", folder)
+    asked = ["python", "compress.py", "--model", "path:teacher", "--compress", "compress.yaml"]
+    status, said_there = head.submit(folder, *asked, "--set", "students=[{layers: 1}]")
+    assert status == 0 and newest(tmp_path) == {"topics": "2"}, said_there
+    status, said_there = head.submit(folder, *asked, "--set", "students=[{layers: 9}]")
+    assert status != 0 and "exit code 2" in said_there and "the model has 4 layers" in said_there
 
 
 def test_the_demo_from_the_projects_folder(head: Head, inside: Any, tmp_path: Path) -> None:
