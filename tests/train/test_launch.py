@@ -110,6 +110,7 @@ def test_a_killed_worker_changes_no_loss(
     assert len(starts) == 2 and starts[0] == 0 and starts[1] >= 80
 
 
+@pytest.mark.slow  # three starts; test_room.py has what is decided after each failure
 def test_workers_that_die_while_they_start_are_started_again(
     template: Work, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
