@@ -300,50 +300,6 @@ def test_a_lost_machine_leaves_one_worker(template: Work, uninterrupted: Losses,
     assert losses == pytest.approx(uninterrupted, rel=1e-3)
 
 
-# The second machine is lost when there was room on both, and before a worker has come to it.
-LOST_EARLY = """
-import logging, os, signal, sys, time
-from pathlib import Path
-import ray
-from ray.cluster_utils import Cluster
-from ray.train.v2._internal.execution.controller.controller import TrainController
-from bizllm.train import launch, room
-from bizllm.train.work import Work
-
-size = {"num_cpus": 1, "object_store_memory": 100_000_000}
-cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
-node = cluster.add_node(**size)
-ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-pids = [one.process.pid for one in node.all_processes["raylet"]]
-
-class Deadly(room.Guard):
-    def after_controller_start(self, context):
-        super().after_controller_start(context)
-        class Group(TrainController.worker_group_cls):
-            def _create_workers(self, *said, **more):
-                while pids:
-                    os.kill(pids.pop(), signal.SIGKILL)
-                return super()._create_workers(*said, **more)
-        TrainController.worker_group_cls = Group
-
-launch.Guard = Deadly
-began = time.monotonic()
-try:
-    launch.launch(Work.load(Path(sys.argv[1])), sys.argv[2])
-except Exception as error:
-    print(f"{time.monotonic() - began:.0f} s", error, flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_machine_lost_before_its_worker_came_is_not_waited_for_without_end(template: Work, tmp_path: Path) -> None:
-    work = _copied(template, tmp_path, wait_for_room_s=5)
-    command = [sys.executable, "-c", LOST_EARLY, str(work.folder), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    said = "no room for 2 workers with 1 CPU each within wait_for_room_s (5 s): 1 CPUs of which 1 are free"
-    assert said in done.stdout, done.stdout + done.stderr[-3000:]
-
-
 # -- parts of the tests -------------------------------------------------------------------------------------------
 
 
