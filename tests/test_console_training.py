@@ -167,8 +167,11 @@ def events(observer: TrainingObserver) -> None:
     observer.workers(1, 0)
     for step in range(1, 41):
         if step == 21:
+            observer.lost("worker 1 died")
             observer.workers(2, 20)
         observer.step(step, 40, {"loss": 2 / step, "lr": 1e-4, "tokens_per_s": 12_345.6, "epoch": 0.1})
+        if step == 21:
+            observer.made_up(21, 24.3)
         if step % 20 == 0:
             observer.validated({"loss": 0.5, "macro_f1": 0.9})
     observer.finished(result())
@@ -186,8 +189,14 @@ def test_lines_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         "step 1 of 40: loss 2, lr 0.0001, tokens/s 12,346",
     ]
     assert "validation after step 20: loss 0.5000, macro_f1 0.9000" in said
-    assert len([line for line in said if line.startswith("step")]) == 8 + 1, "one in five seconds, and the last"
-    assert [line for line in said if "with" in line] == ["on from step 20 with 2 workers"]
+    assert len([line for line in said if line.startswith("step") and "of" in line]) == 8 + 1, (
+        "one in five seconds, and the last"
+    )
+    assert [line for line in said if "with" in line or "lost" in line] == [
+        "workers lost: worker 1 died; waiting for room to go on",
+        "on from step 20 with 2 workers",
+        "step 21 after 24.3 s without a new one",
+    ]
     assert said[-1] == "registry:ticket_intent@3: promoted, 2 min 05 s"
 
 
@@ -200,6 +209,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         events(observer)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
     assert "validation after step 20: loss 0.5000, macro_f1 0.9000" in text and "on from step 20 with 2 workers" in text
+    assert "workers lost: worker 1 died" in text and "step 21 after 24.3 s" in text
     last = [line for line in text.splitlines() if line.startswith("train ")][-1]
     assert "40/40  loss 0.0500, lr 0.0001, tokens/s 12,346" in last
 

@@ -227,6 +227,14 @@ def _workers(count: int, step: int) -> str:
     return f"on from step {step:,} with {many}" if step else f"begins with {many}"
 
 
+def _lost(reason: str) -> str:
+    return f"workers lost: {reason}; waiting for room to go on"
+
+
+def _made_up(step: int, seconds: float) -> str:
+    return f"step {step:,} after {duration(seconds)} without a new one"
+
+
 class TrainingLines(TrainingObserver):
     """Plain lines for logs of cron and clusters: of the steps at most one every few seconds."""
 
@@ -247,6 +255,12 @@ class TrainingLines(TrainingObserver):
     def workers(self, count: int, step: int) -> None:
         if step or count != self._asked:
             say(_workers(count, step), self.stream)
+
+    def lost(self, reason: str) -> None:
+        say(_lost(reason), self.stream)
+
+    def made_up(self, step: int, seconds: float) -> None:
+        say(_made_up(step, seconds), self.stream)
 
     def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
         self._step = step
@@ -285,6 +299,12 @@ class TrainingBars(TrainingObserver):
     def workers(self, count: int, step: int) -> None:
         if step or count != self._asked:
             self.progress.console.print(plain(_workers(count, step)))
+
+    def lost(self, reason: str) -> None:
+        self.progress.console.print(plain(_lost(reason)))
+
+    def made_up(self, step: int, seconds: float) -> None:
+        self.progress.console.print(plain(_made_up(step, seconds)))
 
     def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
         self._step = step

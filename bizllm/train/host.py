@@ -43,11 +43,11 @@ def work_as_one(config: dict[str, Any]) -> Summary:
     except Exception as fault:
         rank = ray.train.get_context().get_world_rank()
         _log.error("worker_failed", rank=rank, error=safe_text(fault))
-        _tell(config["queue"], "failed", rank, safe_text(fault))
+        tell(config["queue"], "failed", rank, safe_text(fault))
         raise
 
 
-def _tell(queue: Queue, *item: Any) -> None:
+def tell(queue: Queue, *item: Any) -> None:
     with suppress(RayError, Full):  # no curve is worth a training
         queue.put_nowait(item)
 
@@ -104,7 +104,7 @@ class RayHost:
         dist.broadcast_object_list(told, src=0)
         found = told[0]
         if self.rank == 0:
-            _tell(self._queue, "started", self._nodes, found.step if found else 0)
+            tell(self._queue, "started", self._nodes, found.step if found else 0)
         if found is None:
             return None
         self._restored = self._fetched(found.url, f"from-{found.step}")
@@ -168,7 +168,7 @@ class RayHost:
 
     def log(self, step: int, values: Mapping[str, float], split: str) -> None:
         """To the driver, which has the trackers and the terminal."""
-        _tell(self._queue, "figures", step, dict(values), split)
+        tell(self._queue, "figures", step, dict(values), split)
 
     # -- this machine's disk --------------------------------------------------------------------------------------
 

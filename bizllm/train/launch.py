@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,17 +17,12 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.exceptions import (
-    WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
-    WorkerHealthCheckFailedError,
-)
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -41,14 +37,14 @@ from bizllm.train.host import work_as_one
 from bizllm.train.loop import Summary
 from bizllm.train.progress import TrainingObserver
 from bizllm.train.recipe import Recipe
-from bizllm.train.room import LOST_WORKER_RETRIES, Guard, RoomPolicy, resources
+from bizllm.train.room import LOST_WORKER_RETRIES, Guard, LossPolicy, RoomPolicy, reason, resources
 from bizllm.train.work import Work
 
 STOP_WAIT_S = 5.0
 LOOK_S = 0.5
 WAITING_FIGURES = 10_000  # more are dropped
+PLACE_S = 10  # for workers for which there is room; then that room is looked for anew
 
-_START_RETRIES = 15  # of workers for which there was room
 _log = logs.get(__name__)
 
 Log = Callable[[int, Mapping[str, float], str], None]
@@ -70,6 +66,7 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
     queue = Queue(WAITING_FIGURES, actor_options={"num_cpus": 0, "scheduling_strategy": here})
     store, path = storage.filesystem(storage.join(run_url, kept.CHECKPOINTS))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACE_S))
     threads = int(each["CPU"])
     config = {"run_url": run_url, "launch": name, "queue": queue, "threads": threads}
     scaling = ScalingConfig(num_workers=recipe.workers, use_gpu="GPU" in each, resources_per_worker=each)
@@ -84,8 +81,7 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
             storage_path=path,
             storage_filesystem=store,
             checkpoint_config=CheckpointConfig(num_to_keep=kept.NEWEST),
-            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=_START_RETRIES),
-            callbacks=[cast(Any, Guard(recipe, each))],
+            callbacks=[cast(Any, Guard(recipe, each, queue))],
             worker_runtime_env={"env_vars": _environment(threads)},
             logging_config=LoggingConfig(log_level="DEBUG" if os.environ.get("BIZLLM_DEBUG") else "CRITICAL"),
         ),
@@ -98,9 +94,12 @@ def launch(work: Work, run_url: str, *, observer: TrainingObserver | None = None
         trainer.stop()
         raise
     except ControllerError as failed:
-        if isinstance(lost := failed.controller_failure, WorkerGroupError):
-            raise RunError(relay.failure(lost)) from None
-        raise _explained(failed.controller_failure) from None
+        cause = failed.controller_failure
+        if isinstance(cause, TrainingFailedError):  # one loss too many
+            raise RunError(relay.failure(cause)) from None
+        if isinstance(cause, RunError | UserError):
+            raise cause from None
+        raise RunError(f"Ray Train failed: {safe_text(cause)}") from None
     except RayError as failed:
         raise RunError(f"Ray lost the training's controller ({type(failed).__name__})") from failed
     finally:
@@ -126,7 +125,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 class _Trainer(TorchTrainer):
-    """Asks our policy how many workers start, and leaves Ctrl-C to us: Ray Train's handler ends with status 0."""
+    """Asks our policies how many workers start, and when again; leaves Ctrl-C to us: Ray Train's ends with status 0."""
 
     def __init__(self, policy: RoomPolicy, *said: Any, **more: Any) -> None:
         super().__init__(*said, **more)
@@ -134,7 +133,8 @@ class _Trainer(TorchTrainer):
         self._controller: Any = None
 
     def _initialize_and_run_controller(self, **said: Any) -> Any:
-        return super()._initialize_and_run_controller(**{**said, "scaling_policy": self._policy})
+        ours = {"scaling_policy": self._policy, "failure_policy": LossPolicy(FailureConfig())}
+        return super()._initialize_and_run_controller(**{**said, **ours})
 
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
@@ -144,7 +144,8 @@ class _Trainer(TorchTrainer):
         # the dashboard, which a private Ray lacks, and a stop waits for its answer for ten seconds. Nothing here is of
         # Ray Data: its manager is one more process, which takes 2 s of a CPU while the workers start.
         made = super()._create_default_callbacks()
-        return [one for one in made if not isinstance(one, PlacementGroupCleanerCallback | DatasetsCallback)]
+        needed = [one for one in made if not isinstance(one, PlacementGroupCleanerCallback | DatasetsCallback)]
+        return sorted(needed, key=lambda one: not isinstance(one, Guard))
 
     def stop(self) -> None:
         """End the workers and give their room back."""
@@ -158,20 +159,6 @@ class _Trainer(TorchTrainer):
             ray.kill(self._controller)  # it waits for room, and hears nothing meanwhile
 
 
-def _explained(cause: Exception) -> Exception:
-    """What ended the controller, in our words."""
-    if isinstance(cause, RunError | UserError):
-        return cause
-    if isinstance(cause, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
-        return RunError(f"the workers could not be started {_START_RETRIES + 1} times ({type(cause).__name__})")
-    if isinstance(cause, RayTaskError):  # the workers train in threads of their own: this was their start
-        return RunError(
-            f"the workers could not be joined into a group ({safe_text(cause.cause)}); does each machine's name lead "
-            "to its own address for all others? GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME name the network interface"
-        )
-    return RunError(f"Ray Train failed: {safe_text(cause)}")
-
-
 # -- what workers tell --------------------------------------------------------------------------------------------
 
 
@@ -183,6 +170,7 @@ class _Relay:
         self._observer, self._log = observer or TrainingObserver(), log
         self._told: dict[str, int] = {}  # the last step, by split
         self._failures: dict[int, str] = {}
+        self._last_new, self._lost = time.monotonic(), False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -196,17 +184,11 @@ class _Relay:
             stop.set()
             thread.join(STOP_WAIT_S)
 
-    def failure(self, failed: WorkerGroupError) -> str:
-        """Why workers failed the last time; a worker that died outright explains the errors of the others."""
-        errors = failed.worker_failures.items()
-        died = [rank for rank, error in errors if isinstance(error, WorkerHealthCheckFailedError)]
-        if died:
-            reason = f"worker {died[0]} died: killed, or out of memory"
-        else:
-            texts = self._failures or {rank: safe_text(error) for rank, error in errors}
-            reason = "; ".join(f"worker {rank}: {text}" for rank, text in sorted(texts.items())[:2])
+    def failure(self, lost: TrainingFailedError) -> str:
+        """Why workers were lost the last time."""
         return (
-            f"the training failed {LOST_WORKER_RETRIES + 1} times without a checkpoint between; the last time: {reason}"
+            f"the training failed {LOST_WORKER_RETRIES + 1} times without a checkpoint between; the last time: "
+            + reason(lost, self._failures)
         )
 
     def _listen(self, stop: threading.Event) -> None:
@@ -226,6 +208,11 @@ class _Relay:
         elif kind == "failed":
             rank, text = said
             self._failures[rank] = text
+        elif kind == "lost":
+            (why,) = said
+            self._lost = True
+            _log.warning("workers_lost", reason=why)
+            self._observer.lost(why)
         else:
             nodes, step = said
             self._failures.clear()
@@ -236,6 +223,12 @@ class _Relay:
         if step <= self._told.get(split, 0):
             return  # computed again after a loss
         self._told[split] = step
+        now = time.monotonic()
+        if self._lost:
+            self._lost, seconds = False, now - self._last_new
+            _log.info("loss_made_up", step=step, seconds=round(seconds, 1))
+            self._observer.made_up(step, seconds)
+        self._last_new = now
         if self._log is not None:
             self._log(step, values, split)
         if split == "validation":

@@ -22,6 +22,12 @@ class TrainingObserver:
     def workers(self, count: int, step: int) -> None:
         """So many workers begin at that step, or go on from it: after a loss, or with another number of them."""
 
+    def lost(self, reason: str) -> None:
+        """Workers were lost, in training or while they started. Others begin as soon as there is room."""
+
+    def made_up(self, step: int, seconds: float) -> None:
+        """The first new step after a loss, so many seconds after the last new one before it, or after the launch."""
+
     def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """`step` of `total` optimizer steps are done; values as in metrics.jsonl: loss, lr, tokens_per_s, …"""
 

@@ -1,5 +1,8 @@
 """Room for a training's workers: what a cluster has for them, how many start, when more are taken, when it gives up.
 
+Workers may be lost at any moment, also while they are started, placed, joined. Whatever the moment, it is one loss: its
+room is given back, and as many as there is room for begin at the newest checkpoint.
+
 Ray Train's own policies start what a table of the cluster that is up to 20 s old has room for, other jobs' share
 included, and wait a minute for workers that can't start. Here only room that is free counts, on machines that answer.
 """
@@ -10,11 +13,18 @@ import math
 import socket
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, cast
 
 import ray
 from ray._private.state import available_resources_per_node
 from ray._private.state import state as cluster_state
+from ray.exceptions import RayError, RayTaskError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import (
     InitializingState,
@@ -23,6 +33,7 @@ from ray.train.v2._internal.execution.controller.state import (
     SchedulingState,
     TrainControllerState,
 )
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import (
     NoopDecision,
     ResizeDecision,
@@ -31,8 +42,11 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
 from ray.train.v2.api.config import ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.util.queue import Queue
 
-from bizllm.errors import Fault, RunError, UserError
+from bizllm.errors import Fault, RunError, UserError, safe_text
+from bizllm.train.host import tell
 from bizllm.train.loop import SECONDS_LEFT
 from bizllm.train.recipe import Recipe
 
@@ -151,15 +165,32 @@ class RoomPolicy(ScalingPolicy):
         return left
 
 
+class LossPolicy(FailurePolicy):
+    """Starts again after each loss; `Guard` says when it is enough.
+
+    Ray Train's own policy does so for workers that train, but takes most losses while they start for faults of its
+    controller, which end the training.
+    """
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        if not isinstance(training_failed_error, ControllerError):
+            return FailureDecision.RETRY
+        cause = training_failed_error.controller_failure
+        lost = isinstance(cause, RayError | WorkerGroupStartupFailedError | WorkerGroupStartupTimeoutError)
+        return FailureDecision.RETRY if lost else FailureDecision.RAISE
+
+
 class Guard(ControllerCallback, WorkerGroupCallback):
     """Lives in the controller; ends what another start can't mend: our own errors, a wait for room without end, and
     losses that come again and again without a checkpoint between them.
 
-    After a loss it gives back at once what room the others hold: Ray Train keeps it until the next start.
+    After a loss it gives back at once what room the others hold: Ray Train keeps it until the next start, and for ever
+    where they were only starting. So it comes first of all callbacks: it must know of a group that others fail to join.
     """
 
-    def __init__(self, recipe: Recipe, each: dict[str, float]) -> None:
+    def __init__(self, recipe: Recipe, each: dict[str, float], queue: Queue) -> None:
         self._least, self._each, self._most_s = recipe.least_workers, each, recipe.wait_for_room_s
+        self._queue = queue
         self._since: float | None = None
         self._group: WorkerGroupState | None = None
         self._losses = 0  # since the last checkpoint
@@ -177,21 +208,52 @@ class Guard(ControllerCallback, WorkerGroupCallback):
     def after_controller_state_update(
         self, previous_state: TrainControllerState, current_state: TrainControllerState
     ) -> None:
-        if not isinstance(current_state, InitializingState | RestartingState | ReschedulingState | SchedulingState):
+        if isinstance(current_state, SchedulingState):
+            return  # there is room
+        if not isinstance(current_state, InitializingState | RestartingState | ReschedulingState):
             self._since = None
             return
         self._since = self._since or time.monotonic()
-        if isinstance(current_state, RestartingState) and current_state is not previous_state:
-            self._losses += 1
-            if self._losses > LOST_WORKER_RETRIES:
-                raise current_state.training_failed_error
-            if self._group is not None:
-                self._group.placement_group_handle.shutdown()
-            self._group = None
+        if isinstance(current_state, RestartingState | ReschedulingState) and current_state is not previous_state:
+            self._failed(current_state.training_failed_error)
         if time.monotonic() - self._since > self._most_s:
             raise RunError(no_room(self._least, self._each, self._most_s))
         if type(current_state) is type(previous_state):
             time.sleep(LOOK_S)  # a training that waits for room asks in a loop without a pause
+
+    def _failed(self, error: TrainingFailedError) -> None:
+        if self._group is not None:
+            self._group.placement_group_handle.shutdown()
+        self._group = None
+        if isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            return  # somebody else took the room: the wait for it goes on
+        self._since = time.monotonic()  # what the start took was no wait
+        self._losses += 1
+        if self._losses > LOST_WORKER_RETRIES:
+            raise error
+        tell(self._queue, "lost", reason(error))
+
+
+def reason(error: TrainingFailedError, told: Mapping[int, str] | None = None) -> str:
+    """Why workers failed. told: what they said themselves, by rank; one that died outright explains the others' errors.
+
+    The workers train in threads of their own: what a task of theirs raised was raised while they were joined.
+    """
+    if isinstance(error, WorkerGroupError):
+        failures = error.worker_failures.items()
+        died = [rank for rank, failure in failures if isinstance(failure, WorkerHealthCheckFailedError)]
+        if died:
+            return f"worker {died[0]} died: killed, out of memory, or lost with its machine"
+        texts = told or {rank: safe_text(failure) for rank, failure in failures}
+        return "; ".join(f"worker {rank}: {text}" for rank, text in sorted(texts.items())[:2])
+    cause = error.controller_failure if isinstance(error, ControllerError) else error
+    if isinstance(cause, RayTaskError):
+        return (
+            f"the workers could not be joined into a group ({safe_text(cause.cause)}): one died meanwhile, or a "
+            "machine's name does not lead to its own address for all others (GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME "
+            "name the network interface)"
+        )
+    return f"a worker died while they started: killed, out of memory, or lost with its machine ({type(cause).__name__})"
 
 
 def no_room(least: int, each: dict[str, float], seconds: float) -> str:

@@ -114,9 +114,8 @@ def shop_in() -> Callable[[Path], Callable[..., str]]:
     return shop
 
 
-@pytest.fixture
-def many(job: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
-    """The shop's job with `units` small units of tickets, and no other step."""
+def small_units(job: Callable[..., str], folder: Path) -> Callable[..., str]:
+    """The shop's job in that folder with `units` small units of tickets, and no other step."""
 
     def write(units: int = 60, **changes: Any) -> str:
         text = "{}: The parcel came late on day {}. The box was wet. I want my money back. Please call me. Thank you."
@@ -125,11 +124,23 @@ def many(job: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
             "body": [None if i % 160 == 7 else text.format(i, i % 30) for i in range(ROWS)],
         }
         size = ROWS // units
-        pq.write_table(pa.table(rows), tmp_path / f"tickets/dt={NIGHT}/part-0.parquet", row_group_size=size)
+        pq.write_table(pa.table(rows), folder / f"tickets/dt={NIGHT}/part-0.parquet", row_group_size=size)
         runtime = {"num_cpus": 2, "object_store_mb": 200, "unit_rows": size, "workers": 1}
         return job(steps__segments=None, sources__orders=None, runtime=runtime, **changes)
 
     return write
+
+
+@pytest.fixture
+def many(job: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+    """`small_units` in a folder of the test's own."""
+    return small_units(job, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def many_in() -> Callable[[Path], Callable[..., str]]:
+    """The same in a folder that is named, for nights that many tests are held against."""
+    return lambda folder: small_units(shop(folder), folder)
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Several machines on one: network namespaces with addresses of their own on one switch, and a Ray node in each."""
+"""Several machines on one: network namespaces with addresses of their own on one switch, and a Ray node in each.
+
+`python tests/jobs/networks.py` removes what tests left that were killed; each cluster does so before it begins.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,14 @@ import pytest
 VENV_BIN = Path(sys.executable).parent
 GCS_PORT = 6379  # nobody else is in the namespace
 NETWORK = "10.213.7"
+OWN = f"bizllm-{os.getpid()}-"  # namespaces and folders of this process
 
 
 def need_namespaces() -> None:
     """Skip, or fail where BIZLLM_REQUIRE_NETNS says that nothing may be missing."""
     missing = "no root" if os.geteuid() else "no iproute2" if shutil.which("ip") is None else ""
     if not missing:
-        probe = f"bizllm-{os.getpid()}-probe"
+        probe = f"{OWN}probe"
         made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
         missing = made.stderr.strip() if made.returncode else ""
         if not missing:
@@ -34,8 +38,21 @@ def need_namespaces() -> None:
         (pytest.fail if os.environ.get("BIZLLM_REQUIRE_NETNS") else pytest.skip)(told)
 
 
+def remove_leftovers() -> None:
+    """Namespaces, with all that runs in them, and folders of tests that live no more."""
+    names = [Path("/run/netns"), Path(tempfile.gettempdir())]
+    for left in [file for folder in names for file in folder.glob("bizllm-*-*")]:
+        owner = left.name.split("-")[1]
+        if not owner.isdigit() or Path(f"/proc/{owner}").exists():
+            continue
+        if left.parent == names[0]:
+            Machine(left.name, "", {}, left).remove()
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 class Machine:
-    """A namespace with one address. Its processes see the same disks as everybody here."""
+    """A namespace with one address. Its processes see the same disks as everybody here; `/tmp` is its own."""
 
     def __init__(self, name: str, address: str, env: dict[str, str], log: Path) -> None:
         self.name, self.address, self.env, self.log = name, address, env, log
@@ -94,6 +111,11 @@ class Machine:
             self.signal(signal.SIGKILL)
             time.sleep(0.05)
 
+    def remove(self) -> None:
+        """With all that runs in it."""
+        self.kill()
+        subprocess.run(["ip", "netns", "delete", self.name], check=False, stderr=subprocess.DEVNULL)
+
 
 @contextmanager
 def machines(count: int, head_cpus: int = 1, dashboard: bool = False, **settings: str) -> Iterator[list[Machine]]:
@@ -102,7 +124,8 @@ def machines(count: int, head_cpus: int = 1, dashboard: bool = False, **settings
     Ray runs on the head alone; the others `join`. The token is asked for everywhere.
     """
     need_namespaces()
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # Ray refuses long paths for its sockets
+    remove_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix=OWN))  # Ray refuses long paths for its sockets
     (folder / "token").write_text("a" * 64)
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_", "BIZLLM_"))}
     env = outside | {
@@ -119,17 +142,18 @@ def machines(count: int, head_cpus: int = 1, dashboard: bool = False, **settings
         "RAY_health_check_failure_threshold": "5",
         **settings,
     }
-    switch = f"bizllm-{os.getpid()}-switch"
+    switch = f"{OWN}switch"
     made: list[Machine] = []
     try:
         ip("netns", "add", switch)
         ip("-n", switch, "link", "add", "switch", "type", "bridge")
         ip("-n", switch, "link", "set", "switch", "up")
         for number in range(1, count + 1):
-            name, port = f"bizllm-{os.getpid()}-{number}", f"port{number}"
-            ip("netns", "add", name)
-            machine = Machine(name, f"{NETWORK}.{number}", env, folder / f"{number}.log")
+            name, port, own = f"{OWN}{number}", f"port{number}", folder / f"{number}"
+            own.mkdir()
+            machine = Machine(name, f"{NETWORK}.{number}", env | {"TMPDIR": str(own)}, folder / f"{number}.log")
             made.append(machine)
+            ip("netns", "add", name)
             ip("link", "add", "wire", "netns", name, "type", "veth", "peer", "name", port, "netns", switch)
             ip("-n", switch, "link", "set", port, "master", "switch", "up")
             ip("-n", name, "address", "add", f"{machine.address}/24", "dev", "wire")
@@ -140,8 +164,7 @@ def machines(count: int, head_cpus: int = 1, dashboard: bool = False, **settings
         yield made
     finally:
         for machine in made:
-            machine.kill()
-            subprocess.run(["ip", "netns", "delete", machine.name], check=False)
+            machine.remove()
         subprocess.run(["ip", "netns", "delete", switch], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -159,3 +182,7 @@ def ip(*words: str) -> None:
     """An `ip` command that must work."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True)
     assert done.returncode == 0, (words, done.stderr)
+
+
+if __name__ == "__main__":
+    remove_leftovers()

@@ -6,16 +6,18 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import GCS_PORT, Machine, cluster
+from networks import GCS_PORT, NETWORK, Machine, cluster
 from test_nodes import SOON
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
@@ -28,6 +30,7 @@ STEPS = 800
 LOSE_AT = 160
 # Parts of two rows: each step takes long enough for a machine to be lost, and another to come, within the training.
 SETTINGS: dict[str, Any] = {"optim__epochs": STEPS // 8, "optim__micro_batch": 2, "stop__every": EVERY}
+HEAD_IN_HEX = socket.inet_aton(f"{NETWORK}.1")[::-1].hex().upper()  # as the kernel's tables write it
 Losses = dict[tuple[str, int], float]
 
 
@@ -71,19 +74,22 @@ class Training:
     def step(self) -> int:
         return max((step for _, step in self.figures()), default=0)
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What was logged under that name."""
+        lines = (self.home / "log").read_text().splitlines() if (self.home / "log").exists() else []
+        return [one for line in lines if (one := json.loads(line))["event"] == name]
+
     def groups(self) -> list[tuple[int, list[str]]]:
         """(step, addresses by rank) of each group of workers that started."""
-        lines = (self.home / "log").read_text().splitlines() if (self.home / "log").exists() else []
-        told = [one for line in lines if (one := json.loads(line))["event"] == "workers_started"]
-        return [(one["step"], one["nodes"].split(", ")) for one in told]
+        return [(one["step"], one["nodes"].split(", ")) for one in self.events("workers_started")]
 
-    def until(self, happens: Callable[[], bool], within_s: float = 240) -> float:
+    def until(self, happens: Callable[[], bool], within_s: float = 240, every_s: float = 0.05) -> float:
         """Wait; the seconds."""
         began = time.monotonic()
         while not happens():
             assert self.process.poll() is None, (self.home / "said").read_text()[-3000:]
             assert time.monotonic() - began < within_s, (self.home / "said").read_text()[-3000:]
-            time.sleep(0.05)
+            time.sleep(every_s)
         return time.monotonic() - began
 
     def end(self, status: int = 0) -> float:
@@ -95,9 +101,22 @@ class Training:
         return dict(json.loads((self.folder / "result.json").read_text()))
 
 
-def workers_on(machine: Machine) -> int:
+def workers_on(machine: Machine) -> list[int]:
     """Processes of the training on a machine."""
-    return sum("RayTrainWorker" in command for command in machine.processes().values())
+    return [pid for pid, command in machine.processes().items() if "RayTrainWorker" in command]
+
+
+def joining(machine: Machine) -> bool:
+    """Whether a worker on it has a connection to another machine's: their group is being made."""
+    for pid in workers_on(machine):
+        with suppress(OSError):
+            sockets = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+            for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+                _, here, there, state, *_, inode = line.split()[:10]
+                away = there[:8] not in (here[:8], HEAD_IN_HEX)
+                if state == "01" and away and f"socket:[{inode}]" in sockets:
+                    return True
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +141,9 @@ def test_a_lost_node_is_replaced_and_no_loss_changes(
         ((_, nodes),) = training.groups()
         by_address = {machine.address: machine for machine in others}
         assert len(set(nodes)) == 2, "two workers on two nodes"
-        assert sorted(map(workers_on, others)) == [0, 1, 1] and all(workers_on(by_address[at]) for at in nodes)
+        assert sorted(len(workers_on(machine)) for machine in others) == [0, 1, 1] and all(
+            workers_on(by_address[at]) for at in nodes
+        )
         lost = by_address[nodes[0]]  # the first worker writes the best weights and says what a checkpoint holds
         if how == "killed":
             lost.kill()
@@ -158,6 +179,43 @@ def test_a_lost_node_is_replaced_and_no_loss_changes(
     record_property(
         "ended", f"resumed at step {resumed} of {before}; losses and test scores equal an undisturbed run's"
     )
+
+
+@pytest.mark.parametrize(
+    ("how", "moment"),
+    [("killed", "their processes begin"), ("killed", "they join"), ("cut off", "they join")],
+)
+def test_a_node_that_is_lost_while_workers_start_is_replaced(
+    how: str, moment: str, quiet: Any, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    losses, _, _ = quiet
+    with cluster(3, **SOON) as (head, others):
+        training = Training.start(head, tmp_path / "home")
+        at_it: list[Machine] = []
+
+        def come() -> bool:
+            seen = workers_on if moment == "their processes begin" else joining
+            at_it[:] = [machine for machine in others if seen(machine)]
+            return bool(at_it)
+
+        training.until(come, every_s=0.0)
+        lost = at_it[0]
+        lost.kill() if how == "killed" else lost.link(up=False)
+        assert training.step() == 0, "lost before the first step"
+        to_progress = training.until(lambda: training.step() > 0)
+        training.until(lambda: training.step() >= 3 * EVERY)  # the rest is as in the others
+    (*_, (begun, now)) = training.groups()
+    assert begun == 0 and lost.address not in now and len(set(now)) == 2
+    (loss,), (made_up,) = training.events("workers_lost"), training.events("loss_made_up")
+    assert moment != "their processes begin" or "while they started" in loss["reason"]
+    assert made_up["seconds"] > to_progress, "counted from the launch"
+    assert f"workers lost: {loss['reason']}; " in (training.home / "said").read_text()
+    told = training.figures()
+    assert told == pytest.approx({at: losses[at] for at in told}, rel=1e-6)
+    what = "kill -9 of all its processes" if how == "killed" else "its cable was pulled"
+    record_property("what", f"a training of two workers on three nodes; one of them, when {moment}: {what}")
+    record_property("seconds lost", f"{to_progress:.1f} to the first step, {made_up['seconds']:.1f} after the launch")
+    record_property("ended", f"other workers began at step 0 ({loss['reason'].split(':')[0]}); losses equal")
 
 
 def test_an_elastic_training_goes_on_with_one_worker_and_grows_again(
@@ -197,29 +255,33 @@ def test_an_elastic_training_goes_on_with_one_worker_and_grows_again(
     record_property("ended", f"one worker from step {fell}, two from step {grew}; losses equal to a thousandth")
 
 
+@pytest.mark.parametrize("moment", ["in the middle", "while workers start"])
 def test_a_lost_node_that_nobody_replaces_ends_the_training_and_it_can_be_resumed(
-    quiet: Any, tmp_path: Path, record_property: Callable[[str, object], None]
+    moment: str, quiet: Any, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     losses, _, _ = quiet
+    in_the_middle = moment == "in the middle"
     with cluster(2, **SOON) as (head, (_, lost)):
         training = Training.start(head, tmp_path / "home", wait_for_room_s=10)
-        training.until(lambda: training.step() >= LOSE_AT)
+        training.until(lambda: training.step() >= LOSE_AT if in_the_middle else bool(workers_on(lost)))
         lost.kill()
         at = time.monotonic()
         training.end(1)
         waited = time.monotonic() - at
+        assert waited < 60, "wait_for_room_s, and what it takes to notice"
         said = (training.home / "said").read_text().splitlines()[-1]
         expected = "no room for 2 workers with 1 CPU each within wait_for_room_s (10 s): 1 CPUs of which 1 are free"
         assert expected in said and f"--resume {training.folder.name}" in said, said
-        lost.join(head)
-        Training.start(head, tmp_path / "home", "--resume", training.folder.name).end()
-    told = training.figures()
-    assert told == pytest.approx(losses, rel=1e-6)
-    record_property("what", "a training of two workers on two nodes; one: kill -9 of all its processes; no other came")
-    record_property("seconds lost", f"{waited:.1f} to its end, wait_for_room_s being 10")
+        if in_the_middle:
+            lost.join(head)
+            Training.start(head, tmp_path / "home", "--resume", training.folder.name).end()
+    assert training.figures() == (pytest.approx(losses, rel=1e-6) if in_the_middle else {})
     record_property(
-        "ended", "status 1, naming what lacks; with the node back, --resume gave an undisturbed run's losses"
+        "what", f"a training of two workers on two nodes; one, {moment}: kill -9 of all its processes; no other came"
     )
+    record_property("seconds lost", f"{waited:.1f} to its end, wait_for_room_s being 10")
+    resumed = "; with the node back, --resume gave an undisturbed run's losses" if in_the_middle else ""
+    record_property("ended", f"status 1, naming what lacks{resumed}")
 
 
 def _content(folder: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ import pytest
 import tiny
 
 from bizllm.errors import RunError, UserError
+from bizllm.train.progress import TrainingObserver
 from bizllm.train.work import Work
 
 STEPS = 320
@@ -107,6 +108,36 @@ def test_a_killed_worker_changes_no_loss(
     assert heard.losses == pytest.approx(uninterrupted, rel=1e-6)
     starts = [item[2] for item in told if item[0] == "started"]
     assert len(starts) == 2 and starts[0] == 0 and starts[1] >= 80
+
+
+@pytest.mark.slow  # three starts; test_room.py has what is decided after each failure
+def test_workers_that_die_while_they_start_are_started_again(
+    template: Work, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One dies before they are joined, then one when they are joined and do not train yet. There is room for no more
+    than two: what only started has given its room back."""
+    from bizllm.train import launch, room
+
+    class Last(room.WorkerGroupCallback):
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            os.kill(worker_group.get_workers()[1].metadata.pid, signal.SIGKILL)
+
+    class Deadly(room.Guard):
+        starts = 0
+
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            super().after_worker_group_start(worker_group)
+            self.starts += 1
+            if self.starts == 1:
+                os.kill(worker_group.get_workers()[0].metadata.pid, signal.SIGKILL)
+            elif self.starts == 2:
+                worker_group._callbacks.append(Last())
+
+    work, heard = _copied(template, tmp_path, wait_for_room_s=60, optim=tiny.optim(epochs=2)), _Heard()
+    monkeypatch.setattr(launch, "Guard", Deadly)
+    assert launch.launch(work, str(tmp_path), observer=heard, log=heard.log).steps == STEPS // 20
+    assert ["while they started" in reason for reason in heard.lost_because] == [True, True]
+    assert heard.made_up_at == [10], "the first step that is told"
 
 
 @pytest.mark.slow  # four starts
@@ -272,16 +303,24 @@ def test_a_lost_machine_leaves_one_worker(template: Work, uninterrupted: Losses,
 # -- parts of the tests -------------------------------------------------------------------------------------------
 
 
-class _Heard:
-    """An observer and a log."""
+class _Heard(TrainingObserver):
+    """And a log."""
 
     def __init__(self) -> None:
         self.losses: Losses = {}
         self.steps: list[tuple[int, int]] = []
+        self.lost_because: list[str] = []
+        self.made_up_at: list[int] = []
 
     def log(self, step: int, values: Any, split: str) -> None:
         assert (split, step) not in self.losses, "each step is told once"
         self.losses[split, step] = values["loss"]
+
+    def lost(self, reason: str) -> None:
+        self.lost_because.append(reason)
+
+    def made_up(self, step: int, seconds: float) -> None:
+        self.made_up_at.append(step)
 
     def step(self, step: int, total: int, values: Any) -> None:
         self.steps.append((step, total))
