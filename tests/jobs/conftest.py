@@ -51,6 +51,16 @@ def head() -> Iterator[Head]:
         yield started
 
 
+@pytest.fixture
+def inside(head: Head, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """This process may use the head; its client."""
+    for variable in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(variable, head.env[variable])
+    from bizllm.jobs import ray_jobs
+
+    return ray_jobs.connect(head.url)
+
+
 def shop(folder: Path) -> Callable[..., str]:
     """Writes the data; `shop(folder)(path=value, …)` the job file, parts of it changed, dots as double underscores."""
     for day in ("2026-03-09", NIGHT):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 VENV_BIN = Path(sys.executable).parent
 
@@ -40,6 +41,15 @@ class Head:
             cwd=folder,
         )
         return done.returncode, done.stdout
+
+
+def typed(*words: str) -> Any:
+    """What `bizllm …` answers, typed in this process, which `inside` lets in."""
+    from typer.testing import CliRunner
+
+    from bizllm.cli import app
+
+    return CliRunner().invoke(app, words)
 
 
 def free_ports(count: int) -> list[int]:

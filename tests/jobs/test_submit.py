@@ -17,13 +17,11 @@ from typing import Any
 
 import pytest
 from cuts import way_to
-from heads import Head, end, free_ports, started_head
+from heads import Head, end, free_ports, started_head, typed
 from nights import ROWS, receipts
 from nights import night as night_of
-from typer.testing import CliRunner
 
 from bizllm import api
-from bizllm.cli import app
 from bizllm.console.cluster import print_stopped
 from bizllm.errors import LockHeld, RunError, UserError
 from bizllm.jobs import follow as following
@@ -38,19 +36,6 @@ NIGHT = "2026-03-10"
 ROOT = Path(__file__).parents[2]
 BACKFILL = ("--from", "2026-03-09", "--to", NIGHT)
 Job = Callable[..., str]
-
-
-@pytest.fixture
-def inside(head: Head, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """This process may use the head; its client."""
-    for variable in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(variable, head.env[variable])
-    return ray_jobs.connect(head.url)
-
-
-def typed(*words: str) -> Any:
-    """What `bizllm …` answers, typed in this process, which `inside` lets in."""
-    return CliRunner().invoke(app, words)
 
 
 def command(path: str, *more: str) -> list[str]:

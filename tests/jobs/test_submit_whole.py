@@ -18,7 +18,6 @@ import yaml
 from heads import Head, started_head
 
 from bizllm import api
-from bizllm.jobs import ray_jobs
 from bizllm.jobs.code import code_of
 from bizllm.jobs.submission import Submission
 from bizllm.train import kept
@@ -54,14 +53,6 @@ def topics(tmp_path: Path) -> Callable[..., str]:
         return path
 
     return write
-
-
-@pytest.fixture
-def inside(head: Head, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """This process may use the head; its client."""
-    for variable in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(variable, head.env[variable])
-    return ray_jobs.connect(head.url)
 
 
 def newest(tmp_path: Path) -> dict[str, str]:

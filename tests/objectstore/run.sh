@@ -93,7 +93,7 @@ status=0
 "$python" -m pytest -q -m "objectstore and not slow" --junitxml=build/test-objectstore.xml \
   tests/tables/test_storage.py tests/tables/test_source.py tests/tables/test_warehouse_s3.py \
   tests/tables/test_storage_faults.py tests/jobs/test_object_store.py tests/jobs/test_store_faults.py \
-  tests/exports/test_exports.py "$@" || status=$?
+  tests/exports/test_parquet.py "$@" || status=$?
 page=benchmarks/results/test-objectstore.md
 "$python" .ci/slow_results.py build/test-objectstore.xml "$page" "make test-objectstore" \
   "Store: Ceph $(radosgw --version | cut -d' ' -f3) (radosgw over one OSD in memory), which checks signatures."
