@@ -328,7 +328,7 @@ def test_help_schema_and_mistakes_load_nothing_heavy(tmp_path: Path) -> None:
 
 
 def cpu_seconds(*args: str) -> float:
-    """CPU time of a Python process, the better of two: unlike wall time, other processes hardly move it."""
+    """CPU time of a Python process, the best of three: other processes move it less than wall time."""
 
     def once() -> float:
         before = os.times()
@@ -336,12 +336,12 @@ def cpu_seconds(*args: str) -> float:
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    return min(once(), once())
+    return min(once() for _ in range(3))
 
 
 def test_help_schema_and_mistakes_answer_at_once(tmp_path: Path) -> None:
     (tmp_path / "j.yaml").write_text(BROKEN)
-    least = cpu_seconds("-c", "import pyarrow, numpy, pydantic, typer, yaml")  # 0.15 to 0.3 s, by the machine's load
+    least = cpu_seconds("-c", "import pyarrow.compute, numpy, pydantic, typer, yaml")  # 0.2 to 0.3 s, by the machine
     assert cpu_seconds("-m", "bizllm.cli", "--help") < least
     for args in (["schema"], ["plan", str(tmp_path / "j.yaml")]):
         assert cpu_seconds("-m", "bizllm.cli", *args) < 3.5 * least, args

@@ -234,9 +234,10 @@ def test_readers_need_no_variable_and_runs_do(shop: Make, monkeypatch: pytest.Mo
 
 
 def test_submit_says_that_the_cluster_needs_the_variable(shop: Make) -> None:
-    from bizllm.jobs.submit import _warnings
+    from bizllm.jobs.submit import _warnings, night
 
-    (said,) = (line for line in _warnings(shop(notify=[{"url": HOOK}]).loaded.document) if "notify" in line)
+    parcel = night(shop(notify=[{"url": HOOK}]).loaded, LAST, (), ())
+    (said,) = (line for line in _warnings(parcel) if "notify" in line)
     assert "${TEST_HOOK} takes its value from the environment of the cluster" in said and "--set" not in said
 
 
