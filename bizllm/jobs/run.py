@@ -210,9 +210,11 @@ def _ray(runtime: Runtime, address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as fault:
         if address is None:
             raise
-        raise UserError(
-            Fault("--address", address, f"no Ray cluster answers there ({type(fault).__name__})")
-        ) from fault
+        expected, hint = f"no Ray cluster answers there ({type(fault).__name__})", ""
+        if isinstance(fault, ConnectionAbortedError):  # of ray://
+            expected = "a Ray cluster is there, and started no server for this driver"
+            hint = "the head was too busy, or its ray_client_server_*.err says why; try again"
+        raise UserError(Fault("--address", address, expected, hint)) from fault
     try:
         yield
     finally:

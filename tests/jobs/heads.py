@@ -79,6 +79,7 @@ def started_head(dashboard: int | None = None, programs: Path = VENV_BIN) -> Ite
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "150",  # for a driver's server, on a busy machine; 30 s by default
         "AWS_ACCESS_KEY_ID": "testing",  # nodes have an identity; where the store is they must be told
         "AWS_SECRET_ACCESS_KEY": "testing",
     }
@@ -98,7 +99,8 @@ def started_head(dashboard: int | None = None, programs: Path = VENV_BIN) -> Ite
         start_new_session=True,
     )
     try:
-        _await(web_port, process, folder / "head.log")
+        for port in (web_port, client):
+            _await(port, process, folder / "head.log")
         yield Head(f"http://127.0.0.1:{web_port}", f"ray://127.0.0.1:{client}", env, process)
     finally:
         end(process)

@@ -61,7 +61,7 @@ class Pausing(Observer):
     def unit_done(self, step: str, done: int, total: int, rows: int, rejected: int) -> None:
         if step == "summary" and done == 1 and not self.text:
             first = ("ray_bizllm_run_units", "shop", "summary", "done")
-            self.text = wait_for(lambda: scraped(first, 1, but={"bizllm_run_publish_seconds"}), 60)
+            self.text = wait_for(lambda: scraped(first, 1, but={"bizllm_run_publish_seconds"}), 150)
 
 
 class Night:
@@ -118,7 +118,7 @@ def test_the_recorded_scrape_is_like_this_one(night: Night) -> None:
             for name, labels in re.findall(r"^(\w+)\{(.*)\} ", text, re.M)
         }
 
-    after = wait_for(lambda: scraped(("ray_bizllm_run_alive", "shop"), 0), 60)
+    after = wait_for(lambda: scraped(("ray_bizllm_run_alive", "shop"), 0), 150)
     end = values(after)
     assert end["ray_bizllm_run_step_state", "shop", "segments", "done"] == 0, "nothing stays of a night that is over"
     assert end["ray_bizllm_run_progress_timestamp_seconds", "shop"] == 0
