@@ -6,6 +6,7 @@ All come from the driver, which every receipt passes; its workers need nothing o
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +17,8 @@ from bizllm import logs
 from bizllm.jobs.observe import Observer
 from bizllm.watch.metrics import OF_RUNS, ROWS, STATES
 
+REPEAT_S = 5.0  # Ray 2.60 gives a gauge for some 20 s after it was set, and then no more
+
 _log = logs.get(__name__)
 
 
@@ -25,7 +28,9 @@ class RayMetrics(Observer):
     def __init__(self) -> None:
         self._metrics: dict[str, Any] = {}
         self._job = ""
-        self._shown: set[tuple[str, tuple[tuple[str, str], ...]]] = set()  # gauges that are not 0
+        self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
 
     def run_started(self, job: str, run_id: str, run_date: date, steps: Sequence[str]) -> None:
         self._job = job
@@ -38,6 +43,7 @@ class RayMetrics(Observer):
         self._set("bizllm_run_alive", 1)
         self._set("bizllm_run_started_timestamp_seconds", time.time())
         self._progress()
+        threading.Thread(target=self._repeat, name="metrics", daemon=True).start()
 
     def step_started(self, step: str, task: str, units: int) -> None:
         self._state(step, "running")
@@ -76,8 +82,10 @@ class RayMetrics(Observer):
         self._progress()
 
     def ended(self) -> None:
-        """The run is over, however it ended."""
-        self._clear()
+        """The run is over, however it ended: nothing of it stays for the next one of this process and Ray."""
+        self._over.set()
+        for name, labels in [key for key, value in self._gauges.items() if value]:
+            self._set(name, 0, **dict(labels))
 
     # -- Ray ------------------------------------------------------------------------------------------------------
 
@@ -88,17 +96,24 @@ class RayMetrics(Observer):
         for each in ("running", *STATES):
             self._set("bizllm_run_step_state", float(each == state), step=step, state=each)
 
-    def _clear(self) -> None:
-        """Of the night before in a backfill, whose process and Ray are the same."""
-        for name, labels in list(self._shown):
-            self._set(name, 0, **dict(labels))
-
     def _set(self, name: str, value: float, **labels: str) -> None:
         if name in self._metrics:
-            key = (name, tuple(sorted(labels.items())))
-            (self._shown.add if value else self._shown.discard)(key)
-            with suppress(Exception):
-                self._metrics[name].set(value, {"job_name": self._job, **labels})
+            with self._lock:
+                self._gauges[name, tuple(sorted(labels.items()))] = value
+                self._show(name, value, labels)
+
+    def _show(self, name: str, value: float, labels: dict[str, str]) -> None:
+        with suppress(Exception):
+            self._metrics[name].set(value, {"job_name": self._job, **labels})
+
+    def _repeat(self) -> None:
+        """A run that hangs sets nothing, and is to be seen."""
+        while not self._over.wait(REPEAT_S):
+            with self._lock:
+                if self._over.is_set():
+                    return
+                for (name, labels), value in self._gauges.items():
+                    self._show(name, value, dict(labels))
 
     def _add(self, name: str, value: float, **labels: str) -> None:
         if name in self._metrics and value > 0:

@@ -7,7 +7,8 @@ import os
 import re
 import time
 import urllib.request
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from bizllm import api
 from bizllm.jobs.observe import Observer
+from bizllm.watch.live import RayMetrics
 from bizllm.watch.metrics import OF_NIGHTS, OF_RUNS
 from tests.listeners import Listener, attributes, listening, spans_of, wait_for
 
@@ -23,6 +25,14 @@ PARENT = "4bf92f3577b34da6a3ce929d0e0e4736"
 RECORDED = Path(__file__).parents[1] / "watch/recorded/run.prom"
 Job = Callable[..., str]
 pytestmark = pytest.mark.usefixtures("local_ray")
+IN_THE_MIDDLE = {  # of the night, after its first unit
+    ("ray_bizllm_run_alive", "shop"): 1.0,
+    ("ray_bizllm_run_units", "shop", "summary", "done"): 1.0,
+    ("ray_bizllm_run_units", "shop", "summary", "total"): 3.0,
+    ("ray_bizllm_run_rows", "shop", "summary", "in"): 4.0,
+    ("ray_bizllm_run_stage", "shop", "summary", "answer"): 1.0,
+    ("ray_bizllm_run_step_state", "shop", "summary", "running"): 1.0,
+}
 
 
 def scrape() -> str:
@@ -45,12 +55,12 @@ def values(text: str) -> dict[tuple[str, ...], float]:
     return found
 
 
-def scraped(key: tuple[str, ...], value: float, but: Collection[str] = ()) -> str:
-    """A scrape in which that is so and all metrics are, or nothing: agents leave gauges out now and then."""
+def scraped(wanted: Mapping[tuple[str, ...], float], but: Collection[str] = ()) -> str:
+    """A scrape in which these values and all metrics are, or nothing."""
     text = scrape()
     found = values(text)
     whole = {f"ray_{metric.name}" for metric in OF_RUNS if metric.name not in but} <= {name for name, *_ in found}
-    return text if whole and found.get(key) == value else ""
+    return text if whole and all(found.get(key) == value for key, value in wanted.items()) else ""
 
 
 class Pausing(Observer):
@@ -60,8 +70,7 @@ class Pausing(Observer):
 
     def unit_done(self, step: str, done: int, total: int, rows: int, rejected: int) -> None:
         if step == "summary" and done == 1 and not self.text:
-            first = ("ray_bizllm_run_units", "shop", "summary", "done")
-            self.text = wait_for(lambda: scraped(first, 1, but={"bizllm_run_publish_seconds"}), 150)
+            self.text = wait_for(lambda: scraped(IN_THE_MIDDLE, but={"bizllm_run_publish_seconds"}), 60)
 
 
 class Night:
@@ -96,12 +105,8 @@ def night(local_ray: None, tmp_path_factory: pytest.TempPathFactory, shop_in: Ca
 
 def test_a_scrape_of_a_running_night_tells_how_far_it_is(night: Night) -> None:
     live = values(night.live)
-    assert live["ray_bizllm_run_alive", "shop"] == 1
+    assert live.items() >= IN_THE_MIDDLE.items()
     assert 0 <= time.time() - live["ray_bizllm_run_progress_timestamp_seconds", "shop"] < 120
-    assert live["ray_bizllm_run_units", "shop", "summary", "total"] == 3
-    assert live["ray_bizllm_run_rows", "shop", "summary", "in"] == 4
-    assert live["ray_bizllm_run_stage", "shop", "summary", "answer"] == 1
-    assert live["ray_bizllm_run_step_state", "shop", "summary", "running"] == 1
     assert live["ray_bizllm_run_model_seconds_total", "shop", "summary"] > 0
     assert live["ray_bizllm_run_tokens_total", "shop", "summary"] > 0
     # What is there has a help text and a type that Prometheus knows, and Ray's own labels name the process.
@@ -118,7 +123,7 @@ def test_the_recorded_scrape_is_like_this_one(night: Night) -> None:
             for name, labels in re.findall(r"^(\w+)\{(.*)\} ", text, re.M)
         }
 
-    after = wait_for(lambda: scraped(("ray_bizllm_run_alive", "shop"), 0), 150)
+    after = wait_for(lambda: scraped({("ray_bizllm_run_alive", "shop"): 0.0}), 60)
     end = values(after)
     assert end["ray_bizllm_run_step_state", "shop", "segments", "done"] == 0, "nothing stays of a night that is over"
     assert end["ray_bizllm_run_progress_timestamp_seconds", "shop"] == 0
@@ -127,6 +132,21 @@ def test_the_recorded_scrape_is_like_this_one(night: Night) -> None:
     assert series(RECORDED.read_text()) == middle
     told = {name.removeprefix("ray_") for name, _ in series(night.live + after)}
     assert told == {metric.name for metric in OF_RUNS}, "every metric of the table was scraped"
+
+
+@pytest.mark.slow
+def test_a_run_that_hangs_is_seen_as_long_as_it_does() -> None:
+    """Ray forgets a gauge that is not set again; the alert on such runs goes by two."""
+    run, alive = RayMetrics(), ("ray_bizllm_run_alive", "hung")
+    run.run_started("hung", "r1", date(2026, 3, 10), ["summary"])
+    wait_for(lambda: values(scrape()).get(alive) == 1, 60)
+    for _ in range(60):
+        time.sleep(1)
+        found = values(scrape())
+        assert found[alive] == 1 and found["ray_bizllm_run_progress_timestamp_seconds", "hung"] < time.time()
+    run.ended()
+    wait_for(lambda: values(scrape()).get(alive) == 0, 60)
+    wait_for(lambda: alive not in values(scrape()), 60)
 
 
 def test_the_trace_is_the_schedulers(night: Night) -> None:
